@@ -1,0 +1,1 @@
+"""Exact answers in NumPy and SciPy, sharing no code with the package they judge."""
