@@ -1,0 +1,302 @@
+r"""Domains: the set in which each site of a variable takes its value.
+
+A domain knows its support, its dtype, how to check an array, how to draw a start, and, where
+it is continuous, its bijection from unconstrained reals (NumPyro's).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
+
+
+def _smallest_int(low: int, high: int) -> np.dtype:
+    """The smallest signed dtype that holds both ends."""
+    for dtype in (np.int8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise ValueError(f"Levels {low}..{high} do not fit 32-bit integers; use a real variable.")
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractDomain(abc.ABC):
+    """What one site may be. Subclasses are final and hold only their own parameters."""
+
+    event_ndim: ClassVar[int] = 0
+    """Trailing axes of the shape that make one value together: a simplex has one."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> np.dtype:
+        """The dtype in which configurations hold this domain."""
+
+    @property
+    @abc.abstractmethod
+    def energy_dtype(self) -> np.dtype:
+        """The dtype that energies see: float, or integer where the value is a mere label."""
+
+    @property
+    @abc.abstractmethod
+    def values(self) -> np.ndarray | None:
+        """Every level in rising order, or None where they are not finitely many."""
+
+    @abc.abstractmethod
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        """True at each entry (or event) that lies outside the support."""
+
+    @abc.abstractmethod
+    def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
+        """A random point of the support, for chains to begin at."""
+
+    @property
+    def name(self) -> str:
+        """The word by which users declare it."""
+        return type(self).__name__.lower()
+
+    @property
+    def finite(self) -> bool:
+        """Whether a site has finitely many levels."""
+        return self.values is not None
+
+    @property
+    def levels(self) -> int:
+        """How many levels a finite site has."""
+        if self.values is None:
+            raise TypeError(f"A {self} site has no finite number of levels.")
+        return len(self.values)
+
+    @property
+    def transform(self) -> Transform | None:
+        """The bijection from unconstrained reals, or None for a discrete domain."""
+        return None
+
+    def check(self, array: object, shape: tuple[int, ...], what: str) -> Array:
+        """Return `array` in this domain's dtype, or say what is wrong with it.
+
+        Raises:
+            TypeError: floats given to a discrete domain.
+            ValueError: another shape, NaN, or a value outside the support.
+        """
+        array = array if isinstance(array, jax.Array) else np.asarray(array)
+        if tuple(array.shape) != tuple(shape):
+            raise ValueError(f"{what} has shape {tuple(array.shape)}; expected {tuple(shape)}.")
+        discrete = not np.issubdtype(self.dtype, np.floating)
+        if discrete and not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
+            raise TypeError(
+                f"{what} has dtype {array.dtype}, but {self} takes integers; "
+                f"round it yourself: array.astype({self.dtype})."
+            )
+        if not discrete and not jnp.issubdtype(array.dtype, np.number):
+            raise TypeError(f"{what} has dtype {array.dtype}; {self} takes real numbers.")
+        if not isinstance(array, jax.core.Tracer):
+            self._check_values(np.asarray(array), what)
+        return jnp.asarray(array, self.dtype)
+
+    def _check_values(self, array: np.ndarray, what: str) -> None:
+        bad = np.isnan(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
+        word = "NaN"
+        if not bad.any():
+            bad, word = self.outside(array), f"a value outside {self}"
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{what} has {word} in {int(bad.sum())} of {bad.size} places, first at {first} "
+                f"({array[first]}); expected {self.support}."
+            )
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> str:
+        """The support in words, for messages."""
+
+    def __str__(self) -> str:
+        fields = dataclasses.fields(self)
+        inner = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in fields)
+        return f"{self.name}({inner})" if inner else self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Finite(AbstractDomain):
+    """What the finite domains share: a table of levels."""
+
+    @property
+    @abc.abstractmethod
+    def values(self) -> np.ndarray: ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        return _smallest_int(int(self.values[0]), int(self.values[-1]))
+
+    @property
+    def energy_dtype(self) -> np.dtype:
+        return jnp.zeros(()).dtype
+
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        return ~np.isin(array, self.values)
+
+    def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
+        return jr.choice(key, jnp.asarray(self.values, self.dtype), shape)
+
+    @property
+    def support(self) -> str:
+        values = [str(v) for v in self.values]
+        if len(values) > 4:
+            values = [values[0], values[1], "...", values[-1]]
+        return "{" + ", ".join(values) + "}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spin(_Finite):
+    """{-1, +1}."""
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.array([-1, 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Binary(_Finite):
+    """{0, 1}."""
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.array([0, 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(_Finite):
+    """Labels {0 .. levels-1}; energies see integers, fit to index a table."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.number, int) or self.number < 1:
+            raise ValueError(f"categorical got levels={self.number!r}; expected an integer >= 1.")
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.arange(self.number)
+
+    @property
+    def energy_dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"categorical(levels={self.number})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(_Finite):
+    """{low .. high}, both ends included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        if not whole or self.low > self.high:
+            raise ValueError(
+                f"integer got low={self.low!r}, high={self.high!r}; "
+                "expected two integers with low <= high (both included)."
+            )
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.arange(self.low, self.high + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Continuous(AbstractDomain):
+    """What the continuous domains share: floats, and a bijection."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        return jnp.zeros(()).dtype
+
+    @property
+    def energy_dtype(self) -> np.dtype:
+        return self.dtype
+
+    @property
+    def values(self) -> None:
+        return None
+
+    @property
+    @abc.abstractmethod
+    def constraint(self) -> constraints.Constraint:
+        """The support as NumPyro names it."""
+
+    @property
+    def transform(self) -> Transform:
+        return biject_to(self.constraint)
+
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        return ~np.asarray(self.constraint(jnp.asarray(array, self.dtype)))
+
+    def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
+        transform = self.transform
+        return transform(jr.uniform(key, transform.inverse_shape(shape), minval=-2.0, maxval=2.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Real(_Continuous):
+    """The real line."""
+
+    constraint = constraints.real
+    support = "finite real numbers"
+
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        return ~np.isfinite(array)
+
+
+@dataclasses.dataclass(frozen=True)
+class Positive(_Continuous):
+    """(0, inf)."""
+
+    constraint = constraints.positive
+    support = "finite numbers above 0"
+
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        return ~(np.isfinite(array) & (array > 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval(_Continuous):
+    """[low, high]."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"interval got low={self.low!r}, high={self.high!r}; "
+                "expected two finite numbers with low < high."
+            )
+
+    @property
+    def constraint(self) -> constraints.Constraint:
+        return constraints.interval(self.low, self.high)
+
+    @property
+    def support(self) -> str:
+        return f"numbers from {self.low} to {self.high}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Simplex(_Continuous):
+    """Non-negative vectors that sum to 1, along the last axis of the shape."""
+
+    event_ndim: ClassVar[int] = 1
+    constraint = constraints.simplex
+    support = "vectors of the last axis, >= 0 and summing to 1"

@@ -1,0 +1,346 @@
+"""Factors: an energy taken apart into batches of small functions of a few sites.
+
+`factorise` reads an expression as a sum. Elementwise parts become batches with one factor an
+element, whose scope (who is in it) is a row of index arrays; products distribute over sums, so
+that ``x @ W @ h`` is n x m pairs; what cannot be taken apart is one factor over all its sites.
+Energies are computed from the expression itself: factors serve structure and conditionals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from energydsl.expression import (
+    Apply,
+    Elementwise,
+    Expression,
+    Gather,
+    MatMul,
+    Parameter,
+    Rearrange,
+    Sum,
+    View,
+    fold,
+)
+from energydsl.variable import Variable
+
+MAX_FACTORS = 50_000_000
+"""Products are distributed up to this many factors; beyond it they stay whole."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One argument of a batch: sites of a variable, or entries of a parameter.
+
+    `index` has the batch's shape, then the axes that one factor sees; it counts flat sites of
+    `source`, or flat entries of parameter slot `source` (all of it, a pytree, where None). The
+    source None is the number of the factor itself.
+    """
+
+    source: Variable | int | None
+    index: np.ndarray | None
+    inner: int = 0
+
+    @property
+    def is_sites(self) -> bool:
+        return isinstance(self.source, Variable)
+
+    @property
+    def common_entry(self) -> int | None:
+        """The entry of a parameter that every factor of the batch uses, if it is one."""
+        if self.index is None or self.is_sites or self.index.ndim > 1:
+            return None
+        first = int(self.index.flat[0])
+        return first if (self.index == first).all() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """``sum over the reduced axes of energy(leaves)``, for every element of `shape`."""
+
+    shape: tuple[int, ...]
+    reduced: tuple[int, ...]
+    leaves: tuple[Leaf, ...]
+    energy: Callable[..., Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+    """A batch of `size` like factors: each is ``energy(*leaves)``, a scalar."""
+
+    size: int
+    leaves: tuple[Leaf, ...]
+    energy: Callable[..., Array]
+
+    @property
+    def sites(self) -> tuple[int, ...]:
+        """Which leaves hold sites."""
+        return tuple(k for k, leaf in enumerate(self.leaves) if leaf.is_sites)
+
+
+def factorise(root: Expression) -> tuple[Factor, ...]:
+    """The batches of factors whose sum is a scalar expression."""
+    return tuple(_flatten(term) for term in fold(root, _terms))
+
+
+def _terms(node: Expression, *below: list[Term]) -> list[Term]:
+    match node:
+        case View(variable=variable):
+            index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
+            return [Term(node.shape, (), (Leaf(variable, index),), _identity)]
+        case Parameter(slot=slot):
+            index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
+            return [Term(node.shape, (), (Leaf(slot, index),), _identity)]
+        case Rearrange(move=move):
+            return [_pick(t, move(_numbers(t.shape))) for t in below[0]]
+        case Gather(positions=positions):
+            return [_pick(t, positions) for t in below[0]]
+        case Sum(axes=axes):
+            return [_reduce(t, axes) for t in below[0]]
+        case MatMul():
+            return _matmul(node, *below)
+        case Elementwise():
+            return _elementwise(node, *below)
+        case Apply():
+            return [_apply(node, [_join(terms) for terms in below])]
+    raise TypeError(f"No rule takes {type(node).__name__} apart.")
+
+
+def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
+    terms = [[_spread(t, node.shape) for t in operand] for operand in below]
+    match node.operation:
+        case "add":
+            return terms[0] + terms[1]
+        case "subtract":
+            return terms[0] + [_map(t, jnp.negative) for t in terms[1]]
+        case "negative":
+            return [_map(t, jnp.negative) for t in terms[0]]
+        case "multiply" if _products(*terms) <= MAX_FACTORS:
+            return [_product(a, b, jnp.multiply) for a in terms[0] for b in terms[1]]
+        case "divide":
+            below_line = _join(terms[1])
+            return [_product(t, below_line, jnp.divide) for t in terms[0]]
+    whole = [_join(operand) for operand in terms]
+    joined, arities = _concatenate(whole)
+    energies = [t.energy for t in whole]
+
+    def energy(*values: Array) -> Array:
+        parts = _split(values, arities)
+        return node.compute(None, *(e(*p) for e, p in zip(energies, parts, strict=True)))  # type: ignore[arg-type]
+
+    return [Term(node.shape, (), joined, energy)]
+
+
+def _matmul(node: MatMul, left: list[Term], right: list[Term]) -> list[Term]:
+    a, b = node.children
+    rows, columns = (1,) * (b.ndim - 1), (1,) * (a.ndim - 1)
+    full = (*a.shape[:-1], *b.shape[1:], a.shape[-1])
+
+    def place_left(t: Term) -> Term:
+        numbers = _numbers(a.shape).reshape(a.shape[:-1] + rows + a.shape[-1:])
+        return _pick(t, np.broadcast_to(numbers, full))
+
+    def place_right(t: Term) -> Term:
+        numbers = np.moveaxis(_numbers(b.shape), 0, -1)
+        return _pick(t, np.broadcast_to(numbers.reshape(columns + numbers.shape), full))
+
+    products = [_product(place_left(s), place_right(t), jnp.multiply) for s in left for t in right]
+    return [_reduce(t, (len(full) - 1,)) for t in products]
+
+
+def _apply(node: Apply, operands: list[Term]) -> Term:
+    """One factor an event; an array-valued function is one factor an entry, each over all."""
+    ndims = node.event_ndims or tuple(len(t.shape) for t in operands)
+    batches = [t.shape[: len(t.shape) - k] for t, k in zip(operands, ndims, strict=True)]
+    batch = np.broadcast_shapes(*batches)
+    events = [t.shape[len(b) :] for t, b in zip(operands, batches, strict=True)]
+    spread = [_spread(t, batch + e) for t, e in zip(operands, events, strict=True)]
+    inner = [_absorb(t, len(batch)) for t in spread]
+    leaves, arities = _concatenate(inner)
+    energies = [t.energy for t in inner]
+    entries = node.shape[len(batch) :]
+    function = Leaf(node.slot, None)
+
+    def energy(function: object, *values: Array) -> Array:
+        arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
+        return jnp.asarray(function.energy(*arguments))  # type: ignore[attr-defined]
+
+    if not entries:
+        return Term(batch, (), (function, *leaves), energy)
+    number = Leaf(None, _numbers(entries))
+    spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
+
+    def entry(k: Array, function: object, *values: Array) -> Array:
+        return energy(function, *values).ravel()[k]
+
+    return Term(entries, (), (number, function, *spread_leaves), entry)
+
+
+def _identity(value: Array) -> Array:
+    return value
+
+
+def _numbers(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+
+
+def _products(left: Sequence[Term], right: Sequence[Term]) -> int:
+    """How many factors a product of two sums would have."""
+    return sum(math.prod(a.shape + a.reduced + b.reduced) for a in left for b in right)
+
+
+def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf, ...]:
+    """The leaves with every index array changed alike."""
+    return tuple(
+        leaf if leaf.index is None else dataclasses.replace(leaf, index=change(leaf.index))
+        for leaf in term.leaves
+    )
+
+
+def _map(term: Term, function: Callable[[Array], Array]) -> Term:
+    energy = term.energy
+    return dataclasses.replace(term, energy=lambda *v: function(energy(*v)))
+
+
+def _pick(term: Term, numbers: np.ndarray) -> Term:
+    """The elements at flat positions `numbers`, in that shape."""
+    count = len(term.shape)
+
+    def change(index: np.ndarray) -> np.ndarray:
+        flat = index.reshape((math.prod(term.shape), *index.shape[count:]))
+        return flat[numbers]
+
+    return dataclasses.replace(term, shape=numbers.shape, leaves=_with(term, change))
+
+
+def _spread(term: Term, shape: tuple[int, ...]) -> Term:
+    """Broadcast the elements to `shape`."""
+    if term.shape == shape:
+        return term
+    count = len(term.shape)
+    padded = (1,) * (len(shape) - count) + term.shape
+
+    def change(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[count:]
+        return np.broadcast_to(index.reshape(padded + rest), shape + rest)
+
+    return dataclasses.replace(term, shape=shape, leaves=_with(term, change))
+
+
+def _reduce(term: Term, axes: tuple[int, ...]) -> Term:
+    """Sum over some axes of the elements."""
+    kept = [i for i in range(len(term.shape)) if i not in axes]
+    order = kept + list(axes)
+
+    def change(index: np.ndarray) -> np.ndarray:
+        return index.transpose(order + list(range(len(order), index.ndim)))
+
+    return dataclasses.replace(
+        term,
+        shape=tuple(term.shape[i] for i in kept),
+        reduced=tuple(term.shape[i] for i in axes) + term.reduced,
+        leaves=_with(term, change),
+    )
+
+
+def _product(a: Term, b: Term, operation: Callable[[Array, Array], Array]) -> Term:
+    """Combine two sums over the same elements: a sum over both reductions."""
+    k, ra, rb = len(a.shape), len(a.reduced), len(b.reduced)
+
+    def left(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[k + ra :]
+        index = index.reshape(a.shape + a.reduced + (1,) * rb + rest)
+        return np.broadcast_to(index, a.shape + a.reduced + b.reduced + rest)
+
+    def right(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[k + rb :]
+        index = index.reshape(b.shape + (1,) * ra + b.reduced + rest)
+        return np.broadcast_to(index, b.shape + a.reduced + b.reduced + rest)
+
+    split, first, second = len(a.leaves), a.energy, b.energy
+    return Term(
+        a.shape,
+        a.reduced + b.reduced,
+        _with(a, left) + _with(b, right),
+        lambda *v: operation(first(*v[:split]), second(*v[split:])),
+    )
+
+
+def _join(terms: list[Term]) -> Term:
+    """One term without reductions: what a nonlinear function sees."""
+    closed = [_absorb(t, len(t.shape), total=True) for t in terms]
+    if len(closed) == 1:
+        return closed[0]
+    leaves, arities = _concatenate(closed)
+    energies = [t.energy for t in closed]
+
+    def energy(*values: Array) -> Array:
+        parts = _split(values, arities)
+        return sum(e(*p) for e, p in zip(energies, parts, strict=True))  # type: ignore[return-value]
+
+    return Term(closed[0].shape, (), leaves, energy)
+
+
+def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
+    """Move all axes but the first `keep` inside the factor; `total` sums over them there."""
+    moved = term.shape[keep:] + term.reduced
+    if not moved:
+        return term
+    energy = term.energy
+    axes = tuple(None if leaf.index is None else 0 for leaf in term.leaves)
+    for _ in moved:
+        energy = jax.vmap(energy, in_axes=axes)
+    leaves = tuple(
+        leaf if leaf.index is None else dataclasses.replace(leaf, inner=leaf.inner + len(moved))
+        for leaf in term.leaves
+    )
+    closed = (lambda *v: jnp.sum(energy(*v))) if total else energy
+    return Term(term.shape[:keep], (), leaves, closed)
+
+
+def _repeat(leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
+    if leaf.index is None:
+        return leaf
+    index = np.broadcast_to(leaf.index, shape + leaf.index.shape)
+    return dataclasses.replace(leaf, index=index)
+
+
+def _concatenate(terms: Sequence[Term]) -> tuple[tuple[Leaf, ...], list[int]]:
+    return tuple(leaf for t in terms for leaf in t.leaves), [len(t.leaves) for t in terms]
+
+
+def _split(values: Sequence[Array], arities: Sequence[int]) -> list[Sequence[Array]]:
+    ends = np.cumsum([0, *arities])
+    return [values[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def _flatten(term: Term) -> Factor:
+    """Close a term: its elements and its reductions become one batch; equal leaves become one."""
+    shape = term.shape + term.reduced
+    size, kept, slots = math.prod(shape), [], []
+    for leaf in term.leaves:
+        if leaf.index is not None:
+            index = leaf.index.reshape((size, *leaf.index.shape[len(shape) :]))
+            leaf = dataclasses.replace(leaf, index=index)
+        match = [k for k, other in enumerate(kept) if _same(leaf, other)]
+        slots.append(match[0] if match else len(kept))
+        if not match:
+            kept.append(leaf)
+    energy = term.energy
+    return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)))
+
+
+def _same(a: Leaf, b: Leaf) -> bool:
+    if a.source != b.source or a.source is None or (a.index is None) != (b.index is None):
+        return False
+    if a.index is None or b.index is None:
+        return True
+    return a.index.shape == b.index.shape and bool(np.array_equal(a.index, b.index))

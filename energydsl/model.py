@@ -1,0 +1,470 @@
+"""Models: a sum of factors, its parameters apart from its structure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+from jaxtyping import Float
+
+from energydsl._types import Configuration
+from energydsl.declare import logaddexp
+from energydsl.expression import (
+    Apply,
+    Environment,
+    Expression,
+    Gather,
+    Parameter,
+    View,
+    as_expression,
+    evaluate,
+    fold,
+    post_order,
+    sites_of,
+    variables_of,
+)
+from energydsl.variable import Variable
+
+
+class Skeleton:
+    """What a model is apart from its numbers: the energy's tree, variables, clamped sites.
+
+    Compared and hashed by a digest taken once, so that jit's cache never reads index arrays.
+    """
+
+    def __init__(
+        self,
+        root: Expression,
+        variables: tuple[Variable, ...],
+        clamped: Mapping[str, np.ndarray],
+    ) -> None:
+        self.root = root
+        self.variables = variables
+        self.clamped = dict(clamped)
+        self.digest = self._digest()
+
+    def _digest(self) -> str:
+        seal = hashlib.blake2b(digest_size=16)
+        numbers: dict[int, int] = {}
+        for node in post_order(self.root):
+            numbers[id(node)] = len(numbers)
+            below = [numbers[id(c)] for c in node.children]
+            seal.update(repr((type(node).__name__, below, node.shape)).encode())
+            for part in node.key:
+                seal.update(part if isinstance(part, bytes) else repr(part).encode())
+        seal.update(repr([str(v) for v in self.variables]).encode())
+        for name in sorted(self.clamped):
+            seal.update(name.encode() + np.packbits(self.clamped[name]).tobytes())
+        return seal.hexdigest()
+
+    @cached_property
+    def free(self) -> tuple[Variable, ...]:
+        """Variables with at least one site that is not clamped: the keys of a configuration."""
+        return tuple(v for v in self.variables if not self.mask(v).all())
+
+    def mask(self, variable: Variable) -> np.ndarray:
+        """True at the clamped sites of a variable."""
+        return self.clamped.get(variable.name, np.zeros(variable.shape, bool))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Skeleton) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Skeleton({self.digest})"
+
+
+class Model(eqx.Module):
+    """Factors, summed: the energy of a configuration, in units of k_B T.
+
+    Models add (`a + b`, a product of experts), scale (`beta * a`, `a / T`) and subtract
+    (`a - beta * b`, NOT); they meet on variables of the same name.
+
+    Args:
+        *energies: scalar expressions or models; their sum is the energy.
+
+    Raises:
+        TypeError: an energy that is no expression.
+        ValueError: none at all, one that is not a scalar, or two variables of one name.
+    """
+
+    parameters: tuple[Any, ...]
+    """Arrays and potentials, in the order of the energy's text; one used twice is held once."""
+    indices: tuple[Array, ...]
+    evidence: dict[str, Array]
+    """The values of clamped variables, each of the variable's full shape."""
+    skeleton: Skeleton = eqx.field(static=True)
+
+    def __init__(self, *energies: Expression | Model) -> None:
+        if not energies:
+            raise ValueError("Model got no energy; give it at least one: ed.Model(-b @ s).")
+        parts = [e.expression if isinstance(e, Model) else _scalar(e) for e in energies]
+        root = sum(parts[1:], parts[0])
+        variables = _distinct(variables_of(root))
+        if not variables:
+            raise ValueError(f"Model got the energy {root}, which depends on no variable.")
+        evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
+        tree, self.parameters, self.indices = _take_out(root)
+        self.evidence = evidence
+        self.skeleton = Skeleton(tree, tuple(variables), clamped)
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """All variables, clamped ones too, in the order of the energy's text."""
+        return self.skeleton.variables
+
+    @property
+    def expression(self) -> Expression:
+        """The energy as an expression over the current parameters."""
+        return _put_back(self.skeleton.root, self.parameters)
+
+    def energy(self, x: Configuration) -> Float[Array, ""]:
+        r"""E(x) of one configuration; batches are `jax.vmap`.
+
+        Args:
+            x: an array for each free variable. Clamped sites of a partly free variable are
+                ignored: the evidence stands in their place.
+
+        Raises:
+            ValueError: a name missing or unknown, a wrong shape.
+        """
+        return self.energy_of(self.complete(x))
+
+    def energy_of(self, values: Configuration) -> Float[Array, ""]:
+        """The energy of an assignment to all variables, clamped ones included, unchecked."""
+        return evaluate(self.skeleton.root, self.environment(values))
+
+    def environment(self, values: Configuration) -> Environment:
+        """What the energy's tree is evaluated in."""
+        return Environment(values, paramax.unwrap(self.parameters), self.indices)
+
+    def blank(self) -> Configuration:
+        """A value for every variable: the evidence where there is some, else any."""
+        return {
+            v.name: self.evidence.get(v.name, jnp.zeros(v.shape, v.domain.dtype))
+            for v in self.variables
+        }
+
+    def complete(self, x: Configuration) -> Configuration:
+        """A configuration joined with the evidence: a value for every variable."""
+        self.check_names(x)
+        values = {}
+        for v in self.variables:
+            if v.name not in x:
+                values[v.name] = self.evidence[v.name]
+                continue
+            value = jnp.asarray(x[v.name])
+            if value.shape != v.shape:
+                raise ValueError(
+                    f"Variable {v.name!r} got an array of shape {value.shape}; expected {v.shape}. "
+                    "For a batch of configurations, use jax.vmap."
+                )
+            mask = self.skeleton.mask(v)
+            values[v.name] = jnp.where(mask, self.evidence[v.name], value) if mask.any() else value
+        return values
+
+    def check_names(self, x: Configuration) -> None:
+        """Raise ValueError unless `x` has exactly the free variables."""
+        expected = [v.name for v in self.skeleton.free]
+        if not isinstance(x, Mapping):
+            raise TypeError(
+                f"A configuration is a dict of arrays, one for each of {expected}; got "
+                f"{type(x).__name__}."
+            )
+        missing, unknown = set(expected) - set(x), set(x) - set(expected)
+        if missing or unknown:
+            held = unknown & {v.name for v in self.variables}
+            parts = [
+                f"{word} {sorted(names)}"
+                for word, names in (
+                    ("lacks", missing),
+                    ("has the clamped", held),
+                    ("has the unknown", unknown - held),
+                )
+                if names
+            ]
+            raise ValueError(
+                f"The configuration {' and '.join(parts)}; the free variables are {expected}."
+            )
+
+    def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
+        """Hold variables, or some sites of one, at given values.
+
+        Args:
+            *given: mappings from a view (``s[0, :]``) or a name to its value.
+            **named: values by variable name.
+
+        Returns:
+            The model over what is left free.
+
+        Raises:
+            ValueError: an unknown name, a wrong shape, a value outside the domain.
+        """
+        pairs = [pair for mapping in given for pair in mapping.items()] + list(named.items())
+        if not pairs:
+            raise ValueError("condition got nothing to hold; write model.condition(x=array).")
+        evidence, clamped = dict(self.evidence), dict(self.skeleton.clamped)
+        for where, value in pairs:
+            variable, sites = self._located(where)
+            value = variable.domain.check(
+                _filled(value, sites.shape), sites.shape, f"The value of {where}"
+            )
+            old = evidence.get(variable.name, variable.domain.start(variable.shape, key=_ZERO))
+            evidence[variable.name] = old.ravel().at[sites].set(value).reshape(variable.shape)
+            mask = clamped.get(variable.name, np.zeros(variable.shape, bool)).copy()
+            mask.ravel()[sites] = True
+            _check_whole_events(variable, mask)
+            clamped[variable.name] = mask
+        skeleton = Skeleton(self.skeleton.root, self.variables, clamped)
+        return _replace(self, skeleton=skeleton, evidence=evidence)
+
+    def _located(self, where: Any) -> tuple[Variable, np.ndarray]:
+        if isinstance(where, str):
+            found = [v for v in self.variables if v.name == where]
+            if found:
+                return found[0], np.arange(found[0].size).reshape(found[0].shape)
+            where_text = repr(where)
+        else:
+            variable, sites = sites_of(as_expression(where))
+            if variable in self.variables:
+                return variable, sites
+            where_text = str(variable)
+        raise ValueError(
+            f"condition got {where_text}, which is not in the model; its variables are "
+            f"{[str(v) for v in self.variables]}."
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers learning may move."""
+        leaves = jax.tree.leaves(self.parameters, is_leaf=_is_frozen)
+        return sum(leaf.size for leaf in leaves if eqx.is_inexact_array(leaf))
+
+    def graph(self, path: str | None = None) -> Any:
+        """Draw the factor graph; returns the Matplotlib figure, and writes it to `path`."""
+        from energydsl.plot import draw_factor_graph  # Matplotlib loads when first used.
+
+        return draw_factor_graph(self, path)
+
+    def __add__(self, other: Model | Expression) -> Model:
+        return Model(self, other)
+
+    def __sub__(self, other: Model | Expression) -> Model:
+        return Model(self, other * -1.0)
+
+    def __mul__(self, factor: Any) -> Model:
+        if isinstance(factor, Model):
+            raise TypeError("Energies add: a product of models is written a + b.")
+        return _over(factor * self.expression, self)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, temperature: Any) -> Model:
+        return _over(self.expression / temperature, self)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Model)
+            and self.skeleton == other.skeleton
+            and jax.tree.structure(self.parameters) == jax.tree.structure(other.parameters)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.skeleton)
+
+    def __str__(self) -> str:
+        lines = [f"Model: E = {self.expression}"]
+        for v in self.variables:
+            held = int(self.skeleton.mask(v).sum())
+            note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
+            lines.append(f"  {v}{note}")
+        return "\n".join([*lines, f"  {self.parameter_count} parameters"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def mixture(*models: Model, weights: Any = None) -> Model:
+    r"""OR: $E(x) = -\log \sum_k w_k e^{-E_k(x)}$.
+
+    The components are mixed as they stand, unnormalised: component k has the share
+    $w_k Z_k / \sum_j w_j Z_j$ of the mass.
+
+    Args:
+        *models: at least two, over the same variables.
+        weights: $w$, positive, one for each model; equal if not given.
+
+    Raises:
+        ValueError: fewer than two models, or weights that do not match or are not positive.
+    """
+    if len(models) < 2:
+        raise ValueError(f"mixture got {len(models)} models; expected at least two.")
+    if weights is None:
+        weights = [1.0 / len(models)] * len(models)
+    if len(weights) != len(models):
+        raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
+    if not isinstance(weights, jax.core.Tracer) and not (np.asarray(weights) > 0).all():
+        raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
+    logs = [jnp.log(w) if isinstance(w, Array) else float(np.log(w)) for w in weights]
+    total = logs[0] - models[0].expression
+    for log, model in zip(logs[1:], models[1:], strict=True):
+        total = logaddexp(total, log - model.expression)
+    return _over(-total, *models)
+
+
+_ZERO = jax.random.key(0)
+
+
+def _replace(model: Model, **changes: Any) -> Model:
+    new = object.__new__(Model)
+    for field in dataclasses.fields(Model):
+        object.__setattr__(new, field.name, changes.get(field.name, getattr(model, field.name)))
+    return new
+
+
+def _over(expression: Expression, *models: Model) -> Model:
+    """A model of this energy that holds what the models hold."""
+    new = Model(expression)
+    evidence, clamped = _merge_evidence(models)
+    skeleton = Skeleton(new.skeleton.root, new.variables, clamped)
+    return _replace(new, skeleton=skeleton, evidence=evidence)
+
+
+def _scalar(energy: object) -> Expression:
+    if not isinstance(energy, Expression):
+        raise TypeError(
+            f"Model got {type(energy).__name__}; expected a scalar expression of variables, "
+            "such as -J * (s[1:] * s[:-1]).sum()."
+        )
+    if energy.shape:
+        raise ValueError(
+            f"Model got an energy of shape {energy.shape}; expected a scalar. "
+            "Close the batch with .sum()."
+        )
+    return energy
+
+
+def _distinct(variables: list[Variable]) -> list[Variable]:
+    by_name: dict[str, Variable] = {}
+    for v in variables:
+        if by_name.setdefault(v.name, v) != v:
+            raise ValueError(
+                f"Two variables are named {v.name!r}: {by_name[v.name]} and {v}. "
+                "Rename one, or declare it once and use it twice."
+            )
+    return variables
+
+
+def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
+    evidence: dict[str, Array] = {}
+    clamped: dict[str, np.ndarray] = {}
+    for model in models:
+        for name, mask in model.skeleton.clamped.items():
+            if name in clamped and not (
+                np.array_equal(mask, clamped[name])
+                and np.array_equal(evidence[name], model.evidence[name])
+            ):
+                raise ValueError(
+                    f"Two models hold {name!r} at different values or sites; "
+                    "add them first, then condition."
+                )
+            clamped[name], evidence[name] = mask, model.evidence[name]
+    return evidence, clamped
+
+
+def _take_out(
+    root: Expression,
+) -> tuple[Expression, tuple[Any, ...], tuple[Array, ...]]:
+    """The tree with its values replaced by slots, and the values.
+
+    An array used twice is one parameter, so that learning keeps the two uses tied.
+    """
+    parameters: list[Any] = []
+    indices: list[Array] = []
+    slots: dict[int, int] = {}
+
+    def slot_of(value: Any) -> int:
+        # Python may intern equal numbers: sharing them would let values decide structure.
+        shared = not isinstance(value, int | float | np.generic)
+        if shared and id(value) in slots:
+            return slots[id(value)]
+        parameters.append(_as_parameter(value))
+        if shared:
+            slots[id(value)] = len(parameters) - 1
+        return len(parameters) - 1
+
+    def rule(node: Expression, *children: Expression) -> Expression:
+        match node:
+            case Parameter():
+                return dataclasses.replace(node, value=None, slot=slot_of(node.value))
+            case Apply():
+                slot = slot_of(node.function)
+                return dataclasses.replace(node, children=children, slot=slot)
+            case Gather():
+                indices.append(jnp.asarray(node.positions))
+                return dataclasses.replace(node, children=children, slot=len(indices) - 1)
+            case View():
+                return node
+        return dataclasses.replace(node, children=children)
+
+    return fold(root, rule), tuple(parameters), tuple(indices)
+
+
+def _put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
+    def rule(node: Expression, *children: Expression) -> Expression:
+        match node:
+            case Parameter():
+                return dataclasses.replace(node, value=parameters[node.slot], slot=None)
+            case Apply():
+                function = parameters[node.slot]
+                return dataclasses.replace(node, children=children, function=function, slot=None)
+            case Gather():
+                return dataclasses.replace(node, children=children, slot=None)
+            case View():
+                return node
+        return dataclasses.replace(node, children=children)
+
+    return fold(root, rule)
+
+
+def _as_parameter(value: Any) -> Any:
+    if isinstance(value, int | float | np.generic):
+        return paramax.NonTrainable(jnp.asarray(float(value)))
+    if isinstance(value, np.ndarray):
+        return jnp.asarray(value)
+    return value
+
+
+def _is_frozen(leaf: Any) -> bool:
+    return isinstance(leaf, paramax.NonTrainable)
+
+
+def _filled(value: Any, shape: tuple[int, ...]) -> Any:
+    """One number fills a view."""
+    if isinstance(value, jax.Array):
+        return jnp.broadcast_to(value, shape) if value.ndim == 0 else value
+    array = np.asarray(value)
+    return np.broadcast_to(array, shape) if array.ndim == 0 else array
+
+
+def _check_whole_events(variable: Variable, mask: np.ndarray) -> None:
+    k = variable.domain.event_ndim
+    if not k:
+        return
+    events = mask.reshape((*mask.shape[: mask.ndim - k], -1))
+    if (events.any(-1) != events.all(-1)).any():
+        raise ValueError(
+            f"condition holds part of a {variable.domain} of {variable.name!r}; its entries sum "
+            "to one, so hold whole vectors."
+        )

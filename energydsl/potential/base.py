@@ -1,0 +1,51 @@
+"""The contract of a potential: a function that returns an energy and owns its parameters."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jax import Array
+
+from energydsl.expression import Apply, Expression
+
+
+class AbstractPotential(eqx.Module):
+    """An energy as a function of values; its array fields are its parameters.
+
+    Write `energy` for one point. Calling the potential on views makes a factor; where the views
+    have more axes than `event_ndims` says one call takes, it makes a batch of like factors.
+    """
+
+    transparent: ClassVar[bool] = False
+    """True where `energy` uses only operators that expressions have (``+ - * / ** @``, ``.sum``):
+    then the compiler reads its structure, and learns who interacts with whom."""
+
+    event_ndims: ClassVar[tuple[int, ...] | None] = None
+    """How many trailing axes of each argument one call takes; None for all of them."""
+
+    @abc.abstractmethod
+    def energy(self, *values: Any) -> Array:
+        """The energy of one point, in units of k_B T; a scalar."""
+
+    @property
+    def name(self) -> str:
+        """What messages and printed models call it."""
+        return type(self).__name__
+
+    def __call__(self, *views: object) -> Expression:
+        """The energy of `views`, as an expression to be summed into a model.
+
+        Raises:
+            ValueError: `energy` returns something other than one scalar for one event.
+        """
+        if self.transparent:
+            return self.energy(*views)  # type: ignore[return-value]
+        factor = Apply.of(self, views, self.event_ndims)
+        if self.event_ndims is None and factor.shape:
+            raise ValueError(
+                f"{self.name}.energy returned an array of shape {factor.shape}; expected a "
+                "scalar. Sum inside it, or give an Equinox MLP out_size='scalar'."
+            )
+        return factor
