@@ -1,0 +1,119 @@
+"""The compiler: from a model to an EBM. Structure is found here, once."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from energydsl.ebm import EBM, Findings
+from energydsl.model import Model
+from energydsl.normalizer import choose
+from energydsl.structure import Structure
+from energydsl.sweep import AbstractSweep, Refusal, colour_blocks
+from energydsl.sweep.base import conditionals
+from energydsl.sweep.dense import plan_dense
+from energydsl.sweep.gather import plan_gather
+from energydsl.sweep.lattice import plan_lattice
+from energydsl.variable import Variable
+
+DEFAULT_BUDGET = 20
+"""log2 of the number of terms that exact log Z may sum for one component."""
+
+
+MAX_HESSIAN = 2000
+"""Sites up to which a quadratic energy is checked to have a finite integral."""
+
+
+def compile(model: Model, *, budget: int = DEFAULT_BUDGET) -> EBM:
+    """Find a model's structure, and choose its normalizer and its sweep.
+
+    Args:
+        model: the energy.
+        budget: log2 of the number of terms that exact log Z may sum for one connected component.
+
+    Returns:
+        The EBM; `EBM.explain` says what was found.
+
+    Raises:
+        TypeError: `model` is not a Model.
+        ValueError: every site clamped, an infinite-domain site in no factor, or an energy that
+            cannot be normalised where that can be seen.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
+    began = time.perf_counter()
+    structure = Structure(model)
+    _check_free(structure)
+    _check_covered(structure)
+    sweep, lowerings = _choose_sweep(structure)
+    normalizer = choose(structure, budget)
+    _check_normalisable(structure, model)
+    seconds = time.perf_counter() - began
+    return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, seconds))
+
+
+def _choose_sweep(
+    structure: Structure,
+) -> tuple[AbstractSweep | None, tuple[tuple[str, Refusal | None], ...]]:
+    """The first lowering that applies, and what the others said."""
+    laws = conditionals(structure)
+    if isinstance(laws, Refusal):
+        return None, (("gibbs", laws),)
+    said: list[tuple[str, Refusal | None]] = []
+    plan = plan_lattice(structure)
+    said.append(("lattice", plan if isinstance(plan, Refusal) else None))
+    if isinstance(plan, Refusal):
+        blocks = colour_blocks(structure)
+        for name, lower in (("dense", plan_dense), ("gather", plan_gather)):
+            plan = lower(structure, blocks)
+            said.append((name, plan if isinstance(plan, Refusal) else None))
+            if not isinstance(plan, Refusal):
+                break
+    return (None if isinstance(plan, Refusal) else plan), tuple(said)
+
+
+def _check_free(structure: Structure) -> None:
+    if not structure.free.any():
+        raise ValueError("Every site is clamped: nothing is left to compile.")
+
+
+def _check_covered(structure: Structure) -> None:
+    open_ended = np.repeat(
+        [v.domain.values is None for v in structure.variables],
+        [v.size for v in structure.variables],
+    )
+    lost = structure.free & ~structure.covered & open_ended
+    if lost.any():
+        first = structure.describe(int(np.argmax(lost)))
+        raise ValueError(
+            f"{int(lost.sum())} sites are in no factor and have no finite domain, {first} first: "
+            "no uniform law exists there. Give them an energy, or clamp them."
+        )
+
+
+def _check_normalisable(structure: Structure, model: Model) -> None:
+    """A quadratic energy must rise in every direction, and that shows in its Hessian."""
+    leaves = jax.tree.leaves((model.parameters, model.evidence))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    free = structure.skeleton.free
+    if traced or not structure.quadratic or structure.sites > MAX_HESSIAN:
+        return
+    flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
+    hessian = np.asarray(jax.hessian(lambda z: model.energy(unravel(z)))(flat), np.float64)
+    # ravel_pytree orders by name.
+    held = np.concatenate([model.skeleton.mask(v).ravel() for v in sorted(free, key=_name)])
+    eigenvalues = np.linalg.eigvalsh(hessian[np.ix_(~held, ~held)])
+    if eigenvalues[0] <= 1e-7 * max(eigenvalues[-1], 0.0):
+        raise ValueError(
+            f"The energy is quadratic but does not rise in every direction (its Hessian has the "
+            f"eigenvalue {eigenvalues[0]:.3g}), so exp(-E) has no finite integral. Energies are "
+            "minus log-densities: check the signs, and that each precision is positive definite."
+        )
+
+
+def _name(variable: Variable) -> str:
+    return variable.name

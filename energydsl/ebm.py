@@ -1,0 +1,191 @@
+"""EBM: a model, and what the compiler concluded about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jaxtyping import Float
+
+from energydsl._types import Configuration, IntractableError
+from energydsl.conditional import conditional_for
+from energydsl.expression import Expression, as_expression, sites_of
+from energydsl.model import Model
+from energydsl.normalizer import Exact, Normalizer, log_partition_of
+from energydsl.structure import Structure
+from energydsl.sweep.base import AbstractSweep, Refusal
+from energydsl.sweep.gather import first_of, gather_block, load_block, totals
+
+
+class Findings:
+    """What the compiler concluded: one static object, equal where structure and budget are."""
+
+    def __init__(
+        self,
+        structure: Structure,
+        normalizer: Normalizer,
+        lowerings: tuple[tuple[str, Refusal | None], ...],
+        budget: int,
+        seconds: float,
+    ) -> None:
+        self.structure = structure
+        self.normalizer = normalizer
+        self.lowerings = lowerings
+        """The lowerings of a sweep that were considered, in order, with why not."""
+        self.budget = budget
+        self.seconds = seconds
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Findings) and other.budget == self.budget
+        return same and other.structure == self.structure
+
+    def __hash__(self) -> int:
+        return hash((self.structure, self.budget))
+
+
+class EBM(eqx.Module):
+    r"""$p(x) = e^{-E(x)}/Z$, compiled: what `energydsl.compile` returns.
+
+    A pytree: parameters, evidence and index arrays are leaves, structure is one static object, so
+    new parameter values never recompile. Functions take one configuration (a dict with an array
+    for each free variable); batches are `jax.vmap`.
+    """
+
+    model: Model
+    sweep: AbstractSweep | None
+    findings: Findings = eqx.field(static=True)
+
+    @property
+    def structure(self) -> Structure:
+        """Who interacts with whom, and how."""
+        return self.findings.structure
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """`Exact`, with each component's rule and cost, or `Intractable`, with the reason."""
+        return self.findings.normalizer
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """The model's parameters, in the order of the energy's text."""
+        return self.model.parameters
+
+    def energy(self, x: Configuration) -> Float[Array, ""]:
+        """E(x), in units of k_B T.
+
+        Raises:
+            ValueError: a variable missing, unknown or of a wrong shape.
+        """
+        return self.model.energy(x)
+
+    def score(self, x: Configuration) -> Configuration:
+        """-dE/dx for each free real variable (any continuous domain).
+
+        Raises:
+            TypeError: no free variable is continuous.
+        """
+        smooth = [v.name for v in self.structure.skeleton.free if not v.domain.finite]
+        if not smooth:
+            raise TypeError(
+                "score is -dE/dx, and every free variable is discrete; "
+                "energy differences are ebm.log_ratio(x, y)."
+            )
+        moving = {n: jnp.asarray(x[n], float) for n in smooth}
+        slope = jax.grad(lambda m: self.energy({**x, **m}))(moving)
+        return jax.tree.map(jnp.negative, slope)
+
+    def log_prob(self, x: Configuration) -> Float[Array, ""]:
+        """-E(x) - log Z, where log Z is exact.
+
+        Raises:
+            IntractableError: no exact rule applies; the message says why.
+        """
+        return -self.energy(x) - log_partition(self)
+
+    def log_ratio(self, x: Configuration, y: Configuration) -> Float[Array, ""]:
+        """Log p(x)/p(y) = E(y) - E(x): needs no Z."""
+        return self.energy(y) - self.energy(x)
+
+    def conditional(self, where: Expression | str, x: Configuration) -> dist.Distribution:
+        """The law of every shown site given all other sites, each site on its own.
+
+        Args:
+            where: a variable's name or a view, such as ``s[3, 4]``.
+            x: the configuration that gives the others their values.
+
+        Returns:
+            A NumPyro distribution whose batch has the view's shape: Categorical over the levels,
+            counted from 0 (for spins, 0 is -1 and 1 is +1), or Normal.
+
+        Raises:
+            TypeError: a site whose conditional is of no known family.
+        """
+        variable, sites = self._view(where)
+        law = conditional_for(variable.domain, self.structure.degree_in(variable))
+        if law is None:
+            raise TypeError(
+                f"The conditional of {variable.name!r} is of no known family: it is "
+                f"{variable.domain} and its energy is not shown to be quadratic in it."
+            )
+        block = gather_block(self.structure, variable, law, sites.reshape(1, -1))
+        if isinstance(block, Refusal):
+            raise TypeError(f"The conditional of {where} is out of reach: {block.reason}.")
+        values = self.model.complete(x)
+        free = self.structure.skeleton.free
+        state = {v.name: values[v.name].reshape(-1, 1) for v in free}
+        each, shared = load_block(self.structure, free, block, self.model.environment(values))
+        block, each = first_of((block, each))
+        total = totals(self.structure, block, (each, shared), state)
+        return law.distribution(total[..., 0].reshape(-1, *sites.shape))
+
+    def _view(self, where: Expression | str) -> tuple[Any, np.ndarray]:
+        by_name = {v.name: v for v in self.structure.skeleton.free}
+        if isinstance(where, str) and where in by_name:
+            v = by_name[where]
+            return v, np.arange(v.size, dtype=np.int32).reshape(v.shape)
+        if isinstance(where, Expression):
+            v, sites = sites_of(as_expression(where))
+            if by_name.get(v.name) == v:
+                return v, sites
+        raise ValueError(f"conditional got {where}; the free variables are {list(by_name)}.")
+
+    def start(self, *, key: Array) -> Configuration:
+        """A random configuration of the support, evidence in its place."""
+        free = self.structure.skeleton.free
+        keys = jr.split(key, len(free))
+        drawn = {v.name: v.domain.start(v.shape, key=k) for v, k in zip(free, keys, strict=True)}
+        values = self.model.complete(drawn)
+        return {v.name: values[v.name] for v in free}
+
+    def check(self, x: Configuration) -> Configuration:
+        """A configuration in its variables' dtypes, evidence in its place, or what is wrong."""
+        self.model.check_names(x)
+        free = self.structure.skeleton.free
+        values = self.model.complete({v.name: v.check(x[v.name]) for v in free})
+        return {v.name: values[v.name] for v in free}
+
+    def explain(self) -> Any:
+        """What was found and chosen: a table when printed, `as_dict` as data."""
+        from energydsl.explain import explain  # It stands above: it reads every family.
+
+        return explain(self)
+
+    def __repr__(self) -> str:
+        return f"EBM({self.model.expression}; log Z {self.normalizer})"
+
+
+def log_partition(ebm: EBM) -> Float[Array, ""]:
+    """Exact log Z, float64 and differentiable in the parameters.
+
+    Raises:
+        IntractableError: no exact rule applies; the message says why.
+    """
+    if not isinstance(ebm.normalizer, Exact):
+        raise IntractableError(f"log Z is {ebm.normalizer}.")
+    return log_partition_of(ebm.structure, ebm.model, ebm.normalizer)

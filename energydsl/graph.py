@@ -1,0 +1,112 @@
+"""Graph algorithms on edge arrays, vectorised: nothing here loops over a million sites in Python.
+
+A graph is a number of nodes and an (m, 2) array of edges, without loops or repeats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import rustworkx as rx
+import scipy.sparse as sp
+import scipy.sparse.csgraph as csgraph
+
+Edges = np.ndarray
+
+PLANARITY_LIMIT = 200_000
+"""Edges up to which planarity is tested; beyond it nothing is claimed."""
+
+
+def unique_edges(pairs: np.ndarray, nodes: int) -> Edges:
+    """Edges in rising order, each once, loops dropped."""
+    left, right = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
+    # One number an edge: sorting numbers is much faster than sorting rows.
+    codes = np.minimum(left, right) * nodes + np.maximum(left, right)
+    codes = np.unique(codes[left != right])
+    return np.stack([codes // nodes, codes % nodes], axis=1).astype(np.int32)
+
+
+def adjacency(nodes: int, edges: Edges) -> sp.csr_array:
+    """The symmetric adjacency matrix."""
+    rows = np.concatenate([edges[:, 0], edges[:, 1]])
+    columns = np.concatenate([edges[:, 1], edges[:, 0]])
+    return sp.csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(nodes, nodes))
+
+
+def components(nodes: int, edges: Edges) -> tuple[int, np.ndarray]:
+    """How many connected components, and the component of each node."""
+    if not len(edges):
+        return nodes, np.arange(nodes, dtype=np.int32)
+    return csgraph.connected_components(adjacency(nodes, edges), directed=False)
+
+
+def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
+    """Sides 0 and 1 with every edge across, or None where there is an odd cycle.
+
+    Depth parity in a spanning forest is the only candidate; pointer doubling finds it in
+    log2(depth) passes.
+    """
+    count, labels = components(nodes, edges)
+    _, roots = np.unique(labels, return_index=True)
+    # One extra node joined to every component makes the forest a tree.
+    stars = np.stack([np.full(count, nodes), roots], axis=1)
+    joined = adjacency(nodes + 1, np.concatenate([edges, stars]).astype(np.int32))
+    parent = csgraph.breadth_first_order(joined, nodes, directed=False)[1]
+    parent[nodes] = nodes
+    parity = np.ones(nodes + 1, np.int8)
+    parity[nodes] = 0
+    while (parent != nodes).any():
+        parity ^= parity[parent]
+        parent = parent[parent]
+    sides = 1 - parity[:nodes]
+    proper = (sides[edges[:, 0]] != sides[edges[:, 1]]).all()
+    return sides.astype(np.int32) if proper else None
+
+
+def greedy_colouring(nodes: int, edges: Edges) -> np.ndarray:
+    """A proper colouring, highest degrees first."""
+    colours = rx.graph_greedy_color(_rustworkx(nodes, edges))
+    return np.fromiter((colours[i] for i in range(nodes)), np.int32, nodes)
+
+
+def colouring(nodes: int, edges: Edges) -> np.ndarray:
+    """A proper colouring: two colours where two do, greedy otherwise."""
+    if not len(edges):
+        return np.zeros(nodes, np.int32)
+    if len(edges) == nodes * (nodes - 1) // 2:
+        return np.arange(nodes, dtype=np.int32)
+    sides = two_colouring(nodes, edges)
+    return greedy_colouring(nodes, edges) if sides is None else sides
+
+
+def is_planar(nodes: int, edges: Edges) -> bool | None:
+    """Whether the graph can be drawn without crossings; None where it is too large to test."""
+    if nodes < 5 or len(edges) < 9:
+        return True
+    if len(edges) > 3 * nodes - 6:
+        return False
+    if len(edges) > PLANARITY_LIMIT:
+        return None
+    return rx.is_planar(_rustworkx(nodes, edges))
+
+
+def width_bound(nodes: int, edges: Edges) -> int:
+    """An upper bound on the treewidth: 1 for forests, else a bandwidth after reordering.
+
+    Source: reverse Cuthill-McKee, George & Liu (1981), chapter 4; treewidth <= pathwidth <=
+    bandwidth.
+    """
+    if not len(edges):
+        return 0
+    if len(edges) == nodes - components(nodes, edges)[0]:
+        return 1
+    order = csgraph.reverse_cuthill_mckee(adjacency(nodes, edges), symmetric_mode=True)
+    position = np.empty(nodes, np.int64)
+    position[order] = np.arange(nodes)
+    return int(np.abs(position[edges[:, 0]] - position[edges[:, 1]]).max())
+
+
+def _rustworkx(nodes: int, edges: Edges) -> rx.PyGraph:
+    graph = rx.PyGraph(multigraph=False, node_count_hint=nodes, edge_count_hint=len(edges))
+    graph.add_nodes_from(range(nodes))
+    graph.add_edges_from_no_data(list(map(tuple, edges.tolist())))
+    return graph

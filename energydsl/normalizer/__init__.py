@@ -1,0 +1,58 @@
+"""Rules for exact log Z, one a file, and how one is chosen for each component."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax import Array
+
+from energydsl.arguments import factor_energies
+from energydsl.model import Model
+from energydsl.normalizer.base import AbstractRule as AbstractRule
+from energydsl.normalizer.base import Exact as Exact
+from energydsl.normalizer.base import Intractable as Intractable
+from energydsl.normalizer.base import Normalizer as Normalizer
+from energydsl.normalizer.base import Plan as Plan
+from energydsl.normalizer.enumeration import Enumeration, Independent
+from energydsl.structure import Structure
+
+RULES: tuple[AbstractRule, ...] = (Independent(), Enumeration())
+"""Every rule that is tried; a new one is a file of this folder and a name here."""
+
+
+def choose(structure: Structure, budget: int) -> Normalizer:
+    """The cheapest rule for each component, or why some component has none."""
+    costs = np.stack([rule.costs(structure, budget) for rule in RULES])
+    stuck = np.flatnonzero(np.isinf(costs).all(axis=0))
+    if len(stuck):
+        worst = int(stuck[np.argmax(structure.component_sizes[stuck])])
+        reasons = [rule.reason(structure, worst, budget) for rule in RULES]
+        return Intractable("; ".join(reasons))
+    chosen = costs.argmin(axis=0)
+    plans = []
+    for k, rule in enumerate(RULES):
+        components = np.flatnonzero(chosen == k)
+        if len(components):
+            operations = float(costs[k, components].sum())
+            plans.append(Plan(rule, components, operations, rule.bytes(structure, components)))
+    return Exact(tuple(plans))
+
+
+def log_partition_of(structure: Structure, model: Model, normalizer: Exact) -> Array:
+    """Log Z by the plans, with the energy of factors that contain no free site."""
+    with jax.enable_x64(True):
+        parts = [p.rule.log_partition(structure, model, p.components) for p in normalizer.plans]
+        return sum(parts, -_held_energy(structure, model))
+
+
+def _held_energy(structure: Structure, model: Model) -> Array | float:
+    """The energy of factors whose sites are all clamped."""
+    total: Array | float = 0.0
+    env = model.environment(model.blank())
+    for factor in structure.factors:
+        scope = structure.scope(factor)
+        held = ~structure.free[scope].any(axis=1) if scope.shape[1] else np.ones(factor.size, bool)
+        if held.any():
+            each = factor_energies(factor, env, tuple(leaf.index for leaf in factor.leaves))
+            total = total + each.ravel()[np.flatnonzero(held)].sum()
+    return total

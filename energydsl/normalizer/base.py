@@ -1,0 +1,90 @@
+"""The contract of a normalizer: exact log Z with its cost known beforehand, or the reason why not.
+
+A rule is a file of this folder. It looks at a structure and says what each connected component
+would cost it (infinite where it does not apply, with the reason); carrying it out is a pure
+function of the parameters. log Z adds over components.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from jax import Array
+
+from energydsl.model import Model
+from energydsl.structure import Structure
+
+
+class AbstractRule(abc.ABC):
+    """One exact way to log Z."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def costs(self, structure: Structure, budget: int) -> np.ndarray:
+        """Operations for each component; `inf` where the rule does not apply.
+
+        Args:
+            structure: of the model.
+            budget: log2 of the number of terms that a component may take.
+        """
+
+    @abc.abstractmethod
+    def reason(self, structure: Structure, component: int, budget: int) -> str:
+        """Why it does not apply to this component."""
+
+    @abc.abstractmethod
+    def bytes(self, structure: Structure, components: np.ndarray) -> float:
+        """Working memory."""
+
+    @abc.abstractmethod
+    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
+        """Log of the integral of exp(-E) over these components' sites: float64, differentiable.
+
+        E is the energy of the factors that contain a site of theirs.
+        """
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A rule, the components it was chosen for, and what that costs."""
+
+    rule: AbstractRule
+    components: np.ndarray
+    operations: float
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Exact:
+    """log Z is exact: a plan for every component, whose values add."""
+
+    plans: tuple[Plan, ...]
+
+    @property
+    def operations(self) -> float:
+        """Of all plans together."""
+        return sum(p.operations for p in self.plans)
+
+    def __str__(self) -> str:
+        rules = ", ".join(
+            f"{p.rule.name} of {len(p.components):,} component{'s' * (len(p.components) > 1)}"
+            for p in self.plans
+        )
+        return f"exact by {rules}: {self.operations:.3g} operations"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Intractable:
+    """No exact rule applies to some component, and why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"intractable: {self.reason}"
+
+
+Normalizer = Exact | Intractable

@@ -1,0 +1,92 @@
+"""The contract of a sweep: one visit to every free site, in a representation of its own.
+
+A lowering is a file of this folder: it looks at a structure and answers with a sweep (a pytree
+whose index arrays enter compiled code as arguments) or with the reason why it does not apply.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import equinox as eqx
+import numpy as np
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.conditional import AbstractConditional, conditional_for
+from energydsl.model import Model
+from energydsl.structure import Structure
+from energydsl.variable import Variable
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why something does not apply."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Sites of one variable that do not interact, to be drawn at once."""
+
+    variable: Variable
+    sites: np.ndarray
+
+
+class AbstractSweep(eqx.Module):
+    """How the free sites are visited. Chains move together; see `pack`."""
+
+    lowering: ClassVar[str]
+    """The word for it in `explain`."""
+
+    note: eqx.AbstractVar[str]
+    """What was chosen inside the lowering, in a few words."""
+
+    @abc.abstractmethod
+    def load(self, structure: Structure, model: Model) -> Any:
+        """What the parameters and the evidence contribute: computed once, used by every sweep."""
+
+    @abc.abstractmethod
+    def pack(self, x: Configuration) -> Any:
+        """A batch of configurations, chains first, in the sweep's own representation."""
+
+    @abc.abstractmethod
+    def unpack(self, state: Any) -> Configuration:
+        """The way back: a batch of configurations, chains first."""
+
+    @abc.abstractmethod
+    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
+        """Visit every site of every chain once."""
+
+
+def conditionals(structure: Structure) -> dict[str, AbstractConditional] | Refusal:
+    """How the sites of each free variable are drawn, or which variable Gibbs cannot draw."""
+    found = {}
+    for v in structure.skeleton.free:
+        degree = structure.degree_in(v)
+        law = conditional_for(v.domain, degree)
+        if law is None:
+            why = (
+                f"its energy is not shown to be quadratic in single sites (degree {degree:g})"
+                if v.domain.name == "real"
+                else f"a {v.domain.name} site has no conditional of a known family"
+            )
+            return Refusal(f"Gibbs cannot draw {v.name!r}: {why}")
+        found[v.name] = law
+    return found
+
+
+def colour_blocks(structure: Structure) -> list[Block]:
+    """The free sites, variable by variable and colour by colour."""
+    blocks = []
+    for v in structure.skeleton.free:
+        start = structure.offset[v.name]
+        sites = np.flatnonzero(structure.free[start : start + v.size])
+        colours = structure.colours[start + sites]
+        order = np.argsort(colours, kind="stable")
+        ends = np.flatnonzero(np.diff(colours[order])) + 1
+        blocks += [Block(v, part) for part in np.split(sites[order], ends)]
+    return blocks

@@ -1,0 +1,315 @@
+"""Sweeps over regular lattices: neighbours are shifts, never gathers.
+
+The lattice is cut into interleaved sublattices (one for each residue of a site's coordinates
+modulo a small cell), chosen so that no two sites of one interact. Each is a dense array, so that
+a sublattice is drawn at once from its neighbours' shifted arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import Array, lax
+
+from energydsl._types import Configuration
+from energydsl.arguments import argument
+from energydsl.conditional import AbstractConditional
+from energydsl.factor import Factor, Leaf
+from energydsl.model import Model
+from energydsl.structure import Structure
+from energydsl.sweep.base import AbstractSweep, Refusal, conditionals
+from energydsl.variable import Variable
+
+Offset = tuple[int, ...]
+
+MAX_CELL = 3
+"""The longest side of the cell of sublattices that is tried."""
+
+
+class Stencil(eqx.Module):
+    """The factors of one batch seen from leaf `slot`: where its other sites lie, as offsets.
+
+    `indices` hold, for each leaf that does not move, its entry at every site (sublattice first);
+    `valid` says at which sites there is such a factor, None where at all.
+    """
+
+    number: int = eqx.field(static=True)
+    slot: int = eqx.field(static=True)
+    offsets: tuple[Offset | None, ...] = eqx.field(static=True)
+    shared: tuple[int | None, ...] = eqx.field(static=True)
+    indices: tuple[Any, ...]
+    valid: Array | None
+
+
+class LatticeSweep(AbstractSweep):
+    """Sublattice by sublattice; see the module. Its state holds each as an array of its own."""
+
+    lowering: ClassVar[str] = "lattice"
+
+    note: str = eqx.field(static=True)
+    variables: tuple[Variable, ...] = eqx.field(static=True)
+    cell: tuple[int, ...] = eqx.field(static=True)
+    laws: tuple[AbstractConditional, ...]
+    stencils: tuple[tuple[Stencil, ...], ...]
+    free: tuple[Array | None, ...]
+    """For each variable, where it is free; None where everywhere."""
+
+    def load(self, structure: Structure, model: Model) -> Any:
+        env = model.environment(model.evidence)
+        tables = []
+        for stencils in self.stencils:
+            tables.append([])
+            for s in stencils:
+                leaves = structure.factors[s.number].leaves
+                rows = zip(leaves, s.offsets, s.indices, s.shared, strict=True)
+                tables[-1].append(
+                    [
+                        None if o is not None else argument(f, k if i is None else i, env)
+                        for f, o, i, k in rows
+                    ]
+                )
+        return tables
+
+    def pack(self, x: Configuration) -> dict[str, tuple[Array, ...]]:
+        return {
+            v.name: tuple(jax.vmap(lambda a: split(a, self.cell), out_axes=1)(x[v.name]))
+            for v in self.variables
+        }
+
+    def unpack(self, state: dict[str, tuple[Array, ...]]) -> Configuration:
+        return {
+            v.name: jax.vmap(lambda *a, v=v: join(jnp.stack(a), self.cell, v.shape))(*state[v.name])
+            for v in self.variables
+        }
+
+    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
+        steps = list(itertools.product(range(len(self.variables)), range(math.prod(self.cell))))
+        for (k, residue), step_key in zip(steps, jr.split(key, len(steps)), strict=True):
+            v = self.variables[k]
+            total = self._total(structure, k, residue, tables[k], state)
+            # Each neighbour has several uses; XLA would shift it again for each.
+            drawn = self.laws[k].draw(lax.optimization_barrier(total), key=step_key)
+            if self.free[k] is not None:
+                drawn = jnp.where(self.free[k][residue], drawn, state[v.name][residue])
+            parts = state[v.name]
+            state = state | {v.name: (*parts[:residue], drawn, *parts[residue + 1 :])}
+        return state
+
+    def _total(self, structure: Structure, k: int, residue: int, tables: Any, state: Any) -> Array:
+        """The measures of one sublattice: (measure, chain, *sites)."""
+        law = self.laws[k]
+        shape = state[self.variables[k].name][residue].shape
+        total = jnp.zeros((len(law.measure(lambda v: v * 0.0)), *shape))
+        for stencil, table in zip(self.stencils[k], tables, strict=True):
+            factor = structure.factors[stencil.number]
+            values = [
+                _value(leaf, offset, constant, index, residue, self.cell, state)
+                for leaf, offset, constant, index in zip(
+                    factor.leaves, stencil.offsets, table, stencil.indices, strict=True
+                )
+            ]
+            measured = _measure(law, factor, stencil, values, len(shape))
+            if stencil.valid is not None:
+                measured = jnp.where(stencil.valid[residue], measured, 0.0)
+            total = total + measured
+        return total
+
+
+def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
+    """Shifts on a lattice: applies where every factor is a translate of one small pattern."""
+    laws = conditionals(structure)
+    if isinstance(laws, Refusal):
+        return laws
+    free = structure.skeleton.free
+    shapes = {v.shape for v in free}
+    if len(shapes) != 1 or not (shape := free[0].shape):
+        return Refusal("the free variables are not arrays of one shape")
+    offsets: list[tuple[Offset | None, ...]] = []
+    wraps = np.zeros(len(shape), bool)
+    for factor in structure.factors:
+        found = _offsets(factor, free, shape)
+        if isinstance(found, Refusal):
+            return found
+        offsets.append(found[0])
+        wraps |= found[1]
+    cell = _cell(structure, offsets, shape, wraps)
+    if isinstance(cell, Refusal):
+        return cell
+    stencils = tuple(
+        tuple(
+            _stencil(structure, number, slot, offsets[number], shape, cell)
+            for number, factor in enumerate(structure.factors)
+            for slot in factor.sites
+            if factor.leaves[slot].source == v
+        )
+        for v in free
+    )
+    masks = tuple(_free_mask(structure, v, cell) for v in free)
+    note = f"{math.prod(cell)} sublattices, cell {' x '.join(map(str, cell))}"
+    return LatticeSweep(note, free, cell, tuple(laws[v.name] for v in free), stencils, masks)
+
+
+def split(array: Any, cell: tuple[int, ...], fill: float = 0) -> Any:
+    """Cut an array into its sublattices: (residue, *coordinates), padded with `fill`."""
+    xp = jnp if isinstance(array, jax.Array) else np
+    padding = [(0, -n % p) for n, p in zip(array.shape, cell, strict=True)]
+    array = xp.pad(array, padding, constant_values=fill)
+    blocks = [n // p for n, p in zip(array.shape, cell, strict=True)]
+    axes = range(len(cell))
+    cut = array.reshape([n for pair in zip(blocks, cell, strict=True) for n in pair])
+    cut = cut.transpose([2 * a + 1 for a in axes] + [2 * a for a in axes])
+    return cut.reshape(-1, *blocks)
+
+
+def join(parts: Array, cell: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """The way back from `split`."""
+    dims = len(cell)
+    whole = parts.reshape(*cell, *parts.shape[1:])
+    whole = whole.transpose([a for d in range(dims) for a in (dims + d, d)])
+    padded = [p * n for p, n in zip(cell, parts.shape[1:], strict=True)]
+    return whole.reshape(padded)[tuple(slice(n) for n in shape)]
+
+
+def _value(
+    leaf: Leaf,
+    offset: Offset | None,
+    constant: Any,
+    index: Any,
+    residue: int,
+    cell: tuple[int, ...],
+    state: dict[str, tuple[Array, ...]],
+) -> Any:
+    """A leaf's argument at every site of a sublattice."""
+    if offset is None:
+        return constant if index is None else constant[residue]
+    variable = leaf.source
+    assert isinstance(variable, Variable)
+    place = np.unravel_index(residue, cell)
+    reached = [int(r) + d for r, d in zip(place, offset, strict=True)]
+    source = np.ravel_multi_index([t % p for t, p in zip(reached, cell, strict=True)], cell)
+    shift = [-(t // p) for t, p in zip(reached, cell, strict=True)]
+    values = state[variable.name][int(source)]
+    axes = tuple(range(1, values.ndim))
+    moved = jnp.roll(values, shift, axes) if any(shift) else values
+    return moved.astype(variable.domain.energy_dtype)
+
+
+def _measure(
+    law: AbstractConditional, factor: Factor, stencil: Stencil, values: list[Any], ndim: int
+) -> Array:
+    def measure(*given: Any) -> Array:
+        return law.measure(
+            lambda v: factor.energy(*(v if k == stencil.slot else g for k, g in enumerate(given)))
+        )
+
+    moving = [o is not None for o in stencil.offsets]
+    placed = [m or i is not None for m, i in zip(moving, stencil.indices, strict=True)]
+    batched = measure
+    for _ in range(ndim - 1):
+        batched = jax.vmap(batched, in_axes=tuple(0 if p else None for p in placed), out_axes=1)
+    chains = tuple(0 if m else None for m in moving)
+    return jax.vmap(batched, in_axes=chains, out_axes=1)(*values)
+
+
+def _offsets(
+    factor: Factor, free: tuple[Variable, ...], shape: tuple[int, ...]
+) -> tuple[tuple[Offset | None, ...], np.ndarray] | Refusal:
+    """Where each moving leaf lies relative to the first one, and which axes wrap around."""
+    moving = [k for k in factor.sites if factor.leaves[k].source in free]
+    found: list[Offset | None] = [None] * len(factor.leaves)
+    wraps = np.zeros(len(shape), bool)
+    first: np.ndarray | None = None
+    for k in moving:
+        index = factor.leaves[k].index
+        assert index is not None
+        if index.ndim > 1:
+            return Refusal("a factor takes many sites at once")
+        if np.bincount(index, minlength=1).max() > 1:
+            return Refusal("a site stands twice in one batch of factors")
+        here = np.stack(np.unravel_index(index, shape))
+        first = here if first is None else first
+        offset = _constant_offset(here - first, shape)
+        if offset is None:
+            return Refusal("a batch of factors is not a translated pattern")
+        found[k] = tuple(int(d) for d in offset)
+        wraps |= (here - first != np.array(offset)[:, None]).any(axis=1)
+    if len({(factor.leaves[k].source, found[k]) for k in moving}) < len(moving):
+        return Refusal("a factor contains a site twice")
+    return tuple(found), wraps
+
+
+def _constant_offset(difference: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The one displacement of all factors, around the torus if need be."""
+    sizes = np.array(shape)
+    if (difference == difference[:, :1]).all():
+        return difference[:, 0]
+    around = difference % sizes[:, None]
+    if not (around == around[:, :1]).all():
+        return None
+    return (around[:, 0] + sizes // 2) % sizes - sizes // 2
+
+
+def _cell(
+    structure: Structure, offsets: list, shape: tuple[int, ...], wraps: np.ndarray
+) -> tuple[int, ...] | Refusal:
+    """The smallest cell whose sublattices hold no two interacting sites."""
+    gaps = set()
+    for factor, found in zip(structure.factors, offsets, strict=True):
+        moving = [k for k, o in enumerate(found) if o is not None]
+        for a, b in itertools.combinations(moving, 2):
+            if factor.leaves[a].source == factor.leaves[b].source:
+                gaps.add(tuple(y - x for x, y in zip(found[a], found[b], strict=True)))
+    for cell in _cells(len(shape)):
+        whole = all(n % p == 0 for n, p, w in zip(shape, cell, wraps, strict=True) if w)
+        apart = all(any(d % p for d, p in zip(gap, cell, strict=True)) for gap in gaps)
+        if whole and apart:
+            return cell
+    return Refusal(f"no cell of side {MAX_CELL} or less separates neighbours of a {shape} lattice")
+
+
+def _cells(ndim: int) -> Iterator[tuple[int, ...]]:
+    sides = range(1, MAX_CELL + 1)
+    return iter(sorted(itertools.product(sides, repeat=ndim), key=math.prod))
+
+
+def _stencil(
+    structure: Structure,
+    number: int,
+    slot: int,
+    offsets: tuple[Offset | None, ...],
+    shape: tuple[int, ...],
+    cell: tuple[int, ...],
+) -> Stencil:
+    factor = structure.factors[number]
+    own = factor.leaves[slot].index
+    assert own is not None and offsets[slot] is not None
+    # Which factor of the batch is seen from each site.
+    row = np.zeros(shape, np.int32)
+    row.ravel()[own] = np.arange(factor.size)
+    valid = np.zeros(shape, bool)
+    valid.ravel()[own] = True
+    rows, shared, indices = split(row, cell), [], []
+    for leaf, offset in zip(factor.leaves, offsets, strict=True):
+        still = offset is None and leaf.index is not None
+        entry = leaf.common_entry if still else None
+        shared.append(entry)
+        indices.append(jnp.asarray(leaf.index[rows]) if still and entry is None else None)
+    relative = tuple(
+        None if o is None else tuple(a - b for a, b in zip(o, offsets[slot], strict=True))
+        for o in offsets
+    )
+    held = None if valid.all() else jnp.asarray(split(valid, cell))
+    return Stencil(number, slot, relative, tuple(shared), tuple(indices), held)
+
+
+def _free_mask(structure: Structure, variable: Variable, cell: tuple[int, ...]) -> Array | None:
+    held = structure.skeleton.mask(variable)
+    return jnp.asarray(split(~held, cell)) if held.any() else None
