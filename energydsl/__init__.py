@@ -1,0 +1,96 @@
+"""energydsl: energy-based models, declared as they are written on paper.
+
+declare -> compile -> normalise / sample -> diagnose
+"""
+
+from energydsl._types import Configuration, IntractableError
+from energydsl.compiler import compile
+from energydsl.declare import (
+    apply,
+    binary,
+    categorical,
+    cos,
+    exp,
+    fixed,
+    integer,
+    interval,
+    log,
+    logaddexp,
+    maximum,
+    minimum,
+    positive,
+    real,
+    roll,
+    simplex,
+    sin,
+    softplus,
+    spin,
+    sqrt,
+    tanh,
+    variable,
+    where,
+)
+from energydsl.domain import AbstractDomain
+from energydsl.ebm import EBM, log_partition
+from energydsl.expression import Expression
+from energydsl.kernel import AbstractKernel, Gibbs
+from energydsl.model import Model, mixture
+from energydsl.normalizer import Exact, Intractable
+from energydsl.potential import (
+    AbstractPotential,
+    Coupling,
+    Linear,
+    LogDensity,
+    Neural,
+    Quadratic,
+    Table,
+)
+from energydsl.sampling import Chains, sample
+
+__all__ = [
+    "EBM",
+    "AbstractDomain",
+    "AbstractKernel",
+    "AbstractPotential",
+    "Chains",
+    "Configuration",
+    "Coupling",
+    "Exact",
+    "Expression",
+    "Gibbs",
+    "Intractable",
+    "IntractableError",
+    "Linear",
+    "LogDensity",
+    "Model",
+    "Neural",
+    "Quadratic",
+    "Table",
+    "apply",
+    "binary",
+    "categorical",
+    "compile",
+    "cos",
+    "exp",
+    "fixed",
+    "integer",
+    "interval",
+    "log",
+    "log_partition",
+    "logaddexp",
+    "maximum",
+    "minimum",
+    "mixture",
+    "positive",
+    "real",
+    "roll",
+    "sample",
+    "simplex",
+    "sin",
+    "softplus",
+    "spin",
+    "sqrt",
+    "tanh",
+    "variable",
+    "where",
+]

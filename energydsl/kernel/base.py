@@ -1,0 +1,94 @@
+"""The contract of a kernel: one Markov transition that leaves an EBM's law invariant.
+
+Most kernels write `init` and `step` for one chain, and the sampling loop maps them over chains. A
+kernel that moves all chains together, in a representation of its own, returns an ensemble of its
+own instead; the loop sees configurations only where they are kept.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.ebm import EBM
+
+
+class AbstractKernel(eqx.Module):
+    """One transition. State holds what a chain has learnt, never what (ebm, x) determines."""
+
+    @abc.abstractmethod
+    def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:
+        """The state in which a chain begins; `warmup` steps of adaptation follow."""
+
+    @abc.abstractmethod
+    def step(
+        self, ebm: EBM, x: Configuration, state: Any, *, key: Array
+    ) -> tuple[Configuration, Any, dict[str, Array]]:
+        """One transition of one chain: the new configuration, state, and statistics."""
+
+    @abc.abstractmethod
+    def check(self, ebm: EBM) -> None:
+        """Raise TypeError or ValueError, with what to do, where this kernel does not apply."""
+
+    def ensemble(self, ebm: EBM) -> AbstractEnsemble:
+        """How many chains move together."""
+        return MappedEnsemble(self)
+
+
+class AbstractEnsemble(eqx.Module):
+    """All chains of a run. A pytree: its arrays enter compiled code as arguments."""
+
+    @abc.abstractmethod
+    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
+        """What is carried from step to step, from configurations with chains first."""
+
+    @abc.abstractmethod
+    def load(self, ebm: EBM) -> Any:
+        """What depends on the parameters alone, computed once for many steps."""
+
+    @abc.abstractmethod
+    def advance(
+        self, ebm: EBM, tables: Any, carry: Any, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """One transition of every chain; statistics have chains first."""
+
+    @abc.abstractmethod
+    def configurations(self, carry: Any) -> Configuration:
+        """The chains' configurations, chains first."""
+
+
+class MappedEnsemble(AbstractEnsemble):
+    """Chains that know nothing of each other: the kernel's own step, mapped."""
+
+    kernel: AbstractKernel
+
+    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
+        keys = jr.split(key, _count(xs))
+        state = jax.vmap(lambda x, k: self.kernel.init(ebm, x, key=k, warmup=warmup))(xs, keys)
+        return xs, state
+
+    def load(self, ebm: EBM) -> None:
+        return None
+
+    def advance(
+        self, ebm: EBM, tables: Any, carry: Any, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        xs, states = carry
+        keys = jr.split(key, _count(xs))
+        xs, states, info = jax.vmap(lambda x, s, k: self.kernel.step(ebm, x, s, key=k))(
+            xs, states, keys
+        )
+        return (xs, states), info
+
+    def configurations(self, carry: Any) -> Configuration:
+        return carry[0]
+
+
+def _count(xs: Configuration) -> int:
+    return len(next(iter(xs.values())))

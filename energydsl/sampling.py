@@ -1,0 +1,346 @@
+"""The one sampling loop: any kernel, in compiled chunks.
+
+Memory is bounded by a chunk's buffer and by what is kept; between chunks a bar moves, a
+checkpoint is written, and Ctrl-C is heard. The key of step t depends on t alone, so that neither
+chunk sizes nor a resume change a draw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import Array, lax
+from tqdm.auto import tqdm
+
+from energydsl._types import Configuration, Quantity
+from energydsl.checkpoint import Checkpoint, fingerprint
+from energydsl.ebm import EBM
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+
+BUFFER_BYTES = 2**26
+"""Memory of a chunk's buffer."""
+
+CHUNK_SECONDS = 0.25
+"""How long a chunk should take: the bar's and Ctrl-C's beat."""
+
+SAVE_SHARE = 20
+"""A checkpoint is written once the run has gone on for this many times what the last one took."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chains:
+    """What a run drew. Arrays are NumPy's, (chain, draw, ...).
+
+    Attributes:
+        draws: the variables, or the quantities that ``keep=`` named.
+        stats: the energy of each draw, and the kernel's statistics.
+        last: the configurations at which the chains stand, chains first; they fit ``start=``.
+        ebm: what was sampled.
+        kernel: by what.
+        key: the run's key.
+        warmup: steps before the first draw.
+        thin: steps a draw.
+        seconds: wall time, compilation included.
+        stopped: why the run ended before its last draw, or None.
+    """
+
+    draws: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    last: Configuration
+    ebm: EBM
+    kernel: AbstractKernel
+    key: Array
+    warmup: int
+    thin: int
+    seconds: float
+    stopped: str | None = None
+
+    def __repr__(self) -> str:
+        chains, draws = self.stats["energy"].shape
+        names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
+        note = f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
+
+
+def sample(
+    ebm: EBM,
+    kernel: AbstractKernel,
+    *,
+    key: Array,
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    thin: int = 1,
+    start: Configuration | None = None,
+    keep: Mapping[str, Quantity] | None = None,
+    checkpoint: str | PathLike | None = None,
+    progress: bool = True,
+) -> Chains:
+    """Run Markov chains and return what they drew.
+
+    Args:
+        ebm: what to sample.
+        kernel: one transition, such as ``ed.Gibbs()``.
+        key: a `jax.random.key`; the same key gives the same draws.
+        chains: how many run side by side.
+        warmup: steps before the first draw, in which kernels may adapt.
+        draws: how many to keep of each chain.
+        thin: steps a draw.
+        start: where to begin: one configuration, or one a chain with chains first. Random if not
+            given.
+        keep: functions of one configuration to keep instead of it, by name.
+        checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
+            same draws as if it had never stopped; `draws` may then be larger.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The chains. Ctrl-C ends the run early with what was drawn so far.
+
+    Raises:
+        TypeError, ValueError: a kernel that does not fit the model, a start outside the support,
+            numbers that make no sense, or a checkpoint of another run.
+    """
+    _check_counts(chains=chains, draws=draws, thin=thin)
+    if warmup < 0:
+        raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
+    if not isinstance(ebm, EBM):
+        raise TypeError(f"sample got {type(ebm).__name__}; compile it first: ed.compile(model).")
+    if not isinstance(kernel, AbstractKernel):
+        raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
+    kernel.check(ebm)
+    run = _Run(ebm, kernel, key, chains, warmup, draws, thin, keep)
+    run.begin(start, checkpoint)
+    return run.finish(progress)
+
+
+class _Run:
+    """A run in progress: the carry on the device, and what it has drawn on the host."""
+
+    def __init__(
+        self,
+        ebm: EBM,
+        kernel: AbstractKernel,
+        key: Array,
+        chains: int,
+        warmup: int,
+        draws: int,
+        thin: int,
+        keep: Mapping[str, Quantity] | None,
+    ) -> None:
+        self.ebm, self.kernel, self.key = ebm, kernel, key
+        self.chains, self.warmup, self.draws, self.thin = chains, warmup, draws, thin
+        self.keep = None if keep is None else tuple(keep.items())
+        self.ensemble = kernel.ensemble(ebm)
+        self.start_key, self.init_key, self.step_key = jr.split(key, 3)
+        self.steps = 0
+        self.drawn = 0
+        self.store: dict[str, np.ndarray] = {}
+        self.checkpoint: Checkpoint | None = None
+        self.saved = 0
+        self.began = self.last_save = time.perf_counter()
+        self.save_cost = 0.05
+
+    def begin(self, start: Configuration | None, checkpoint: str | PathLike | None) -> None:
+        xs = _starts(self.ebm, start, self.chains, self.start_key)
+        self.carry = self.ensemble.start(self.ebm, xs, key=self.init_key, warmup=self.warmup)
+        shapes = eqx.filter_eval_shape(_observe, self.ebm, self.ensemble, self.carry, self.keep)
+        _check_kept(shapes, self.keep)
+        _, info = eqx.filter_eval_shape(_advance, self.ebm, self.ensemble, self.carry, self.key)
+        shapes = shapes | {f"stat/{k}": v for k, v in info.items()}
+        self.store = {
+            k: np.empty((self.chains, self.draws, *s.shape[1:]), s.dtype) for k, s in shapes.items()
+        }
+        size = sum(a[:, :1].nbytes for a in self.store.values())
+        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), self.draws)))
+        if checkpoint is not None:
+            self.checkpoint = Checkpoint(checkpoint, self._identity())
+            if self.checkpoint.exists:
+                self._resume()
+
+    def finish(self, progress: bool) -> Chains:
+        stopped = None
+        total = self.warmup + self.draws * self.thin
+        bar = tqdm(total=total, initial=self.steps, disable=None if progress else True,
+                   desc=str(self.kernel), unit="step")  # fmt: skip
+        try:
+            with bar:
+                while self.drawn < self.draws and stopped is None:
+                    before = self.steps
+                    stopped = self._chunk()
+                    bar.update(self.steps - before)
+        except KeyboardInterrupt:
+            stopped = f"interrupted after {self.drawn} of {self.draws} draws"
+        self._save(final=True)
+        if stopped is not None:
+            warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
+        return self._chains(stopped)
+
+    def _chunk(self) -> str | None:
+        """Advance until a bar's beat is over: warmup first, then draws. Returns why to stop."""
+        deadline, beat = time.perf_counter(), 1
+        while self.drawn < self.draws and time.perf_counter() - deadline < CHUNK_SECONDS:
+            left = self.warmup - self.steps
+            if left > 0:
+                # One draw, not kept, of as many steps: the same program serves warmup.
+                count, thin = 1, min(left, beat)
+            else:
+                count, thin = min(self.draws - self.drawn, self.capacity, beat), self.thin
+            self.carry, buffer = _run_chunk(
+                self.ebm, self.ensemble, self.carry, self.step_key,
+                jnp.asarray([self.steps, count, thin]), self.keep, self.capacity,
+            )  # fmt: skip
+            new = {k: np.asarray(v)[:, :count] for k, v in buffer.items()}
+            if np.isnan(new["energy"]).any():
+                bad = np.flatnonzero(np.isnan(new["energy"]).any(axis=1)).tolist()
+                return f"stopped at step {self.steps}: the energy of chains {bad} is NaN"
+            self.steps += count * thin
+            if left <= 0:
+                for name, values in new.items():
+                    self.store[name][:, self.drawn : self.drawn + count] = values
+                self.drawn += count
+            beat *= 2
+        self._save()
+        return None
+
+    def _identity(self) -> dict[str, Any]:
+        kept = "configurations" if self.keep is None else sorted(k for k, _ in self.keep)
+        return {
+            "model": fingerprint(self.ebm.model),
+            "kernel": str(self.kernel),
+            "key": np.asarray(jr.key_data(self.key)).tolist(),
+            "chains": self.chains,
+            "warmup": self.warmup,
+            "thin": self.thin,
+            "keep": kept,
+        }
+
+    def _save(self, *, final: bool = False) -> None:
+        now = time.perf_counter()
+        if self.checkpoint is None:
+            return
+        if not final and now - self.last_save < max(1.0, SAVE_SHARE * self.save_cost):
+            return
+        fresh = {k: a[:, self.saved : self.drawn] for k, a in self.store.items()}
+        counters = {"steps": self.steps, "drawn": self.drawn}
+        self.checkpoint.save(self.carry, counters, fresh if self.drawn > self.saved else {})
+        self.saved = self.drawn
+        self.last_save = time.perf_counter()
+        self.save_cost = self.last_save - now
+
+    def _resume(self) -> None:
+        assert self.checkpoint is not None
+        self.carry, counters, parts = self.checkpoint.load(self.carry)
+        if counters["drawn"] > self.draws:
+            raise ValueError(
+                f"The checkpoint holds {counters['drawn']} draws, more than draws={self.draws}. "
+                "Ask for at least as many, or give another folder."
+            )
+        for part in parts:
+            width = len(part["energy"][0])
+            for name, values in part.items():
+                self.store[name][:, self.drawn : self.drawn + width] = values
+            self.drawn += width
+        self.steps, self.saved = counters["steps"], self.drawn
+
+    def _chains(self, stopped: str | None) -> Chains:
+        whole = {k: a[:, : self.drawn] for k, a in self.store.items()}
+        draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
+        stats = {"energy": whole["energy"]}
+        stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
+        return Chains(
+            draws, stats, self.ensemble.configurations(self.carry), self.ebm, self.kernel,
+            self.key, self.warmup, self.thin, time.perf_counter() - self.began, stopped,
+        )  # fmt: skip
+
+
+def _advance(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, key: Array
+) -> tuple[Any, dict[str, Array]]:
+    return ensemble.advance(ebm, ensemble.load(ebm), carry, key=key)
+
+
+def _observe(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: tuple[tuple[str, Quantity], ...] | None
+) -> dict[str, Array]:
+    """What is kept of where the chains stand, chains first."""
+    xs = ensemble.configurations(carry)
+    kept = xs if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
+    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": jax.vmap(ebm.energy)(xs)}
+
+
+@eqx.filter_jit
+def _run_chunk(
+    ebm: EBM,
+    ensemble: AbstractEnsemble,
+    carry: Any,
+    key: Array,
+    numbers: Array,
+    keep: tuple[tuple[str, Quantity], ...] | None,
+    capacity: int,
+) -> tuple[Any, dict[str, Array]]:
+    """`count` draws of `thin` steps each, from step `first` on, into a buffer of `capacity`."""
+    first, count, thin = numbers
+    tables = ensemble.load(ebm)
+
+    def advance(t: Array, carry: Any) -> tuple[Any, dict[str, Array]]:
+        return ensemble.advance(ebm, tables, carry, key=jr.fold_in(key, t))
+
+    def draw(i: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
+        carry, buffer = loop
+        begin = first + i * thin
+        carry = lax.fori_loop(begin, begin + thin - 1, lambda t, c: advance(t, c)[0], carry)
+        carry, info = advance(begin + thin - 1, carry)
+        seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
+        return carry, {k: b.at[:, i].set(seen[k]) for k, b in buffer.items()}
+
+    def blank(carry: Any) -> dict[str, Array]:
+        info = jax.eval_shape(lambda c: advance(first, c)[1], carry)
+        seen = jax.eval_shape(lambda c: _observe(ebm, ensemble, c, keep), carry)
+        shapes = seen | {f"stat/{k}": v for k, v in info.items()}
+        return {
+            k: jnp.zeros((s.shape[0], capacity, *s.shape[1:]), s.dtype) for k, s in shapes.items()
+        }
+
+    return lax.fori_loop(0, count, draw, (carry, blank(carry)))
+
+
+def _starts(ebm: EBM, start: Configuration | None, chains: int, key: Array) -> Configuration:
+    """Where the chains begin: drawn, one for all, or one each."""
+    if start is None:
+        return jax.vmap(lambda k: ebm.start(key=k))(jr.split(key, chains))
+    ebm.model.check_names(start)
+    shapes = {v.name: v.shape for v in ebm.structure.skeleton.free}
+    if all(np.shape(start[n]) == s for n, s in shapes.items()):
+        one = ebm.check(start)
+        return {n: jnp.broadcast_to(a, (chains, *a.shape)) for n, a in one.items()}
+    wrong = {n: np.shape(start[n]) for n, s in shapes.items() if np.shape(start[n]) != (chains, *s)}
+    if wrong:
+        raise ValueError(
+            f"start has shapes {wrong}; expected {shapes}, or those with {chains} chains in front."
+        )
+    each = [ebm.check({n: np.asarray(start[n])[i] for n in shapes}) for i in range(chains)]
+    return jax.tree.map(lambda *a: jnp.stack(a), *each)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"sample got {name}={count!r}; expected a whole number of at least 1.")
+
+
+def _check_kept(shapes: dict[str, Any], keep: Any) -> None:
+    for name, shape in shapes.items():
+        if not hasattr(shape, "shape"):
+            raise TypeError(
+                f"keep[{name[5:]!r}] returned {type(shape).__name__}; expected one array."
+            )
