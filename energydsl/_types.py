@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import jax
 from jax import Array
+from jax.core import Tracer
 
 Configuration = dict[str, Array]
 """One array for each free variable, by name."""
@@ -14,6 +16,11 @@ Quantity = Callable[[Configuration], object]
 
 Evidence = Mapping[object, object]
 """What ``condition`` takes: names or views, and the values they are held at."""
+
+
+def is_traced(*trees: object) -> bool:
+    """Whether any leaf is abstract, so that its values cannot be looked at."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 class IntractableError(RuntimeError):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from energydsl._types import is_traced
 from energydsl.ebm import EBM, Findings
 from energydsl.model import Model
 from energydsl.normalizer import choose
@@ -83,7 +84,7 @@ def _check_free(structure: Structure) -> None:
 
 def _check_covered(structure: Structure) -> None:
     open_ended = np.repeat(
-        [v.domain.values is None for v in structure.variables],
+        [not v.domain.finite for v in structure.variables],
         [v.size for v in structure.variables],
     )
     lost = structure.free & ~structure.covered & open_ended
@@ -97,10 +98,12 @@ def _check_covered(structure: Structure) -> None:
 
 def _check_normalisable(structure: Structure, model: Model) -> None:
     """A quadratic energy must rise in every direction, and that shows in its Hessian."""
-    leaves = jax.tree.leaves((model.parameters, model.evidence))
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     free = structure.skeleton.free
-    if traced or not structure.quadratic or structure.sites > MAX_HESSIAN:
+    if (
+        is_traced(model.parameters, model.evidence)
+        or not structure.quadratic
+        or structure.sites > MAX_HESSIAN
+    ):
         return
     flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
     hessian = np.asarray(jax.hessian(lambda z: model.energy(unravel(z)))(flat), np.float64)

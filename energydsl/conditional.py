@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,7 +38,7 @@ class AbstractConditional(eqx.Module):
         """Draw sites; the measures stand on the first axis of `total`."""
 
     @abc.abstractmethod
-    def distribution(self, total: Array) -> dist.Distribution:
+    def distribution(self, total: Array) -> Any:
         """The same law as a NumPyro distribution; finite ones count levels from 0."""
 
     @property
@@ -53,14 +54,16 @@ class Levels(AbstractConditional):
         return jax.vmap(energy)(self.numbers)
 
     def draw(self, total: Array, *, key: Array) -> Array:
-        weights = jnp.exp(jnp.min(total, axis=0) - total)
+        lowest = jnp.min(total, axis=0)
+        # Where all levels are forbidden the law does not bind: any level leads on.
+        weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
         ladder = jnp.cumsum(weights, axis=0)
         # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
         height = (1.0 - jr.uniform(key, total.shape[1:])) * ladder[-1]
         level = jnp.sum(height > ladder, axis=0)
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
-    def distribution(self, total: Array) -> dist.Distribution:
+    def distribution(self, total: Array) -> Any:
         return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1))
 
 
@@ -81,11 +84,11 @@ class Linear(AbstractConditional):
         up = jr.uniform(key, total.shape[1:]) < jax.nn.sigmoid((low - high) * total[0])
         return jnp.where(up, *jnp.asarray([high, low], self.domain.dtype))
 
-    def distribution(self, total: Array) -> dist.Distribution:
+    def distribution(self, total: Array) -> Any:
         return Levels(self.domain).distribution(self._energies(total))
 
     def _energies(self, total: Array) -> Array:
-        return self.numbers.reshape((-1,) + (1,) * (total.ndim - 1)) * total[0]
+        return jnp.tensordot(self.numbers, total[0], axes=0)
 
 
 class Gaussian(AbstractConditional):
@@ -93,14 +96,14 @@ class Gaussian(AbstractConditional):
 
     def measure(self, energy: SiteEnergy) -> Array:
         zero = jnp.zeros((), self.domain.energy_dtype)
-        slope = jax.grad(energy)
+        slope: SiteEnergy = jax.grad(energy)
         return jnp.stack([slope(zero), jax.grad(slope)(zero)])
 
     def draw(self, total: Array, *, key: Array) -> Array:
         law = self.distribution(total)
-        return law.loc + law.scale * jr.normal(key, total.shape[1:])
+        return jnp.asarray(law.loc) + law.scale * jr.normal(key, total.shape[1:])
 
-    def distribution(self, total: Array) -> dist.Normal:
+    def distribution(self, total: Array) -> Any:
         slope, curvature = total
         # A curvature that is not positive gives NaN, which the sampling loop reports.
         return dist.Normal(-slope / curvature, 1.0 / jnp.sqrt(curvature))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
+
+from energydsl._types import is_traced
 
 
 def _smallest_int(low: int, high: int) -> np.dtype:
@@ -45,10 +47,13 @@ class AbstractDomain(abc.ABC):
     def energy_dtype(self) -> np.dtype:
         """The dtype that energies see: float, or integer where the value is a mere label."""
 
+    finite: ClassVar[bool]
+    """Whether a site has finitely many levels."""
+
     @property
-    @abc.abstractmethod
-    def values(self) -> np.ndarray | None:
-        """Every level in rising order, or None where they are not finitely many."""
+    def values(self) -> np.ndarray:
+        """Every level of a finite domain, in rising order."""
+        raise TypeError(f"{self} has no finite list of values.")
 
     @abc.abstractmethod
     def outside(self, array: np.ndarray) -> np.ndarray:
@@ -64,15 +69,8 @@ class AbstractDomain(abc.ABC):
         return type(self).__name__.lower()
 
     @property
-    def finite(self) -> bool:
-        """Whether a site has finitely many levels."""
-        return self.values is not None
-
-    @property
     def levels(self) -> int:
         """How many levels a finite site has."""
-        if self.values is None:
-            raise TypeError(f"A {self} site has no finite number of levels.")
         return len(self.values)
 
     @property
@@ -98,7 +96,7 @@ class AbstractDomain(abc.ABC):
             )
         if not discrete and not jnp.issubdtype(array.dtype, np.number):
             raise TypeError(f"{what} has dtype {array.dtype}; {self} takes real numbers.")
-        if not isinstance(array, jax.core.Tracer):
+        if not is_traced(array):
             self._check_values(np.asarray(array), what)
         return jnp.asarray(array, self.dtype)
 
@@ -128,6 +126,8 @@ class AbstractDomain(abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class _Finite(AbstractDomain):
     """What the finite domains share: a table of levels."""
+
+    finite: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod
@@ -219,6 +219,8 @@ class Integer(_Finite):
 class _Continuous(AbstractDomain):
     """What the continuous domains share: floats, and a bijection."""
 
+    finite: ClassVar[bool] = False
+
     @property
     def dtype(self) -> np.dtype:
         return jnp.zeros(()).dtype
@@ -228,12 +230,8 @@ class _Continuous(AbstractDomain):
         return self.dtype
 
     @property
-    def values(self) -> None:
-        return None
-
-    @property
     @abc.abstractmethod
-    def constraint(self) -> constraints.Constraint:
+    def constraint(self) -> Any:
         """The support as NumPyro names it."""
 
     @property
@@ -245,15 +243,21 @@ class _Continuous(AbstractDomain):
 
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         transform = self.transform
-        return transform(jr.uniform(key, transform.inverse_shape(shape), minval=-2.0, maxval=2.0))
+        unconstrained = jr.uniform(key, transform.inverse_shape(shape), minval=-2.0, maxval=2.0)
+        return jnp.asarray(transform(unconstrained))
 
 
 @dataclasses.dataclass(frozen=True)
 class Real(_Continuous):
     """The real line."""
 
-    constraint = constraints.real
-    support = "finite real numbers"
+    @property
+    def constraint(self) -> Any:
+        return constraints.real
+
+    @property
+    def support(self) -> str:
+        return "finite real numbers"
 
     def outside(self, array: np.ndarray) -> np.ndarray:
         return ~np.isfinite(array)
@@ -263,8 +267,13 @@ class Real(_Continuous):
 class Positive(_Continuous):
     """(0, inf)."""
 
-    constraint = constraints.positive
-    support = "finite numbers above 0"
+    @property
+    def constraint(self) -> Any:
+        return constraints.positive
+
+    @property
+    def support(self) -> str:
+        return "finite numbers above 0"
 
     def outside(self, array: np.ndarray) -> np.ndarray:
         return ~(np.isfinite(array) & (array > 0))
@@ -285,7 +294,7 @@ class Interval(_Continuous):
             )
 
     @property
-    def constraint(self) -> constraints.Constraint:
+    def constraint(self) -> Any:
         return constraints.interval(self.low, self.high)
 
     @property
@@ -298,5 +307,11 @@ class Simplex(_Continuous):
     """Non-negative vectors that sum to 1, along the last axis of the shape."""
 
     event_ndim: ClassVar[int] = 1
-    constraint = constraints.simplex
-    support = "vectors of the last axis, >= 0 and summing to 1"
+
+    @property
+    def constraint(self) -> Any:
+        return constraints.simplex
+
+    @property
+    def support(self) -> str:
+        return "vectors of the last axis, >= 0 and summing to 1"

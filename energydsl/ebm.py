@@ -42,8 +42,9 @@ class Findings:
         self.seconds = seconds
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Findings) and other.budget == self.budget
-        return same and other.structure == self.structure
+        if not isinstance(other, Findings):
+            return False
+        return other.budget == self.budget and other.structure == self.structure
 
     def __hash__(self) -> int:
         return hash((self.structure, self.budget))

@@ -19,6 +19,7 @@ import paramax
 import scipy.sparse as sp
 from jax import Array
 
+from energydsl._types import is_traced
 from energydsl.operation import OPERATIONS, Move, broadcast
 from energydsl.variable import Variable
 
@@ -213,7 +214,7 @@ class Parameter(Expression):
     @staticmethod
     def of(value: Any, *, infinite: bool = False) -> Parameter:
         plain = paramax.unwrap(value)
-        if not isinstance(plain, jax.core.Tracer):
+        if not is_traced(plain):
             _check_numbers(np.asarray(plain), infinite)
         return Parameter((), tuple(jnp.shape(plain)), value)
 
@@ -226,7 +227,7 @@ class Parameter(Expression):
 
     def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
         plain = paramax.unwrap(self.value)
-        if self.shape or isinstance(plain, jax.core.Tracer) or plain is None:
+        if self.shape or plain is None or is_traced(plain):
             return "f32" + str(list(self.shape)).replace(" ", ""), 9
         number = f"{np.asarray(plain).item():.6g}"
         return number, 9 if not number.startswith("-") else 7
@@ -313,7 +314,7 @@ class Sum(Expression):
         return jnp.sum(values[0], axis=self.axes)
 
     def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        axis = "" if not self.shape else str(self.axes if len(self.axes) > 1 else self.axes[0])
+        axis = ", ".join(map(str, self.axes)) if self.shape else ""
         return f"{_wrap(operands[0], 9)}.sum({axis})", 9
 
 
@@ -386,13 +387,14 @@ class SparseProduct:
     matrix: sp.sparray
 
     def __matmul__(self, right: Expression) -> Expression:
-        m, left = self.matrix.tocoo(), self.left
+        m, left = sp.coo_array(self.matrix), self.left
+        rows, columns = m.coords
         if left.shape != (m.shape[0],) or getattr(right, "shape", None) != (m.shape[1],):
             raise ValueError(
                 f"x @ S @ y got x {left.shape}, S {m.shape}, y {getattr(right, 'shape', '?')}; "
                 "expected x of S's rows and y of S's columns."
             )
-        return (np.asarray(m.data) * left[m.coords[0]] * right[m.coords[1]]).sum()
+        return (np.asarray(m.data) * left[rows] * right[columns]).sum()
 
     def __getattr__(self, name: str) -> NoReturn:
         raise TypeError(
@@ -516,7 +518,7 @@ def _index(operand: Expression, index: object) -> Expression:
     parts = tuple(np.asarray(p) if isinstance(p, list | jax.Array) else p for p in parts)
     numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
     try:
-        picked = numbers_[parts]
+        picked = numbers_[parts]  # type: ignore[index]
     except IndexError as error:
         raise IndexError(f"Index {index!r} does not fit shape {operand.shape}: {error}.") from None
     if any(isinstance(p, np.ndarray) for p in parts):

@@ -37,29 +37,47 @@ MAX_FACTORS = 50_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaf:
-    """One argument of a batch: sites of a variable, or entries of a parameter.
+class Sites:
+    """An argument that holds sites: `index` counts flat sites of the variable.
 
-    `index` has the batch's shape, then the axes that one factor sees; it counts flat sites of
-    `source`, or flat entries of parameter slot `source` (all of it, a pytree, where None). The
-    source None is the number of the factor itself.
+    Like every index, it has the batch's shape, then the axes that one factor sees.
     """
 
-    source: Variable | int | None
-    index: np.ndarray | None
-    inner: int = 0
+    variable: Variable
+    index: np.ndarray
 
-    @property
-    def is_sites(self) -> bool:
-        return isinstance(self.source, Variable)
 
-    @property
-    def common_entry(self) -> int | None:
-        """The entry of a parameter that every factor of the batch uses, if it is one."""
-        if self.index is None or self.is_sites or self.index.ndim > 1:
-            return None
-        first = int(self.index.flat[0])
-        return first if (self.index == first).all() else None
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """An argument that holds entries of the array in a parameter slot."""
+
+    slot: int
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """An argument that tells a factor which one of its batch it is."""
+
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An argument that is all of a parameter slot: a potential, shared by the batch."""
+
+    slot: int
+
+
+Leaf = Sites | Entries | Count | Whole
+
+
+def common_entry(leaf: Leaf) -> int | None:
+    """The entry of a parameter that every factor of a batch uses, if it is one."""
+    if not isinstance(leaf, Entries) or leaf.index.ndim > 1:
+        return None
+    first = int(leaf.index.flat[0])
+    return first if (leaf.index == first).all() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +99,9 @@ class Factor:
     energy: Callable[..., Array]
 
     @property
-    def sites(self) -> tuple[int, ...]:
-        """Which leaves hold sites."""
-        return tuple(k for k, leaf in enumerate(self.leaves) if leaf.is_sites)
+    def sites(self) -> dict[int, Sites]:
+        """The leaves that hold sites, by position."""
+        return {k: leaf for k, leaf in enumerate(self.leaves) if isinstance(leaf, Sites)}
 
 
 def factorise(root: Expression) -> tuple[Factor, ...]:
@@ -95,10 +113,10 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
     match node:
         case View(variable=variable):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
-            return [Term(node.shape, (), (Leaf(variable, index),), _identity)]
+            return [Term(node.shape, (), (Sites(variable, index),), _identity)]
         case Parameter(slot=slot):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
-            return [Term(node.shape, (), (Leaf(slot, index),), _identity)]
+            return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
         case Rearrange(move=move):
             return [_pick(t, move(_numbers(t.shape))) for t in below[0]]
         case Gather(positions=positions):
@@ -167,7 +185,7 @@ def _apply(node: Apply, operands: list[Term]) -> Term:
     leaves, arities = _concatenate(inner)
     energies = [t.energy for t in inner]
     entries = node.shape[len(batch) :]
-    function = Leaf(node.slot, None)
+    function = Whole(_slot(node.slot))
 
     def energy(function: object, *values: Array) -> Array:
         arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
@@ -175,7 +193,7 @@ def _apply(node: Apply, operands: list[Term]) -> Term:
 
     if not entries:
         return Term(batch, (), (function, *leaves), energy)
-    number = Leaf(None, _numbers(entries))
+    number = Count(_numbers(entries))
     spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
 
     def entry(k: Array, function: object, *values: Array) -> Array:
@@ -200,7 +218,7 @@ def _products(left: Sequence[Term], right: Sequence[Term]) -> int:
 def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf, ...]:
     """The leaves with every index array changed alike."""
     return tuple(
-        leaf if leaf.index is None else dataclasses.replace(leaf, index=change(leaf.index))
+        leaf if isinstance(leaf, Whole) else dataclasses.replace(leaf, index=change(leaf.index))
         for leaf in term.leaves
     )
 
@@ -295,19 +313,15 @@ def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
     if not moved:
         return term
     energy = term.energy
-    axes = tuple(None if leaf.index is None else 0 for leaf in term.leaves)
+    axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in term.leaves)
     for _ in moved:
         energy = jax.vmap(energy, in_axes=axes)
-    leaves = tuple(
-        leaf if leaf.index is None else dataclasses.replace(leaf, inner=leaf.inner + len(moved))
-        for leaf in term.leaves
-    )
     closed = (lambda *v: jnp.sum(energy(*v))) if total else energy
-    return Term(term.shape[:keep], (), leaves, closed)
+    return Term(term.shape[:keep], (), term.leaves, closed)
 
 
 def _repeat(leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
-    if leaf.index is None:
+    if isinstance(leaf, Whole):
         return leaf
     index = np.broadcast_to(leaf.index, shape + leaf.index.shape)
     return dataclasses.replace(leaf, index=index)
@@ -318,7 +332,7 @@ def _concatenate(terms: Sequence[Term]) -> tuple[tuple[Leaf, ...], list[int]]:
 
 
 def _split(values: Sequence[Array], arities: Sequence[int]) -> list[Sequence[Array]]:
-    ends = np.cumsum([0, *arities])
+    ends = itertools.accumulate(arities, initial=0)
     return [values[a:b] for a, b in itertools.pairwise(ends)]
 
 
@@ -327,7 +341,7 @@ def _flatten(term: Term) -> Factor:
     shape = term.shape + term.reduced
     size, kept, slots = math.prod(shape), [], []
     for leaf in term.leaves:
-        if leaf.index is not None:
+        if not isinstance(leaf, Whole):
             index = leaf.index.reshape((size, *leaf.index.shape[len(shape) :]))
             leaf = dataclasses.replace(leaf, index=index)
         match = [k for k, other in enumerate(kept) if _same(leaf, other)]
@@ -339,8 +353,16 @@ def _flatten(term: Term) -> Factor:
 
 
 def _same(a: Leaf, b: Leaf) -> bool:
-    if a.source != b.source or a.source is None or (a.index is None) != (b.index is None):
+    if type(a) is not type(b) or isinstance(a, Count):
         return False
-    if a.index is None or b.index is None:
-        return True
-    return a.index.shape == b.index.shape and bool(np.array_equal(a.index, b.index))
+    if isinstance(a, Whole) or isinstance(b, Whole):
+        return a == b
+    source = a.variable if isinstance(a, Sites) else a.slot
+    other = b.variable if isinstance(b, Sites) else getattr(b, "slot", None)
+    return source == other and np.array_equal(a.index, b.index)
+
+
+def _slot(slot: int | None) -> int:
+    if slot is None:
+        raise ValueError("Only a model's own tree has slots; factorise model.skeleton.root.")
+    return slot

@@ -16,7 +16,7 @@ import paramax
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, is_traced
 from energydsl.declare import logaddexp
 from energydsl.expression import (
     Apply,
@@ -314,7 +314,7 @@ def mixture(*models: Model, weights: Any = None) -> Model:
         weights = [1.0 / len(models)] * len(models)
     if len(weights) != len(models):
         raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
-    if not isinstance(weights, jax.core.Tracer) and not (np.asarray(weights) > 0).all():
+    if not is_traced(weights) and not (np.asarray(weights) > 0).all():
         raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
     logs = [jnp.log(w) if isinstance(w, Array) else float(np.log(w)) for w in weights]
     total = logs[0] - models[0].expression
@@ -424,10 +424,10 @@ def _take_out(
 def _put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
     def rule(node: Expression, *children: Expression) -> Expression:
         match node:
-            case Parameter():
-                return dataclasses.replace(node, value=parameters[node.slot], slot=None)
-            case Apply():
-                function = parameters[node.slot]
+            case Parameter(slot=int(slot)):
+                return dataclasses.replace(node, value=parameters[slot], slot=None)
+            case Apply(slot=int(slot)):
+                function = parameters[slot]
                 return dataclasses.replace(node, children=children, function=function, slot=None)
             case Gather():
                 return dataclasses.replace(node, children=children, slot=None)

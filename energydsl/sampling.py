@@ -274,7 +274,7 @@ def _observe(
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
     xs = ensemble.configurations(carry)
-    kept = xs if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
+    kept: dict[str, Any] = dict(xs) if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
     return {f"draw/{k}": v for k, v in kept.items()} | {"energy": jax.vmap(ebm.energy)(xs)}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import paramax
 
 from energydsl import graph
-from energydsl.factor import Factor, Leaf, factorise
+from energydsl.factor import Entries, Factor, Leaf, Sites, Whole, factorise
 from energydsl.model import Model, Skeleton
 from energydsl.polynomial import Degrees, degrees
 from energydsl.variable import Variable
@@ -62,14 +62,13 @@ class Structure:
         variable = self.variables[int(np.searchsorted(starts, site, side="right")) - 1]
         return variable.describe(site - self.offset[variable.name])
 
-    def numbers(self, leaf: Leaf) -> np.ndarray:
+    def numbers(self, leaf: Sites) -> np.ndarray:
         """The sites of a leaf in the common numbering, (factors, sites a factor)."""
-        assert isinstance(leaf.source, Variable) and leaf.index is not None
-        return leaf.index.reshape(len(leaf.index), -1) + self.offset[leaf.source.name]
+        return leaf.index.reshape(len(leaf.index), -1) + self.offset[leaf.variable.name]
 
     def scope(self, factor: Factor) -> np.ndarray:
         """Who is in each factor of a batch: (factors, sites), repeats kept."""
-        columns = [self.numbers(factor.leaves[k]) for k in factor.sites]
+        columns = [self.numbers(leaf) for leaf in factor.sites.values()]
         return np.concatenate(columns, axis=1) if columns else np.zeros((factor.size, 0), np.int32)
 
     @cached_property
@@ -79,8 +78,7 @@ class Structure:
 
     def scope_size(self, factor: Factor) -> int:
         """How many arguments that are sites one factor has."""
-        leaves = [factor.leaves[k] for k in factor.sites]
-        return sum(math.prod(leaf.index.shape[1:]) for leaf in leaves)  # type: ignore[union-attr]
+        return sum(math.prod(leaf.index.shape[1:]) for leaf in factor.sites.values())
 
     @cached_property
     def edges(self) -> np.ndarray:
@@ -178,14 +176,14 @@ class Structure:
 
     def abstract(self, leaf: Leaf) -> Any:
         """The shape and dtype of one factor's argument, or the function a slot holds."""
-        if leaf.source is None:
-            return jax.ShapeDtypeStruct((), np.int32)
-        if leaf.index is None:
-            return self._shapes[leaf.source]
-        inner = leaf.index.shape[1:]
-        if isinstance(leaf.source, Variable):
-            return jax.ShapeDtypeStruct(inner, leaf.source.domain.energy_dtype)
-        return jax.ShapeDtypeStruct(inner, self._shapes[leaf.source].dtype)
+        match leaf:
+            case Whole(slot=slot):
+                return self._shapes[slot]
+            case Entries(slot=slot, index=index):
+                return jax.ShapeDtypeStruct(index.shape[1:], self._shapes[slot].dtype)
+            case Sites(variable=v, index=index):
+                return jax.ShapeDtypeStruct(index.shape[1:], v.domain.energy_dtype)
+        return jax.ShapeDtypeStruct((), np.int32)
 
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
@@ -195,13 +193,16 @@ class Structure:
     def _degrees(self, factor: Factor) -> Degrees:
         order = [*factor.sites, *(k for k in range(len(factor.leaves)) if k not in factor.sites)]
         place = {k: i for i, k in enumerate(order)}
-        static = {k: self._static[f.source] for k, f in enumerate(factor.leaves) if f.index is None}
+        static = {
+            k: self._static[leaf.slot]
+            for k, leaf in enumerate(factor.leaves)
+            if isinstance(leaf, Whole)
+        }
 
         def energy(*values: Any) -> jax.Array:
             arguments = [values[place[k]] for k in range(len(order))]
             for k, rest in static.items():
-                if factor.leaves[k].source is not None:
-                    arguments[k] = eqx.combine(arguments[k], rest)
+                arguments[k] = eqx.combine(arguments[k], rest)
             return factor.energy(*arguments)
 
         arguments = [self.abstract(factor.leaves[k]) for k in order]
@@ -216,9 +217,9 @@ class Structure:
 
     def _degree_in(self, factor: Factor, bound: Degrees, variable: Variable) -> float:
         own = [
-            (degree, self.numbers(factor.leaves[k]))
-            for k, degree in zip(factor.sites, bound.each, strict=True)
-            if factor.leaves[k].source == variable
+            (degree, self.numbers(leaf))
+            for leaf, degree in zip(factor.sites.values(), bound.each, strict=True)
+            if leaf.variable == variable
         ]
         if len(own) < 2 or not repeats(np.concatenate([n for _, n in own], axis=1)):
             return max((d for d, _ in own), default=0)

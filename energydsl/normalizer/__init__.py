@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -42,17 +43,17 @@ def log_partition_of(structure: Structure, model: Model, normalizer: Exact) -> A
     """Log Z by the plans, with the energy of factors that contain no free site."""
     with jax.enable_x64(True):
         parts = [p.rule.log_partition(structure, model, p.components) for p in normalizer.plans]
-        return sum(parts, -_held_energy(structure, model))
+        return jnp.sum(jnp.stack([*parts, -_held_energy(structure, model)]))
 
 
-def _held_energy(structure: Structure, model: Model) -> Array | float:
+def _held_energy(structure: Structure, model: Model) -> Array:
     """The energy of factors whose sites are all clamped."""
-    total: Array | float = 0.0
+    total = jnp.zeros(())
     env = model.environment(model.blank())
     for factor in structure.factors:
         scope = structure.scope(factor)
         held = ~structure.free[scope].any(axis=1) if scope.shape[1] else np.ones(factor.size, bool)
         if held.any():
-            each = factor_energies(factor, env, tuple(leaf.index for leaf in factor.leaves))
+            each = factor_energies(factor, env)
             total = total + each.ravel()[np.flatnonzero(held)].sum()
     return total

@@ -96,7 +96,7 @@ def _log_partition(structure: Structure, model: Model, components: np.ndarray) -
         env = model.environment(radix.values(structure, model, t))
         total = jnp.zeros(len(components))
         for factor, owner in kept:
-            each = factor_energies(factor, env, tuple(leaf.index for leaf in factor.leaves))
+            each = factor_energies(factor, env)
             rows = np.flatnonzero(owner >= 0)
             total += jax.ops.segment_sum(each[rows], owner[rows], len(components))
         return total

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._types import is_traced
 from energydsl.domain import AbstractDomain
 from energydsl.expression import Apply, Expression, Parameter, variables_of
 from energydsl.potential.base import AbstractPotential
@@ -50,7 +52,7 @@ class Table(AbstractPotential):
         ValueError: both or none of the two given, or axes that do not fit the levels.
     """
 
-    table: Array
+    table: Any
 
     def __init__(self, energy: object = None, *, log_potential: object = None) -> None:
         if (energy is None) == (log_potential is None):
@@ -58,7 +60,7 @@ class Table(AbstractPotential):
         given = energy if log_potential is None else log_potential
         values = paramax.unwrap(given)
         values = jnp.asarray(values, jnp.result_type(values, float))
-        if not isinstance(values, jax.core.Tracer):
+        if not is_traced(values):
             _refuse_certain(np.asarray(values if log_potential is None else -values))
         if log_potential is not None:
             given = -values

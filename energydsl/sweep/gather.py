@@ -8,7 +8,7 @@ program never grows with the graph.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from energydsl._types import Configuration
 from energydsl.arguments import argument
 from energydsl.conditional import AbstractConditional
 from energydsl.expression import Environment
-from energydsl.factor import Factor
+from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.model import Model
 from energydsl.structure import Structure, repeats
 from energydsl.sweep.base import AbstractSweep, Block, Refusal, conditionals
@@ -110,10 +110,11 @@ def gather_block(
     """The incidences of `sites` (block, site), each with its batch's index arrays gathered."""
     incidences = []
     for number, factor in enumerate(structure.factors):
-        slots = [k for k in factor.sites if factor.leaves[k].source == variable]
-        if not slots:
+        leaves = {k: leaf for k, leaf in factor.sites.items() if leaf.variable == variable}
+        if not leaves:
             continue
-        columns = [structure.numbers(factor.leaves[k]) for k in slots]
+        slots = list(leaves)
+        columns = [structure.numbers(leaf) for leaf in leaves.values()]
         single = all(c.shape[1] == 1 for c in columns)
         plain = single and not repeats(np.concatenate(columns, axis=1))
         for group in [[k] for k in slots] if plain else [slots]:
@@ -132,7 +133,7 @@ def load_block(
     each, shared = [], []
     for incidence in block.incidences:
         leaves = structure.factors[incidence.number].leaves
-        still = [leaf.source not in free for leaf in leaves]
+        still = [not (isinstance(leaf, Sites) and leaf.variable in free) for leaf in leaves]
         rows = list(zip(leaves, incidence.indices, incidence.shared, still, strict=True))
         each.append([argument(f, i, env) if s and i is not None else None for f, i, _, s in rows])
         shared.append([argument(f, k, env) if s and i is None else None for f, i, k, s in rows])
@@ -187,9 +188,9 @@ def _total(
     own = incidence.own or (None,) * len(factor.leaves)
     arguments = []
     for leaf, index, constant in zip(factor.leaves, incidence.indices, constants, strict=True):
-        moving = isinstance(leaf.source, Variable) and leaf.source.name in state
-        if moving:
-            constant = state[leaf.source.name][index].astype(leaf.source.domain.energy_dtype)
+        if _moves(leaf, state):
+            v = leaf.variable
+            constant = state[v.name][index].astype(v.domain.energy_dtype)
         arguments.append(constant)
 
     def measure(*values: Any) -> Array:
@@ -213,9 +214,13 @@ def _total(
     return measured.sum(axis=2)
 
 
+def _moves(leaf: Leaf, state: dict[str, Array]) -> TypeGuard[Sites]:
+    return isinstance(leaf, Sites) and leaf.variable.name in state
+
+
 def _batch(measure: Any, factor: Factor, incidence: Incidence, state: dict[str, Array]) -> Any:
     """Over chains (innermost, last), then over the factors of a site, then over sites."""
-    moving = [leaf.is_sites and leaf.source.name in state for leaf in factor.leaves]  # type: ignore[union-attr]
+    moving = [_moves(leaf, state) for leaf in factor.leaves]
     masks = incidence.own or (None,) * len(factor.leaves)
     chains = [-1 if m else None for m in moving] + [None] * len(masks)
     spread = [None if a is None else 0 for a in (*incidence.indices, *masks)]
@@ -229,47 +234,38 @@ def _incidence(
     structure: Structure, number: int, slots: list[int], sites: np.ndarray, plain: bool
 ) -> Incidence | Refusal | None:
     factor = structure.factors[number]
-    source = factor.leaves[slots[0]].source
-    members = [factor.leaves[k].index.reshape(factor.size, -1) for k in slots]  # type: ignore[union-attr]
+    variable = factor.sites[slots[0]].variable
+    members = [factor.sites[k].index.reshape(factor.size, -1) for k in slots]
     site = np.concatenate([m.ravel() for m in members]).astype(np.int64)
     row = np.concatenate([np.repeat(np.arange(factor.size), m.shape[1]) for m in members])
     if not plain:
         site, row = np.unique(np.stack([site, row]), axis=1)
     order = np.argsort(site, kind="stable")
-    counts = np.bincount(site, minlength=source.size + 1)  # type: ignore[union-attr]
+    counts = np.bincount(site, minlength=variable.size + 1)
     starts = np.concatenate([[0], np.cumsum(counts)])
     degree = int(counts[sites].max(initial=0))
     if not degree:
         return None
-    widest = max(
-        math.prod(leaf.index.shape[1:]) for leaf in factor.leaves if leaf.index is not None
-    )
-    if sites.size * degree * widest > MAX_ENTRIES:
+    indices = {k: leaf.index for k, leaf in enumerate(factor.leaves) if not isinstance(leaf, Whole)}
+    entries = sites.size * degree * max(math.prod(i.shape[1:]) for i in indices.values())
+    if entries > MAX_ENTRIES:
         return Refusal(
-            f"{sites.size:,} sites of {source.name!r} with up to {degree:,} factors of "  # type: ignore[union-attr]
-            f"{widest:,} arguments need {sites.size * degree * widest:.1g} index entries; "
-            f"budget {MAX_ENTRIES:.1g}"
+            f"{sites.size:,} sites of {variable.name!r} with up to {degree:,} factors each need "
+            f"{entries:.2g} index entries; budget {MAX_ENTRIES:.2g}"
         )
     ranks = np.arange(degree)
     valid = ranks < counts[sites][..., None]
     rows = row[order[np.where(valid, starts[sites][..., None] + ranks, 0)]]
-    own = None
-    if not plain:
-        own = tuple(
-            jnp.asarray(_expand(sites, leaf.index[rows].ndim) == leaf.index[rows])
-            if k in slots else None
-            for k, leaf in enumerate(factor.leaves)
-        )  # fmt: skip
-    shared = tuple(leaf.common_entry for leaf in factor.leaves)
+    shared = tuple(common_entry(leaf) for leaf in factor.leaves)
+    gathered = {k: i[rows] for k, i in indices.items() if shared[k] is None}
+    own = {k: _expand(sites, gathered[k].ndim) == gathered[k] for k in ([] if plain else slots)}
+    every = range(len(factor.leaves))
     return Incidence(
         number,
         slots[0],
         shared,
-        tuple(
-            None if leaf.index is None or entry is not None else jnp.asarray(leaf.index[rows])
-            for leaf, entry in zip(factor.leaves, shared, strict=True)
-        ),
-        own,
+        tuple(jnp.asarray(gathered[k]) if k in gathered else None for k in every),
+        None if plain else tuple(jnp.asarray(own[k]) if k in own else None for k in every),
         None if valid.all() else jnp.asarray(valid),
     )
 

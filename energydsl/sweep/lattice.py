@@ -22,7 +22,7 @@ from jax import Array, lax
 from energydsl._types import Configuration
 from energydsl.arguments import argument
 from energydsl.conditional import AbstractConditional
-from energydsl.factor import Factor, Leaf
+from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.model import Model
 from energydsl.structure import Structure
 from energydsl.sweep.base import AbstractSweep, Refusal, conditionals
@@ -97,8 +97,9 @@ class LatticeSweep(AbstractSweep):
             total = self._total(structure, k, residue, tables[k], state)
             # Each neighbour has several uses; XLA would shift it again for each.
             drawn = self.laws[k].draw(lax.optimization_barrier(total), key=step_key)
-            if self.free[k] is not None:
-                drawn = jnp.where(self.free[k][residue], drawn, state[v.name][residue])
+            free = self.free[k]
+            if free is not None:
+                drawn = jnp.where(free[residue], drawn, state[v.name][residue])
             parts = state[v.name]
             state = state | {v.name: (*parts[:residue], drawn, *parts[residue + 1 :])}
         return state
@@ -147,8 +148,8 @@ def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
         tuple(
             _stencil(structure, number, slot, offsets[number], shape, cell)
             for number, factor in enumerate(structure.factors)
-            for slot in factor.sites
-            if factor.leaves[slot].source == v
+            for slot, leaf in factor.sites.items()
+            if leaf.variable == v
         )
         for v in free
     )
@@ -190,13 +191,15 @@ def _value(
     """A leaf's argument at every site of a sublattice."""
     if offset is None:
         return constant if index is None else constant[residue]
-    variable = leaf.source
-    assert isinstance(variable, Variable)
+    assert isinstance(leaf, Sites)
+    variable = leaf.variable
     place = np.unravel_index(residue, cell)
     reached = [int(r) + d for r, d in zip(place, offset, strict=True)]
-    source = np.ravel_multi_index([t % p for t, p in zip(reached, cell, strict=True)], cell)
+    reached_residue = np.ravel_multi_index(
+        [t % p for t, p in zip(reached, cell, strict=True)], cell
+    )
     shift = [-(t // p) for t, p in zip(reached, cell, strict=True)]
-    values = state[variable.name][int(source)]
+    values = state[variable.name][int(reached_residue)]
     axes = tuple(range(1, values.ndim))
     moved = jnp.roll(values, shift, axes) if any(shift) else values
     return moved.astype(variable.domain.energy_dtype)
@@ -223,13 +226,12 @@ def _offsets(
     factor: Factor, free: tuple[Variable, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[Offset | None, ...], np.ndarray] | Refusal:
     """Where each moving leaf lies relative to the first one, and which axes wrap around."""
-    moving = [k for k in factor.sites if factor.leaves[k].source in free]
+    moving = {k: leaf for k, leaf in factor.sites.items() if leaf.variable in free}
     found: list[Offset | None] = [None] * len(factor.leaves)
     wraps = np.zeros(len(shape), bool)
     first: np.ndarray | None = None
-    for k in moving:
-        index = factor.leaves[k].index
-        assert index is not None
+    for k, leaf in moving.items():
+        index = leaf.index
         if index.ndim > 1:
             return Refusal("a factor takes many sites at once")
         if np.bincount(index, minlength=1).max() > 1:
@@ -241,7 +243,7 @@ def _offsets(
             return Refusal("a batch of factors is not a translated pattern")
         found[k] = tuple(int(d) for d in offset)
         wraps |= (here - first != np.array(offset)[:, None]).any(axis=1)
-    if len({(factor.leaves[k].source, found[k]) for k in moving}) < len(moving):
+    if len({(leaf.variable, found[k]) for k, leaf in moving.items()}) < len(moving):
         return Refusal("a factor contains a site twice")
     return tuple(found), wraps
 
@@ -263,10 +265,10 @@ def _cell(
     """The smallest cell whose sublattices hold no two interacting sites."""
     gaps = set()
     for factor, found in zip(structure.factors, offsets, strict=True):
-        moving = [k for k, o in enumerate(found) if o is not None]
-        for a, b in itertools.combinations(moving, 2):
-            if factor.leaves[a].source == factor.leaves[b].source:
-                gaps.add(tuple(y - x for x, y in zip(found[a], found[b], strict=True)))
+        moving = [(leaf.variable, found[k]) for k, leaf in factor.sites.items() if found[k]]
+        for (u, a), (v, b) in itertools.combinations(moving, 2):
+            if u == v:
+                gaps.add(tuple(y - x for x, y in zip(a, b, strict=True)))
     for cell in _cells(len(shape)):
         whole = all(n % p == 0 for n, p, w in zip(shape, cell, wraps, strict=True) if w)
         apart = all(any(d % p for d, p in zip(gap, cell, strict=True)) for gap in gaps)
@@ -289,8 +291,7 @@ def _stencil(
     cell: tuple[int, ...],
 ) -> Stencil:
     factor = structure.factors[number]
-    own = factor.leaves[slot].index
-    assert own is not None and offsets[slot] is not None
+    own, here = factor.sites[slot].index, offsets[slot] or (0,) * len(shape)
     # Which factor of the batch is seen from each site.
     row = np.zeros(shape, np.int32)
     row.ravel()[own] = np.arange(factor.size)
@@ -298,13 +299,14 @@ def _stencil(
     valid.ravel()[own] = True
     rows, shared, indices = split(row, cell), [], []
     for leaf, offset in zip(factor.leaves, offsets, strict=True):
-        still = offset is None and leaf.index is not None
-        entry = leaf.common_entry if still else None
+        entry = common_entry(leaf)
         shared.append(entry)
-        indices.append(jnp.asarray(leaf.index[rows]) if still and entry is None else None)
+        if isinstance(leaf, Whole) or offset is not None or entry is not None:
+            indices.append(None)
+        else:
+            indices.append(jnp.asarray(leaf.index[rows]))
     relative = tuple(
-        None if o is None else tuple(a - b for a, b in zip(o, offsets[slot], strict=True))
-        for o in offsets
+        None if o is None else tuple(a - b for a, b in zip(o, here, strict=True)) for o in offsets
     )
     held = None if valid.all() else jnp.asarray(split(valid, cell))
     return Stencil(number, slot, relative, tuple(shared), tuple(indices), held)
