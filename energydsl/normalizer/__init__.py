@@ -27,7 +27,7 @@ def choose(structure: Structure, budget: int) -> Normalizer:
     stuck = np.flatnonzero(np.isinf(costs).all(axis=0))
     if len(stuck):
         worst = int(stuck[np.argmax(structure.component_sizes[stuck])])
-        reasons = [rule.reason(structure, worst, budget) for rule in RULES]
+        reasons = [f"{rule.name}: {rule.reason(structure, worst, budget)}" for rule in RULES]
         return Intractable("; ".join(reasons))
     chosen = costs.argmin(axis=0)
     plans = []

@@ -39,8 +39,8 @@ class Enumeration(AbstractRule):
         endless = inside & (structure.levels == 0)
         if endless.any():
             site = structure.describe(int(np.argmax(endless)))
-            return f"{self.name} needs finite sites, and {site} is not"
-        return f"{self.name} of 2^{_bits(structure)[component]:.4g} states; budget 2^{budget}"
+            return f"{site} has no finite list of levels"
+        return f"2^{_bits(structure)[component]:.4g} states; budget 2^{budget}"
 
     def bytes(self, structure: Structure, components: np.ndarray) -> float:
         return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
@@ -62,8 +62,7 @@ class Independent(Enumeration):
 
     def reason(self, structure: Structure, component: int, budget: int) -> str:
         if structure.component_sizes[component] > 1:
-            size = structure.component_sizes[component]
-            return f"{self.name} needs sites without interactions; here {size:,} are connected"
+            return f"{structure.component_sizes[component]:,} sites are connected"
         return super().reason(structure, component, budget)
 
 

@@ -1,0 +1,123 @@
+"""What the compiler found and chose, as a table and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from energydsl import graph
+from energydsl.ebm import EBM
+from energydsl.normalizer import RULES, Exact
+from energydsl.structure import Structure
+from energydsl.sweep.base import Refusal
+
+LISTED = 5
+"""Components described one by one; the rest are counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The compiler's findings: printed, a table; `as_dict`, plain data."""
+
+    findings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Strings, numbers, lists and dicts only."""
+        return json.loads(json.dumps(self.findings))
+
+    def __str__(self) -> str:
+        f = self.findings
+        rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
+        rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
+        rows.append(("factors", f"{f['factors']:,} in {f['batches']} batches"))
+        rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
+        for number, part in enumerate(f["components"], start=1):
+            rows.append((f"component {number}", _component_text(part)))
+        if f["more_components"]:
+            rows.append(("", f"and {f['more_components']:,} more, none larger"))
+        rows.append(("log Z", f["normalizer"]))
+        rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
+        rows.append(("sweep", f["sweep"]))
+        rows += [("", f"not {name}: {why}") for name, why in f["lowerings_refused"].items()]
+        rows.append(("samplers", ", ".join(f["samplers"]) or "none of this version"))
+        rows.append(("compiled in", f"{f['seconds']:.2f} s"))
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def explain(ebm: EBM) -> Explanation:
+    """What `ebm` was found to be and what was chosen for it."""
+    structure, model = ebm.structure, ebm.model
+    sizes = structure.component_sizes
+    largest = np.argsort(-sizes, kind="stable")[:LISTED]
+    exact = isinstance(ebm.normalizer, Exact)
+    return Explanation(
+        {
+            "energy": str(model.expression),
+            "variables": str(model).splitlines()[1:],
+            "sites": structure.sites,
+            "free_sites": int(structure.free.sum()),
+            "factors": sum(f.size for f in structure.factors),
+            "batches": len(structure.factors),
+            "interactions": len(structure.edges),
+            "components": [_component(structure, int(c)) for c in largest],
+            "more_components": len(sizes) - len(largest),
+            "normalizer": str(ebm.normalizer) if exact else "intractable",
+            "rules_refused": _rules_refused(ebm, int(largest[0])),
+            "sweep": "none" if ebm.sweep is None else f"{ebm.sweep.lowering}, {ebm.sweep.note}",
+            "lowerings_refused": {
+                name: said.reason
+                for name, said in ebm.findings.lowerings
+                if isinstance(said, Refusal)
+            },
+            "samplers": [] if ebm.sweep is None else ["Gibbs (recommended)"],
+            "seconds": ebm.findings.seconds,
+        }
+    )
+
+
+def _component(structure: Structure, number: int) -> dict[str, Any]:
+    """One connected component by itself."""
+    inside = structure.component_of == number
+    local = np.cumsum(inside) - 1
+    edges = local[structure.edges[inside[structure.edges[:, 0]]]]
+    nodes = int(inside.sum())
+    names = {
+        str(v.domain)
+        for v in structure.variables
+        if inside[structure.offset[v.name] : structure.offset[v.name] + v.size].any()
+    }
+    wide = structure.crowded
+    return {
+        "sites": nodes,
+        "domains": sorted(names),
+        "pairwise": structure.pairwise,
+        "quadratic": structure.quadratic,
+        "forest": not wide and len(edges) == nodes - 1,
+        "bipartite": not wide and graph.two_colouring(nodes, edges) is not None,
+        "planar": None if wide else graph.is_planar(nodes, edges),
+        "width_bound": nodes - 1 if wide else graph.width_bound(nodes, edges),
+        "colours": len(np.unique(structure.colours[inside])),
+    }
+
+
+def _component_text(part: dict[str, Any]) -> str:
+    words = [f"{part['sites']:,} sites of {', '.join(part['domains'])}"]
+    words += [w for w in ("quadratic", "pairwise", "forest", "bipartite") if part[w]]
+    planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
+    words += [planar, f"width <= {part['width_bound']:,}", f"{part['colours']:,} colours"]
+    return "; ".join(words)
+
+
+def _rules_refused(ebm: EBM, component: int) -> dict[str, str]:
+    """Why each rule that was not chosen does not apply to the largest component."""
+    normalizer, budget = ebm.normalizer, ebm.findings.budget
+    chosen = {p.rule.name for p in normalizer.plans} if isinstance(normalizer, Exact) else set()
+    return {
+        rule.name: rule.reason(ebm.structure, component, budget)
+        for rule in RULES
+        if rule.name not in chosen and np.isinf(rule.costs(ebm.structure, budget)[component])
+    }
