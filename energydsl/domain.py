@@ -142,7 +142,7 @@ class _Finite(AbstractDomain):
         return jnp.zeros(()).dtype
 
     def outside(self, array: np.ndarray) -> np.ndarray:
-        return ~np.isin(array, self.values)
+        return np.asarray(~np.isin(array, self.values))
 
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         return jr.choice(key, jnp.asarray(self.values, self.dtype), shape)
@@ -260,7 +260,7 @@ class Real(_Continuous):
         return "finite real numbers"
 
     def outside(self, array: np.ndarray) -> np.ndarray:
-        return ~np.isfinite(array)
+        return np.asarray(~np.isfinite(array))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +276,7 @@ class Positive(_Continuous):
         return "finite numbers above 0"
 
     def outside(self, array: np.ndarray) -> np.ndarray:
-        return ~(np.isfinite(array) & (array > 0))
+        return np.asarray(~(np.isfinite(array) & (array > 0)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Expression:
     def __pow__(self, exponent: object) -> Expression:
         # A number here is structure: x**2 is quadratic, whatever is learnt.
         if isinstance(exponent, int | float):
-            return elementwise("power", self, static=exponent)
+            return elementwise("power", self, static=float(exponent))
         return elementwise("power", self, exponent)
 
     def __rpow__(self, base: object) -> Expression:
@@ -245,6 +245,10 @@ class Elementwise(Expression):
         return (self.operation, self.static)
 
     def compute(self, env: Environment, *values: Array) -> Array:
+        return self.combine(*values)
+
+    def combine(self, *values: Array) -> Array:
+        """The operation on values: it needs nothing else."""
         extra = () if self.static is None else (self.static,)
         return OPERATIONS[self.operation].function(*values, *extra)
 
@@ -502,7 +506,7 @@ def sites_of(view: Expression) -> tuple[Variable, np.ndarray]:
         if isinstance(node, Rearrange):
             return below[0][0], node.move(below[0][1])
         if isinstance(node, Gather):
-            return below[0][0], below[0][1].ravel()[node.positions]
+            return below[0][0], np.asarray(below[0][1].ravel()[node.positions])
         raise TypeError(f"Expected a variable or a view of one, such as s[0, :]; got {node}.")
 
     return fold(view, rule)
@@ -522,7 +526,7 @@ def _index(operand: Expression, index: object) -> Expression:
     except IndexError as error:
         raise IndexError(f"Index {index!r} does not fit shape {operand.shape}: {error}.") from None
     if any(isinstance(p, np.ndarray) for p in parts):
-        return Gather((operand,), picked.shape, np.ascontiguousarray(picked))
+        return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
     return Rearrange.of(operand, Move.index(parts))
 
 

@@ -152,7 +152,7 @@ def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
 
     def energy(*values: Array) -> Array:
         parts = _split(values, arities)
-        return node.compute(None, *(e(*p) for e, p in zip(energies, parts, strict=True)))  # type: ignore[arg-type]
+        return node.combine(*(e(*p) for e, p in zip(energies, parts, strict=True)))
 
     return [Term(node.shape, (), joined, energy)]
 
@@ -234,7 +234,7 @@ def _pick(term: Term, numbers: np.ndarray) -> Term:
 
     def change(index: np.ndarray) -> np.ndarray:
         flat = index.reshape((math.prod(term.shape), *index.shape[count:]))
-        return flat[numbers]
+        return np.asarray(flat[numbers])
 
     return dataclasses.replace(term, shape=numbers.shape, leaves=_with(term, change))
 

@@ -123,7 +123,7 @@ class Move:
         xp = jnp if isinstance(array, jax.Array) else np
         match self.kind:
             case "index":
-                return array[self.arguments]
+                return xp.asarray(array[self.arguments])
             case "roll":
                 return xp.roll(array, *self.arguments)
             case "transpose":

@@ -1,1 +1,5 @@
-"""Tests of energydsl; `tests.oracles` holds exact answers that share no code with it."""
+"""How annotations are held under test: by beartype, an int standing for a float as usual."""
+
+from beartype import BeartypeConf, beartype
+
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax import Array
 
 from energydsl.potential.base import AbstractPotential
 
@@ -22,5 +21,5 @@ class Coupling(AbstractPotential):
 
     weight: Any
 
-    def energy(self, x: Any, y: Any) -> Array:
+    def energy(self, x: Any, y: Any) -> Any:
         return -(x @ self.weight @ y)

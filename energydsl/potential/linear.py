@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax import Array
 
 from energydsl.potential.base import AbstractPotential
 
@@ -20,5 +19,5 @@ class Linear(AbstractPotential):
 
     bias: Any
 
-    def energy(self, x: Any) -> Array:
+    def energy(self, x: Any) -> Any:
         return (self.bias * x).sum()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax import Array
 
 from energydsl.potential.base import AbstractPotential
 
@@ -24,5 +23,5 @@ class Quadratic(AbstractPotential):
     precision: Any
     linear: Any = 0.0
 
-    def energy(self, x: Any) -> Array:
+    def energy(self, x: Any) -> Any:
         return 0.5 * (x @ self.precision @ x) - (self.linear * x).sum()
