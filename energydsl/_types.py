@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax import Array
@@ -11,11 +12,11 @@ from jax.core import Tracer
 Configuration = dict[str, Array]
 """One array for each free variable, by name."""
 
+Values = Mapping[str, Any]
+"""A configuration as users may give it: lists and NumPy arrays are fine too."""
+
 Quantity = Callable[[Configuration], object]
 """A function of one configuration: what ``keep=`` stores."""
-
-Evidence = Mapping[object, object]
-"""What ``condition`` takes: names or views, and the values they are held at."""
 
 
 def is_traced(*trees: object) -> bool:

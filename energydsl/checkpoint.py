@@ -49,12 +49,14 @@ class Checkpoint:
 
     def save(self, state: Any, counters: dict[str, int], produced: dict[str, np.ndarray]) -> None:
         """Add what was produced since the last call, then replace the state."""
+        parts = self.parts + bool(produced)
         if produced:
             self._write(f"part-{self.parts:06d}", produced, {})
-            self.parts += 1
         leaves = {f"leaf-{i}": _plain(a) for i, a in enumerate(jax.tree.leaves(state))}
-        meta = {"identity": self.identity, "parts": self.parts, "counters": counters}
+        meta = {"identity": self.identity, "parts": parts, "counters": counters}
         self._write("state", leaves, {"run": json.dumps(meta)})
+        # Only now: a save that was cut short is written again under the same number.
+        self.parts = parts
 
     def load(self, like: Any) -> tuple[Any, dict[str, int], list[dict[str, np.ndarray]]]:
         """The state (in the shape of `like`), the counters, and every part.

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import Configuration, IntractableError, Values
 from energydsl.conditional import conditional_for
 from energydsl.expression import Expression, as_expression, sites_of
 from energydsl.model import Model
@@ -77,7 +77,7 @@ class EBM(eqx.Module):
         """The model's parameters, in the order of the energy's text."""
         return self.model.parameters
 
-    def energy(self, x: Configuration) -> Float[Array, ""]:
+    def energy(self, x: Values) -> Float[Array, ""]:
         """E(x), in units of k_B T.
 
         Raises:
@@ -85,7 +85,7 @@ class EBM(eqx.Module):
         """
         return self.model.energy(x)
 
-    def score(self, x: Configuration) -> Configuration:
+    def score(self, x: Values) -> Configuration:
         """-dE/dx for each free real variable (any continuous domain).
 
         Raises:
@@ -101,7 +101,7 @@ class EBM(eqx.Module):
         slope = jax.grad(lambda m: self.energy({**x, **m}))(moving)
         return jax.tree.map(jnp.negative, slope)
 
-    def log_prob(self, x: Configuration) -> Float[Array, ""]:
+    def log_prob(self, x: Values) -> Float[Array, ""]:
         """-E(x) - log Z, where log Z is exact.
 
         Raises:
@@ -109,11 +109,11 @@ class EBM(eqx.Module):
         """
         return -self.energy(x) - log_partition(self)
 
-    def log_ratio(self, x: Configuration, y: Configuration) -> Float[Array, ""]:
+    def log_ratio(self, x: Values, y: Values) -> Float[Array, ""]:
         """Log p(x)/p(y) = E(y) - E(x): needs no Z."""
         return self.energy(y) - self.energy(x)
 
-    def conditional(self, where: Expression | str, x: Configuration) -> dist.Distribution:
+    def conditional(self, where: Expression | str, x: Values) -> dist.Distribution:
         """The law of every shown site given all other sites, each site on its own.
 
         Args:
@@ -164,7 +164,7 @@ class EBM(eqx.Module):
         values = self.model.complete(drawn)
         return {v.name: values[v.name] for v in free}
 
-    def check(self, x: Configuration) -> Configuration:
+    def check(self, x: Values) -> Configuration:
         """A configuration in its variables' dtypes, evidence in its place, or what is wrong."""
         self.model.check_names(x)
         free = self.structure.skeleton.free

@@ -16,7 +16,7 @@ import paramax
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration, is_traced
+from energydsl._types import Configuration, Values, is_traced
 from energydsl.declare import logaddexp
 from energydsl.expression import (
     Apply,
@@ -129,7 +129,7 @@ class Model(eqx.Module):
         """The energy as an expression over the current parameters."""
         return _put_back(self.skeleton.root, self.parameters)
 
-    def energy(self, x: Configuration) -> Float[Array, ""]:
+    def energy(self, x: Values) -> Float[Array, ""]:
         r"""E(x) of one configuration; batches are `jax.vmap`.
 
         Args:
@@ -156,7 +156,7 @@ class Model(eqx.Module):
             for v in self.variables
         }
 
-    def complete(self, x: Configuration) -> Configuration:
+    def complete(self, x: Values) -> Configuration:
         """A configuration joined with the evidence: a value for every variable."""
         self.check_names(x)
         values = {}
@@ -174,7 +174,7 @@ class Model(eqx.Module):
             values[v.name] = jnp.where(mask, self.evidence[v.name], value) if mask.any() else value
         return values
 
-    def check_names(self, x: Configuration) -> None:
+    def check_names(self, x: Values) -> None:
         """Raise ValueError unless `x` has exactly the free variables."""
         expected = [v.name for v in self.skeleton.free]
         if not isinstance(x, Mapping):

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array, lax
 from tqdm.auto import tqdm
 
-from energydsl._types import Configuration, Quantity
+from energydsl._types import Configuration, Quantity, Values
 from energydsl.checkpoint import Checkpoint, fingerprint
 from energydsl.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
@@ -81,7 +81,7 @@ def sample(
     warmup: int = 1000,
     draws: int = 1000,
     thin: int = 1,
-    start: Configuration | None = None,
+    start: Values | None = None,
     keep: Mapping[str, Quantity] | None = None,
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
@@ -123,8 +123,16 @@ def sample(
     return run.finish(progress)
 
 
+class _At(NamedTuple):
+    """How far a run is. Replaced whole, so that Ctrl-C never finds half an advance."""
+
+    carry: Any
+    steps: int
+    drawn: int
+
+
 class _Run:
-    """A run in progress: the carry on the device, and what it has drawn on the host."""
+    """A run in progress: where it is on the device, and what it has drawn on the host."""
 
     def __init__(
         self,
@@ -142,77 +150,94 @@ class _Run:
         self.keep = None if keep is None else tuple(keep.items())
         self.ensemble = kernel.ensemble(ebm)
         self.start_key, self.init_key, self.step_key = jr.split(key, 3)
-        self.steps = 0
-        self.drawn = 0
-        self.store: dict[str, np.ndarray] = {}
-        self.checkpoint: Checkpoint | None = None
-        self.saved = 0
-        self.began = self.last_save = time.perf_counter()
-        self.save_cost = 0.05
+        self.began = time.perf_counter()
 
-    def begin(self, start: Configuration | None, checkpoint: str | PathLike | None) -> None:
+    def begin(self, start: Values | None, checkpoint: str | PathLike | None) -> None:
+        """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
-        self.carry = self.ensemble.start(self.ebm, xs, key=self.init_key, warmup=self.warmup)
-        shapes = eqx.filter_eval_shape(_observe, self.ebm, self.ensemble, self.carry, self.keep)
-        _check_kept(shapes, self.keep)
-        _, info = eqx.filter_eval_shape(_advance, self.ebm, self.ensemble, self.carry, self.key)
-        shapes = shapes | {f"stat/{k}": v for k, v in info.items()}
+        carry = self.ensemble.start(self.ebm, xs, key=self.init_key, warmup=self.warmup)
+        shapes = eqx.filter_eval_shape(_look, self.ebm, self.ensemble, carry, self.keep, self.key)
+        _check_kept(shapes)
         self.store = {
             k: np.empty((self.chains, self.draws, *s.shape[1:]), s.dtype) for k, s in shapes.items()
         }
         size = sum(a[:, :1].nbytes for a in self.store.values())
         self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), self.draws)))
+        self.at = _At(carry, 0, 0)
+        self.saver: _Saver | None = None
         if checkpoint is not None:
-            self.checkpoint = Checkpoint(checkpoint, self._identity())
-            if self.checkpoint.exists:
-                self._resume()
+            self.saver = _Saver(Checkpoint(checkpoint, self._identity()))
+            self.at = self.saver.resume(self.at, self.store, self.draws)
 
     def finish(self, progress: bool) -> Chains:
+        """Draw what is left to draw."""
         stopped = None
         total = self.warmup + self.draws * self.thin
-        bar = tqdm(total=total, initial=self.steps, disable=None if progress else True,
+        bar = tqdm(total=total, initial=self.at.steps, disable=None if progress else True,
                    desc=str(self.kernel), unit="step")  # fmt: skip
         try:
             with bar:
-                while self.drawn < self.draws and stopped is None:
-                    before = self.steps
-                    stopped = self._chunk()
-                    bar.update(self.steps - before)
+                while self.at.drawn < self.draws and stopped is None:
+                    before = self.at.steps
+                    stopped = self._beat()
+                    bar.update(self.at.steps - before)
+                    if self.saver is not None:
+                        self.saver.save_when_due(self.at, self.store)
         except KeyboardInterrupt:
-            stopped = f"interrupted after {self.drawn} of {self.draws} draws"
-        self._save(final=True)
+            stopped = f"interrupted after {self.at.drawn} of {self.draws} draws"
+        if self.saver is not None:
+            self.saver.save(self.at, self.store)
         if stopped is not None:
             warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
         return self._chains(stopped)
 
-    def _chunk(self) -> str | None:
-        """Advance until a bar's beat is over: warmup first, then draws. Returns why to stop."""
-        deadline, beat = time.perf_counter(), 1
-        while self.drawn < self.draws and time.perf_counter() - deadline < CHUNK_SECONDS:
-            left = self.warmup - self.steps
-            if left > 0:
-                # One draw, not kept, of as many steps: the same program serves warmup.
-                count, thin = 1, min(left, beat)
-            else:
-                count, thin = min(self.draws - self.drawn, self.capacity, beat), self.thin
-            self.carry, buffer = _run_chunk(
-                self.ebm, self.ensemble, self.carry, self.step_key,
-                jnp.asarray([self.steps, count, thin]), self.keep, self.capacity,
-            )  # fmt: skip
-            new = {k: np.asarray(v)[:, :count] for k, v in buffer.items()}
-            if np.isnan(new["energy"]).any():
-                bad = np.flatnonzero(np.isnan(new["energy"]).any(axis=1)).tolist()
-                return f"stopped at step {self.steps}: the energy of chains {bad} is NaN"
-            self.steps += count * thin
-            if left <= 0:
-                for name, values in new.items():
-                    self.store[name][:, self.drawn : self.drawn + count] = values
-                self.drawn += count
-            beat *= 2
-        self._save()
+    def _beat(self) -> str | None:
+        """Chunks of rising length until a bar's beat is over. Returns why to stop, if there is."""
+        began, length = time.perf_counter(), 1
+        while self.at.drawn < self.draws and time.perf_counter() - began < CHUNK_SECONDS:
+            stopped = self._chunk(length)
+            if stopped is not None:
+                return stopped
+            length *= 2
         return None
 
+    def _chunk(self, length: int) -> str | None:
+        left = self.warmup - self.at.steps
+        if left > 0:
+            # One draw, not kept, of as many steps: the same program serves warmup.
+            count, thin = 1, min(left, length)
+        else:
+            count, thin = min(self.draws - self.at.drawn, self.capacity, length), self.thin
+        carry, new = self._compute(count, thin)
+        broken = np.isnan(new["energy"])
+        if not broken.any():
+            self._commit(carry, new, count, thin, warm=left > 0)
+            return None
+        good = int(broken.any(axis=0).argmax())
+        if left <= 0 and good:
+            self._commit(*self._compute(good, thin), good, thin, warm=False)
+        bad = np.flatnonzero(broken.any(axis=1)).tolist()
+        return f"stopped after {self.at.steps} steps: the energy of chains {bad} is NaN"
+
+    def _compute(self, count: int, thin: int) -> tuple[Any, dict[str, np.ndarray]]:
+        numbers = jnp.asarray([self.at.steps, count, thin])
+        carry, buffer = _run_chunk(
+            self.ebm, self.ensemble, self.at.carry, self.step_key, numbers, self.keep, self.capacity
+        )
+        return carry, {k: np.asarray(v)[:, :count] for k, v in buffer.items()}
+
+    def _commit(
+        self, carry: Any, new: dict[str, np.ndarray], count: int, thin: int, *, warm: bool
+    ) -> None:
+        drawn = self.at.drawn
+        if not warm:
+            for name, values in new.items():
+                self.store[name][:, drawn : drawn + count] = values
+            drawn += count
+        self.at = _At(carry, self.at.steps + count * thin, drawn)
+
     def _identity(self) -> dict[str, Any]:
+        """What must agree between a run and the one that goes on from its checkpoint."""
         kept = "configurations" if self.keep is None else sorted(k for k, _ in self.keep)
         return {
             "model": fingerprint(self.ebm.model),
@@ -224,49 +249,64 @@ class _Run:
             "keep": kept,
         }
 
-    def _save(self, *, final: bool = False) -> None:
-        now = time.perf_counter()
-        if self.checkpoint is None:
-            return
-        if not final and now - self.last_save < max(1.0, SAVE_SHARE * self.save_cost):
-            return
-        fresh = {k: a[:, self.saved : self.drawn] for k, a in self.store.items()}
-        counters = {"steps": self.steps, "drawn": self.drawn}
-        self.checkpoint.save(self.carry, counters, fresh if self.drawn > self.saved else {})
-        self.saved = self.drawn
-        self.last_save = time.perf_counter()
-        self.save_cost = self.last_save - now
-
-    def _resume(self) -> None:
-        assert self.checkpoint is not None
-        self.carry, counters, parts = self.checkpoint.load(self.carry)
-        if counters["drawn"] > self.draws:
-            raise ValueError(
-                f"The checkpoint holds {counters['drawn']} draws, more than draws={self.draws}. "
-                "Ask for at least as many, or give another folder."
-            )
-        for part in parts:
-            width = len(part["energy"][0])
-            for name, values in part.items():
-                self.store[name][:, self.drawn : self.drawn + width] = values
-            self.drawn += width
-        self.steps, self.saved = counters["steps"], self.drawn
-
     def _chains(self, stopped: str | None) -> Chains:
-        whole = {k: a[:, : self.drawn] for k, a in self.store.items()}
+        whole = {k: a[:, : self.at.drawn] for k, a in self.store.items()}
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
         return Chains(
-            draws, stats, self.ensemble.configurations(self.carry), self.ebm, self.kernel,
+            draws, stats, self.ensemble.configurations(self.at.carry), self.ebm, self.kernel,
             self.key, self.warmup, self.thin, time.perf_counter() - self.began, stopped,
         )  # fmt: skip
 
 
-def _advance(
-    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, key: Array
-) -> tuple[Any, dict[str, Array]]:
-    return ensemble.advance(ebm, ensemble.load(ebm), carry, key=key)
+class _Saver:
+    """When a run writes its checkpoint: often, but never at more than a few percent of its time."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.saved = 0
+        self.last = time.perf_counter()
+        self.cost = 0.05
+
+    def resume(self, at: _At, store: dict[str, np.ndarray], draws: int) -> _At:
+        """Where an earlier run stood, its draws put into `store`; `at` where there was none."""
+        if not self.checkpoint.exists:
+            return at
+        carry, counters, parts = self.checkpoint.load(at.carry)
+        if counters["drawn"] > draws:
+            raise ValueError(
+                f"The checkpoint holds {counters['drawn']} draws, more than draws={draws}. "
+                "Ask for at least as many, or give another folder."
+            )
+        for part in parts:
+            width = part["energy"].shape[1]
+            for name, values in part.items():
+                store[name][:, self.saved : self.saved + width] = values
+            self.saved += width
+        return _At(carry, counters["steps"], counters["drawn"])
+
+    def save_when_due(self, at: _At, store: dict[str, np.ndarray]) -> None:
+        """Save if the run has gone on long enough since the last time."""
+        if time.perf_counter() - self.last > max(1.0, SAVE_SHARE * self.cost):
+            self.save(at, store)
+
+    def save(self, at: _At, store: dict[str, np.ndarray]) -> None:
+        """Write what was drawn since the last time, and where the run is."""
+        began = time.perf_counter()
+        fresh = {k: a[:, self.saved : at.drawn] for k, a in store.items()}
+        counters = {"steps": at.steps, "drawn": at.drawn}
+        self.checkpoint.save(at.carry, counters, fresh if at.drawn > self.saved else {})
+        self.saved, self.last = at.drawn, time.perf_counter()
+        self.cost = self.last - began
+
+
+def _look(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Any, key: Array
+) -> dict[str, Array]:
+    """All that one draw stores, after one step."""
+    carry, info = ensemble.advance(ebm, ensemble.load(ebm), carry, key=key)
+    return _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
 
 
 def _observe(
@@ -303,18 +343,14 @@ def _run_chunk(
         seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
         return carry, {k: b.at[:, i].set(seen[k]) for k, b in buffer.items()}
 
-    def blank(carry: Any) -> dict[str, Array]:
-        info = jax.eval_shape(lambda c: advance(first, c)[1], carry)
-        seen = jax.eval_shape(lambda c: _observe(ebm, ensemble, c, keep), carry)
-        shapes = seen | {f"stat/{k}": v for k, v in info.items()}
-        return {
-            k: jnp.zeros((s.shape[0], capacity, *s.shape[1:]), s.dtype) for k, s in shapes.items()
-        }
-
-    return lax.fori_loop(0, count, draw, (carry, blank(carry)))
+    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
+    buffer = {
+        k: jnp.zeros((s.shape[0], capacity, *s.shape[1:]), s.dtype) for k, s in shapes.items()
+    }
+    return lax.fori_loop(0, count, draw, (carry, buffer))
 
 
-def _starts(ebm: EBM, start: Configuration | None, chains: int, key: Array) -> Configuration:
+def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configuration:
     """Where the chains begin: drawn, one for all, or one each."""
     if start is None:
         return jax.vmap(lambda k: ebm.start(key=k))(jr.split(key, chains))
@@ -338,7 +374,7 @@ def _check_counts(**counts: int) -> None:
             raise ValueError(f"sample got {name}={count!r}; expected a whole number of at least 1.")
 
 
-def _check_kept(shapes: dict[str, Any], keep: Any) -> None:
+def _check_kept(shapes: dict[str, Any]) -> None:
     for name, shape in shapes.items():
         if not hasattr(shape, "shape"):
             raise TypeError(
