@@ -1,0 +1,1 @@
+"""Benchmarks: peers and ours in one run, medians and ratios. `python -m benchmarks [NAME ...]`."""

@@ -1,0 +1,25 @@
+"""Run the benchmarks named on the command line, or all of them."""
+
+import importlib
+import sys
+
+from benchmarks.measure import table
+
+NAMES = ("startup", "scale", "gibbs")
+
+
+def main(names: list[str]) -> int:
+    """Print the table; the exit status counts missed limits."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        print(f"Unknown benchmarks {sorted(unknown)}; there are {', '.join(NAMES)}.")
+        return 2
+    rows = []
+    for name in names or NAMES:
+        rows += importlib.import_module(f"benchmarks.{name}").rows()
+    print(table(rows))
+    return sum("MISSED" in row.verdict for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Size: compile times and memory of large graphs, and of a long run over a million sites."""
+
+from benchmarks.measure import Row, limit, process
+
+LATTICE = """
+import time, energydsl as ed
+s = ed.spin("s", (1024, 1024))
+began = time.perf_counter()
+bonds = (s * ed.roll(s, 1, 0)).sum() + (s * ed.roll(s, 1, 1)).sum()
+ebm = ed.compile(ed.Model(-0.4 * bonds))
+print(time.perf_counter() - began, file=open(OUT, "w"))
+"""
+
+RANDOM_GRAPH = """
+import time, numpy as np, energydsl as ed
+rng = np.random.default_rng(0)
+i, j = rng.integers(0, 500_000, (2, 1_000_000))
+i, j, w = i[i != j], j[i != j], rng.normal(size=(i != j).sum())
+s = ed.spin("s", 500_000)
+began = time.perf_counter()
+ebm = ed.compile(ed.Model((w * s[i] * s[j]).sum()))
+print(time.perf_counter() - began, file=open(OUT, "w"))
+"""
+
+MILLION = """
+import time, jax, energydsl as ed
+s = ed.spin("s", (1000, 1000))
+bonds = (s * ed.roll(s, 1, 0)).sum() + (s * ed.roll(s, 1, 1)).sum()
+ebm = ed.compile(ed.Model(-0.4 * bonds))
+began = time.perf_counter()
+ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=1, warmup=0, draws=1000,
+          keep={"m": lambda x: x["s"].astype(float).mean()}, progress=False)
+print(time.perf_counter() - began, file=open(OUT, "w"))
+"""
+
+
+def rows() -> list[Row]:
+    """One fresh process each."""
+    return [
+        _row("compile 1024 x 1024 lattice", LATTICE, 5.0),
+        _row("compile random graph, 10^6 edges", RANDOM_GRAPH, 20.0),
+        _row("10^6 sites, 1,000 draws, keep=", MILLION, None),
+    ]
+
+
+def _row(name: str, code: str, seconds_limit: float | None) -> Row:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "seconds"
+        _, memory = process(f"OUT = {str(out)!r}\n{code}")
+        seconds = float(out.read_text())
+    kept = limit(memory, 2.0)
+    bound = "2 GB"
+    if seconds_limit is not None:
+        bound = f"{seconds_limit:g} s, 2 GB"
+        kept = limit(max(memory / 2.0, seconds / seconds_limit), 1.0)
+    return Row(name, f"{seconds:.2f} s, {memory:.2f} GB", bound, kept)
