@@ -10,7 +10,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from energydsl._types import is_traced
-from energydsl.ebm import EBM, Findings
+from energydsl.ebm import EBM
+from energydsl.findings import Findings
 from energydsl.model import Model
 from energydsl.normalizer import choose
 from energydsl.structure import Structure

@@ -18,7 +18,7 @@ import jax.random as jr
 import numpyro.distributions as dist
 from jax import Array
 
-from energydsl.domain import AbstractDomain
+from energydsl.domain import AbstractDomain, Real
 
 SiteEnergy = Callable[[Array], Array]
 """A factor's energy as a function of one of its sites."""
@@ -116,6 +116,6 @@ def conditional_for(domain: AbstractDomain, degree: float) -> AbstractConditiona
         return Linear(domain)
     if domain.finite:
         return Levels(domain)
-    if domain.name == "real" and degree <= 2:
+    if isinstance(domain, Real) and degree <= 2:
         return Gaussian(domain)
     return None

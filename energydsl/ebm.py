@@ -15,39 +15,14 @@ from jaxtyping import Float
 
 from energydsl._types import Configuration, IntractableError, Values
 from energydsl.conditional import conditional_for
+from energydsl.explain import Explanation, explain
 from energydsl.expression import Expression, as_expression, sites_of
+from energydsl.findings import Findings
 from energydsl.model import Model
 from energydsl.normalizer import Exact, Normalizer, log_partition_of
 from energydsl.structure import Structure
 from energydsl.sweep.base import AbstractSweep, Refusal
 from energydsl.sweep.gather import first_of, gather_block, load_block, totals
-
-
-class Findings:
-    """What the compiler concluded: one static object, equal where structure and budget are."""
-
-    def __init__(
-        self,
-        structure: Structure,
-        normalizer: Normalizer,
-        lowerings: tuple[tuple[str, Refusal | None], ...],
-        budget: int,
-        seconds: float,
-    ) -> None:
-        self.structure = structure
-        self.normalizer = normalizer
-        self.lowerings = lowerings
-        """The lowerings of a sweep that were considered, in order, with why not."""
-        self.budget = budget
-        self.seconds = seconds
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Findings):
-            return False
-        return other.budget == self.budget and other.structure == self.structure
-
-    def __hash__(self) -> int:
-        return hash((self.structure, self.budget))
 
 
 class EBM(eqx.Module):
@@ -171,11 +146,9 @@ class EBM(eqx.Module):
         values = self.model.complete({v.name: v.check(x[v.name]) for v in free})
         return {v.name: values[v.name] for v in free}
 
-    def explain(self) -> Any:
+    def explain(self) -> Explanation:
         """What was found and chosen: a table when printed, `as_dict` as data."""
-        from energydsl.explain import explain  # It stands above: it reads every family.
-
-        return explain(self)
+        return explain(self.model, self.sweep, self.findings)
 
     def __repr__(self) -> str:
         return f"EBM({self.model.expression}; log Z {self.normalizer})"
@@ -189,4 +162,4 @@ def log_partition(ebm: EBM) -> Float[Array, ""]:
     """
     if not isinstance(ebm.normalizer, Exact):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
-    return log_partition_of(ebm.structure, ebm.model, ebm.normalizer)
+    return log_partition_of(ebm.model, ebm.structure, ebm.normalizer)

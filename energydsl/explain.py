@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from energydsl import graph
-from energydsl.ebm import EBM
+from energydsl.findings import Findings
+from energydsl.model import Model
 from energydsl.normalizer import RULES, Exact
 from energydsl.structure import Structure
-from energydsl.sweep.base import Refusal
+from energydsl.sweep import AbstractSweep, Refusal
 
 LISTED = 5
 """Components described one by one; the rest are counted."""
@@ -48,12 +49,12 @@ class Explanation:
         return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 
 
-def explain(ebm: EBM) -> Explanation:
-    """What `ebm` was found to be and what was chosen for it."""
-    structure, model = ebm.structure, ebm.model
+def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Explanation:
+    """What a model was found to be and what was chosen for it."""
+    structure, normalizer = findings.structure, findings.normalizer
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
-    exact = isinstance(ebm.normalizer, Exact)
+    exact = isinstance(normalizer, Exact)
     return Explanation(
         {
             "energy": str(model.expression),
@@ -65,16 +66,14 @@ def explain(ebm: EBM) -> Explanation:
             "interactions": len(structure.edges),
             "components": [_component(structure, int(c)) for c in largest],
             "more_components": len(sizes) - len(largest),
-            "normalizer": str(ebm.normalizer) if exact else "intractable",
-            "rules_refused": _rules_refused(ebm, int(largest[0])),
-            "sweep": "none" if ebm.sweep is None else f"{ebm.sweep.lowering}, {ebm.sweep.note}",
+            "normalizer": str(normalizer) if exact else "intractable",
+            "rules_refused": _rules_refused(findings, int(largest[0])),
+            "sweep": "none" if sweep is None else f"{sweep.lowering}, {sweep.note}",
             "lowerings_refused": {
-                name: said.reason
-                for name, said in ebm.findings.lowerings
-                if isinstance(said, Refusal)
+                name: said.reason for name, said in findings.lowerings if isinstance(said, Refusal)
             },
-            "samplers": [] if ebm.sweep is None else ["Gibbs (recommended)"],
-            "seconds": ebm.findings.seconds,
+            "samplers": [] if sweep is None else ["Gibbs (recommended)"],
+            "seconds": findings.seconds,
         }
     )
 
@@ -112,12 +111,11 @@ def _component_text(part: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
-def _rules_refused(ebm: EBM, component: int) -> dict[str, str]:
-    """Why each rule that was not chosen does not apply to the largest component."""
-    normalizer, budget = ebm.normalizer, ebm.findings.budget
-    chosen = {p.rule.name for p in normalizer.plans} if isinstance(normalizer, Exact) else set()
+def _rules_refused(findings: Findings, component: int) -> dict[str, str]:
+    """Why each rule that does not apply to the largest component does not."""
+    structure, budget = findings.structure, findings.budget
     return {
-        rule.name: rule.reason(ebm.structure, component, budget)
+        rule.name: rule.reason(structure, component, budget)
         for rule in RULES
-        if rule.name not in chosen and np.isinf(rule.costs(ebm.structure, budget)[component])
+        if np.isinf(rule.costs(structure, budget)[component])
     }

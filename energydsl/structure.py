@@ -16,6 +16,7 @@ import numpy as np
 import paramax
 
 from energydsl import graph
+from energydsl.domain import Real
 from energydsl.factor import Entries, Factor, Leaf, Sites, Whole, factorise
 from energydsl.model import Model, Skeleton
 from energydsl.polynomial import Degrees, degrees
@@ -229,7 +230,7 @@ class Structure:
     def quadratic(self) -> bool:
         """Whether every free site is real and the energy at most quadratic in all jointly."""
         free = self.skeleton.free
-        real = all(v.domain.name == "real" for v in free)
+        real = all(isinstance(v.domain, Real) for v in free)
         return real and all(d.total <= 2 for d in self.degrees)
 
 

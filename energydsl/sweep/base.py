@@ -16,6 +16,7 @@ from jax import Array
 
 from energydsl._types import Configuration
 from energydsl.conditional import AbstractConditional, conditional_for
+from energydsl.domain import Real
 from energydsl.model import Model
 from energydsl.structure import Structure
 from energydsl.variable import Variable
@@ -71,7 +72,7 @@ def conditionals(structure: Structure) -> dict[str, AbstractConditional] | Refus
         if law is None:
             why = (
                 f"its energy is not shown to be quadratic in single sites (degree {degree:g})"
-                if v.domain.name == "real"
+                if isinstance(v.domain, Real)
                 else f"a {v.domain.name} site has no conditional of a known family"
             )
             return Refusal(f"Gibbs cannot draw {v.name!r}: {why}")

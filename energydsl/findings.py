@@ -1,0 +1,34 @@
+"""What the compiler concluded about a model, held apart from the model's numbers."""
+
+from __future__ import annotations
+
+from energydsl.normalizer import Normalizer
+from energydsl.structure import Structure
+from energydsl.sweep import Refusal
+
+
+class Findings:
+    """What the compiler concluded: one static object, equal where structure and budget are."""
+
+    def __init__(
+        self,
+        structure: Structure,
+        normalizer: Normalizer,
+        lowerings: tuple[tuple[str, Refusal | None], ...],
+        budget: int,
+        seconds: float,
+    ) -> None:
+        self.structure = structure
+        self.normalizer = normalizer
+        self.lowerings = lowerings
+        """The lowerings of a sweep that were considered, in order, with why not."""
+        self.budget = budget
+        self.seconds = seconds
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Findings):
+            return False
+        return other.budget == self.budget and other.structure == self.structure
+
+    def __hash__(self) -> int:
+        return hash((self.structure, self.budget))
