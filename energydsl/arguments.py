@@ -11,6 +11,17 @@ from jax import Array
 
 from energydsl.expression import Environment
 from energydsl.factor import Entries, Factor, Leaf, Sites, Whole
+from energydsl.model import Model
+
+
+def as_double(model: Model) -> Model:
+    """The model with its floats as float64, for work where JAX has that on."""
+    return jax.tree.map(_double, model)
+
+
+def _double(leaf: Any) -> Any:
+    floating = isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(jnp.float64) if floating else leaf
 
 
 def argument(leaf: Leaf, index: Any, env: Environment) -> Any:

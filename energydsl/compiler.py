@@ -63,9 +63,11 @@ def _choose_sweep(
 ) -> tuple[AbstractSweep | None, tuple[tuple[str, Refusal | None], ...]]:
     """The first lowering that applies, and what the others said."""
     laws = conditionals(structure)
-    if isinstance(laws, Refusal):
-        return None, (("gibbs", laws),)
-    said: list[tuple[str, Refusal | None]] = []
+    said: list[tuple[str, Refusal | None]] = [
+        (f"of {name}", law) for name, law in laws.items() if isinstance(law, Refusal)
+    ]
+    if len(said) == len(laws):
+        return None, tuple(said)
     plan = plan_lattice(structure)
     said.append(("lattice", plan if isinstance(plan, Refusal) else None))
     if isinstance(plan, Refusal):
@@ -107,7 +109,8 @@ def _check_normalisable(structure: Structure, model: Model) -> None:
     ):
         return
     flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
-    hessian = np.asarray(jax.hessian(lambda z: model.energy(unravel(z)))(flat), np.float64)
+    curvature = jax.jit(jax.hessian(lambda z: model.energy(unravel(z))))(flat)
+    hessian = np.asarray(curvature, np.float64)
     # ravel_pytree orders by name.
     held = np.concatenate([model.skeleton.mask(v).ravel() for v in sorted(free, key=_name)])
     eigenvalues = np.linalg.eigvalsh(hessian[np.ix_(~held, ~held)])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from jax import Array
 
@@ -21,7 +24,15 @@ from energydsl.domain import (
     Simplex,
     Spin,
 )
-from energydsl.expression import Apply, Expression, Rearrange, View, elementwise
+from energydsl.expression import (
+    Apply,
+    Arithmetic,
+    Expression,
+    Rearrange,
+    View,
+    as_expression,
+    elementwise,
+)
 from energydsl.operation import Move
 from energydsl.variable import Variable, as_shape
 
@@ -82,12 +93,16 @@ def simplex(name: str, shape: Shape, *, latent: bool = False) -> View:
     return variable(name, Simplex(), shape, latent=latent)
 
 
+class Fixed(Arithmetic, paramax.NonTrainable):
+    """An array that learning must leave alone, ready for arithmetic."""
+
+
 def fixed(value: Any) -> Any:
     """Mark an array, or every array of a potential, as one that learning must leave alone."""
     if isinstance(value, Expression):
         raise TypeError("ed.fixed marks parameters, not views; to hold a variable, condition.")
-    if not eqx.is_array(value) and not isinstance(value, eqx.Module):
-        value = jnp.asarray(value)
+    if isinstance(value, numbers.Number | np.ndarray | jax.Array | Sequence):
+        return Fixed(jnp.asarray(value))
     return paramax.non_trainable(value)
 
 
@@ -131,6 +146,7 @@ def where(condition: object, a: object, b: object) -> Expression:
 
 def roll(view: Expression, shift: int, axis: int = 0) -> Expression:
     """Shift periodically along `axis`, as `numpy.roll`: neighbours on a torus."""
+    view = as_expression(view)
     if not -view.ndim <= axis < view.ndim:
         raise ValueError(f"ed.roll got axis {axis} for an expression of shape {view.shape}.")
     return Rearrange.of(view, Move.roll(int(shift), axis % view.ndim))

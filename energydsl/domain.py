@@ -21,13 +21,18 @@ from numpyro.distributions.transforms import Transform
 
 from energydsl._types import is_traced
 
+MAX_LEVEL = 2**24
+"""Levels lie within +-MAX_LEVEL: the integers that float32, in which energies see them, holds."""
+
 
 def _smallest_int(low: int, high: int) -> np.dtype:
     """The smallest signed dtype that holds both ends."""
-    for dtype in (np.int8, np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return np.dtype(dtype)
-    raise ValueError(f"Levels {low}..{high} do not fit 32-bit integers; use a real variable.")
+    return np.promote_types(np.min_scalar_type(min(low, -1)), np.min_scalar_type(min(~high, -1)))
+
+
+def _is_whole(value: object, low: int) -> bool:
+    """Whether a parameter of a domain is an integer from `low` to MAX_LEVEL."""
+    return isinstance(value, int | np.integer) and bool(low <= value <= MAX_LEVEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class AbstractDomain(abc.ABC):
     """What one site may be. Subclasses are final and hold only their own parameters."""
 
     event_ndim: ClassVar[int] = 0
-    """Trailing axes of the shape that make one value together: a simplex has one."""
+    """Trailing axes of the shape that make one value together, such as the one of a simplex."""
 
     @property
     @abc.abstractmethod
@@ -45,7 +50,7 @@ class AbstractDomain(abc.ABC):
     @property
     @abc.abstractmethod
     def energy_dtype(self) -> np.dtype:
-        """The dtype that energies see: float, or integer where the value is a mere label."""
+        """The dtype that energies see, float or, where the value is a mere label, integer."""
 
     finite: ClassVar[bool]
     """Whether a site has finitely many levels."""
@@ -88,19 +93,23 @@ class AbstractDomain(abc.ABC):
         array = array if isinstance(array, jax.Array) else np.asarray(array)
         if tuple(array.shape) != tuple(shape):
             raise ValueError(f"{what} has shape {tuple(array.shape)}; expected {tuple(shape)}.")
-        discrete = not np.issubdtype(self.dtype, np.floating)
-        if discrete and not (np.issubdtype(array.dtype, np.integer) or array.dtype == bool):
-            raise TypeError(
-                f"{what} has dtype {array.dtype}, but {self} takes integers; "
-                f"round it yourself: array.astype({self.dtype})."
-            )
-        if not discrete and not jnp.issubdtype(array.dtype, np.number):
+        whole = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.bool_)
+        if np.issubdtype(self.dtype, np.integer):
+            if not whole:
+                raise TypeError(
+                    f"{what} has dtype {array.dtype}, but {self} takes integers; "
+                    f"round it yourself: array.astype({self.dtype})."
+                )
+        elif not (whole or jnp.issubdtype(array.dtype, jnp.floating)):
             raise TypeError(f"{what} has dtype {array.dtype}; {self} takes real numbers.")
         if not is_traced(array):
             self._check_values(np.asarray(array), what)
         return jnp.asarray(array, self.dtype)
 
     def _check_values(self, array: np.ndarray, what: str) -> None:
+        if np.issubdtype(self.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                array = array.astype(self.dtype)
         bad = np.isnan(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
         word = "NaN"
         if not bad.any():
@@ -180,8 +189,10 @@ class Categorical(_Finite):
     number: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.number, int) or self.number < 1:
-            raise ValueError(f"categorical got levels={self.number!r}; expected an integer >= 1.")
+        if not _is_whole(self.number, 1):
+            raise ValueError(
+                f"categorical got levels={self.number!r}; expected an integer from 1 to 2^24."
+            )
 
     @property
     def values(self) -> np.ndarray:
@@ -203,11 +214,10 @@ class Integer(_Finite):
     high: int
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
-        if not whole or self.low > self.high:
+        if not (_is_whole(self.low, -MAX_LEVEL) and _is_whole(self.high, self.low)):
             raise ValueError(
-                f"integer got low={self.low!r}, high={self.high!r}; "
-                "expected two integers with low <= high (both included)."
+                f"integer got low={self.low!r}, high={self.high!r}; expected two integers with "
+                "low <= high (both included), within +-2^24, which float32 holds exactly."
             )
 
     @property
@@ -239,7 +249,7 @@ class _Continuous(AbstractDomain):
         return biject_to(self.constraint)
 
     def outside(self, array: np.ndarray) -> np.ndarray:
-        return ~np.asarray(self.constraint(jnp.asarray(array, self.dtype)))
+        return np.asarray(~np.asarray(self.constraint(jnp.asarray(array, self.dtype))))
 
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         transform = self.transform

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration, IntractableError, Values
+from energydsl._types import Configuration, IntractableError, Values, is_traced
 from energydsl.conditional import conditional_for
 from energydsl.explain import Explanation, explain
 from energydsl.expression import Expression, as_expression, sites_of
@@ -96,8 +96,8 @@ class EBM(eqx.Module):
             x: the configuration that gives the others their values.
 
         Returns:
-            A NumPyro distribution whose batch has the view's shape: Categorical over the levels,
-            counted from 0 (for spins, 0 is -1 and 1 is +1), or Normal.
+            A NumPyro distribution whose batch has the view's shape. It is Normal, or Categorical
+            over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
 
         Raises:
             TypeError: a site whose conditional is of no known family.
@@ -154,12 +154,19 @@ class EBM(eqx.Module):
         return f"EBM({self.model.expression}; log Z {self.normalizer})"
 
 
-def log_partition(ebm: EBM) -> Float[Array, ""]:
-    """Exact log Z, float64 and differentiable in the parameters.
+def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
+    """Exact log Z, computed in float64 and differentiable in the parameters.
+
+    Returns:
+        A NumPy float64; inside a JAX transformation, an array of JAX's default float.
 
     Raises:
         IntractableError: no exact rule applies; the message says why.
     """
     if not isinstance(ebm.normalizer, Exact):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
-    return log_partition_of(ebm.model, ebm.structure, ebm.normalizer)
+    traced = is_traced(ebm.model)
+    dtype = jnp.zeros(()).dtype if traced else np.dtype(np.float64)
+    value = log_partition_of(ebm.model, ebm.normalizer, dtype)
+    # A float64 array of JAX's own would be truncated, with a warning, by the first addition.
+    return value if traced else np.asarray(value)

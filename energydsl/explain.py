@@ -15,6 +15,9 @@ from energydsl.normalizer import RULES, Exact
 from energydsl.structure import Structure
 from energydsl.sweep import AbstractSweep, Refusal
 
+FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
+"""What a component may be shown to be, in words."""
+
 LISTED = 5
 """Components described one by one; the rest are counted."""
 
@@ -94,6 +97,7 @@ def _component(structure: Structure, number: int) -> dict[str, Any]:
         "sites": nodes,
         "domains": sorted(names),
         "pairwise": structure.pairwise,
+        "multilinear": structure.multilinear,
         "quadratic": structure.quadratic,
         "forest": not wide and len(edges) == nodes - 1,
         "bipartite": not wide and graph.two_colouring(nodes, edges) is not None,
@@ -105,7 +109,7 @@ def _component(structure: Structure, number: int) -> dict[str, Any]:
 
 def _component_text(part: dict[str, Any]) -> str:
     words = [f"{part['sites']:,} sites of {', '.join(part['domains'])}"]
-    words += [w for w in ("quadratic", "pairwise", "forest", "bipartite") if part[w]]
+    words += [w for w in FORMS if part[w]]
     planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
     words += [planar, f"width <= {part['width_bound']:,}", f"{part['colours']:,} colours"]
     return "; ".join(words)

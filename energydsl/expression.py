@@ -8,7 +8,9 @@ slots, so that the tree which remains is pure structure.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -20,7 +22,17 @@ import scipy.sparse as sp
 from jax import Array
 
 from energydsl._types import is_traced
-from energydsl.operation import OPERATIONS, Move, broadcast
+from energydsl.operation import (
+    ATOM,
+    MULTIPLY,
+    NEGATE,
+    OPERATIONS,
+    Move,
+    Text,
+    as_float,
+    bracket,
+    broadcast,
+)
 from energydsl.variable import Variable
 
 
@@ -33,53 +45,29 @@ class Environment:
     indices: Sequence[Array]
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Expression:
-    """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
-
-    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.T` and `.reshape` work as
-    NumPy's do; `energydsl.exp` and its siblings, `roll`, `where` and `apply` give the rest. An
-    elementwise expression is a batch of small factors, one an element.
-    """
-
-    children: tuple[Expression, ...]
-    shape: tuple[int, ...]
+class Arithmetic:
+    """What combines with views and arrays into expressions, by Python's operators."""
 
     # NumPy must leave `array @ view` to us.
     __array_ufunc__ = None
-    __hash__ = object.__hash__
 
-    def compute(self, env: Environment, *values: Array) -> Array:
-        """The node's own step: its value from its children's."""
-        raise TypeError(f"{type(self).__name__} has no value of its own.")
+    def __pos__(self) -> Expression:
+        return as_expression(self)
 
-    @property
-    def key(self) -> tuple:
-        """What tells this node from another over the same children."""
-        return ()
+    def __neg__(self) -> Expression:
+        return elementwise("negative", self)
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        """The node as a user would write it, and how tightly it binds."""
-        return f"{type(self).__name__.lower()}({', '.join(t for t, _ in operands)})", 9
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def T(self) -> Expression:
-        return Rearrange.of(self, Move.transpose(self.ndim))
+    def __abs__(self) -> Expression:
+        return elementwise("abs", self)
 
     def __add__(self, other: object) -> Expression:
         return elementwise("add", self, other)
 
     def __radd__(self, other: object) -> Expression:
         # The builtin sum() starts from 0.
-        return self if isinstance(other, int) and other == 0 else elementwise("add", other, self)
+        if isinstance(other, int) and other == 0:
+            return as_expression(self)
+        return elementwise("add", other, self)
 
     def __sub__(self, other: object) -> Expression:
         return elementwise("subtract", self, other)
@@ -101,18 +89,60 @@ class Expression:
 
     def __pow__(self, exponent: object) -> Expression:
         # A number here is structure: x**2 is quadratic, whatever is learnt.
-        if isinstance(exponent, int | float):
-            return elementwise("power", self, static=float(exponent))
+        if isinstance(exponent, numbers.Real):
+            return elementwise("power", self, static=_exponent(exponent))
         return elementwise("power", self, exponent)
 
     def __rpow__(self, base: object) -> Expression:
         return elementwise("power", base, self)
 
-    def __neg__(self) -> Expression:
-        return elementwise("negative", self)
+    def __matmul__(self, other: object) -> Expression:
+        if sp.issparse(other):
+            return SparseProduct(as_expression(self), other)  # type: ignore[return-value]
+        return matmul(self, other)
 
-    def __abs__(self) -> Expression:
-        return elementwise("abs", self)
+    def __rmatmul__(self, other: object) -> Expression:
+        return matmul(other, self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Expression(Arithmetic):
+    """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
+
+    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.T` and `.reshape` work as
+    NumPy's do; `energydsl.exp` and its siblings, `roll`, `where` and `apply` give the rest. An
+    elementwise expression is a batch of small factors, one an element.
+    """
+
+    children: tuple[Expression, ...]
+    shape: tuple[int, ...]
+
+    __hash__ = object.__hash__
+
+    def compute(self, env: Environment, *values: Array) -> Array:
+        """The node's own step: its value from its children's."""
+        raise TypeError(f"{type(self).__name__} has no value of its own.")
+
+    @property
+    def key(self) -> tuple:
+        """What tells this node from another over the same children."""
+        return ()
+
+    def text(self, *operands: Text) -> Text:
+        """The node as a user would write it, and how tightly it binds."""
+        return f"{type(self).__name__.lower()}({', '.join(t for t, _ in operands)})", ATOM
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def T(self) -> Expression:
+        return Rearrange.of(self, Move.transpose(self.ndim))
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]
         return elementwise("equal", self, other)
@@ -132,29 +162,31 @@ class Expression:
     def __ge__(self, other: object) -> Expression:
         return elementwise("greater_equal", self, other)
 
-    def __matmul__(self, other: object) -> Expression:
-        if sp.issparse(other):
-            return SparseProduct(self, other)  # type: ignore[return-value]
-        return matmul(self, other)
-
-    def __rmatmul__(self, other: object) -> Expression:
-        return matmul(other, self)
-
     def __getitem__(self, index: object) -> Expression:
         return _index(self, index)
 
     def sum(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """Sum over `axis`, or over all: a sum closes a batch of factors."""
-        axes = tuple(range(self.ndim)) if axis is None else _axes(axis, self.ndim)
-        return Sum.of(self, axes)
+        return Sum.of(self, _axes(axis, self.ndim))
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """Mean over `axis`, or over all."""
+        if not self.size:
+            raise ValueError(f"mean got {self}, of shape {self.shape}: no elements to average.")
         total = self.sum(axis)
-        return total / (self.size // max(total.size, 1))
+        return total / (self.size // total.size)
 
-    def reshape(self, *shape: int) -> Expression:
-        return Rearrange.of(self, Move.reshape(shape))
+    def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
+        """The same elements in another shape, given as NumPy takes it."""
+        axes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        return Rearrange.of(self, Move.reshape(tuple(operator.index(n) for n in axes)))
+
+    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError(
+            f"{self!r} is no array, so NumPy, SciPy and jax.numpy cannot take it. Use its own "
+            "methods and energydsl's functions, ed.apply(function, view) for any JAX function, "
+            "and x @ S @ y for a sparse matrix S."
+        )
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
@@ -196,8 +228,8 @@ class View(Expression):
     def compute(self, env: Environment, *values: Array) -> Array:
         return env.variables[self.variable.name].astype(self.variable.domain.energy_dtype)
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        return self.variable.name, 9
+    def text(self, *operands: Text) -> Text:
+        return self.variable.name, ATOM
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -225,12 +257,11 @@ class Parameter(Expression):
     def compute(self, env: Environment, *values: Array) -> Array:
         return env.parameters[self.slot]  # type: ignore[index]
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
+    def text(self, *operands: Text) -> Text:
         plain = paramax.unwrap(self.value)
         if self.shape or plain is None or is_traced(plain):
-            return "f32" + str(list(self.shape)).replace(" ", ""), 9
-        number = f"{np.asarray(plain).item():.6g}"
-        return number, 9 if not number.startswith("-") else 7
+            return "f32" + str(list(self.shape)).replace(" ", ""), ATOM
+        return _number(np.asarray(plain).item())
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -250,10 +281,10 @@ class Elementwise(Expression):
     def combine(self, *values: Array) -> Array:
         """The operation on values: it needs nothing else."""
         extra = () if self.static is None else (self.static,)
-        return OPERATIONS[self.operation].function(*values, *extra)
+        return OPERATIONS[self.operation].function(*map(as_float, values), *extra)
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        extra = () if self.static is None else ((f"{self.static:g}", 9),)
+    def text(self, *operands: Text) -> Text:
+        extra = () if self.static is None else (_number(self.static),)
         return OPERATIONS[self.operation].text(*operands, *extra)
 
 
@@ -274,8 +305,8 @@ class Rearrange(Expression):
     def compute(self, env: Environment, *values: Array) -> Array:
         return self.move(values[0])
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        return self.move.text(_wrap(operands[0], 9)), 9
+    def text(self, *operands: Text) -> Text:
+        return self.move.text(bracket(operands[0], ATOM)), ATOM
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -293,8 +324,9 @@ class Gather(Expression):
     def compute(self, env: Environment, *values: Array) -> Array:
         return values[0].ravel()[env.indices[self.slot]]  # type: ignore[index]
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        return f"{_wrap(operands[0], 9)}[int{list(self.shape)}]".replace(", ", ","), 9
+    def text(self, *operands: Text) -> Text:
+        shape = ",".join(map(str, self.shape))
+        return f"{bracket(operands[0], ATOM)}[int[{shape}]]", ATOM
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -315,11 +347,11 @@ class Sum(Expression):
         return self.axes
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return jnp.sum(values[0], axis=self.axes)
+        return jnp.sum(as_float(values[0]), axis=self.axes)
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        axis = ", ".join(map(str, self.axes)) if self.shape else ""
-        return f"{_wrap(operands[0], 9)}.sum({axis})", 9
+    def text(self, *operands: Text) -> Text:
+        axis = str(self.axes if len(self.axes) != 1 else self.axes[0]) if self.shape else ""
+        return f"{bracket(operands[0], ATOM)}.sum({axis})", ATOM
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -327,10 +359,11 @@ class MatMul(Expression):
     """A matrix product: between variables, a dense pairwise factor."""
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return jnp.matmul(*values)
+        return jnp.matmul(*map(as_float, values))
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        return f"{_wrap(operands[0], 7)} @ {_wrap(operands[1], 8)}", 7
+    def text(self, *operands: Text) -> Text:
+        left, right = bracket(operands[0], MULTIPLY), bracket(operands[1], MULTIPLY + 1)
+        return f"{left} @ {right}", MULTIPLY
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -351,36 +384,53 @@ class Apply(Expression):
     ) -> Apply:
         children = tuple(as_expression(o) for o in operands)
         node = Apply(children, (), function, event_ndims)
+        plain = paramax.unwrap(function)
+        _check_owned(plain, node.name)
+        _check_events(node)
         blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in children]
-        shape = jax.eval_shape(lambda *v: node.call(paramax.unwrap(function), *v), *blank).shape
-        return dataclasses.replace(node, shape=shape)
+        result = jax.eval_shape(lambda *v: node.call(plain, *v), *blank)
+        return dataclasses.replace(node, shape=result.shape)
 
     @property
     def key(self) -> tuple:
-        return (self.slot, self.event_ndims, self.shape)
+        return (self.slot, self.name, self.event_ndims, self.shape)
 
     @property
     def name(self) -> str:
         """What to call the function in messages."""
         return str(getattr(self.function, "name", type(self.function).__name__))
 
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The shape of the batch of calls."""
+        ndims = self.event_ndims or [c.ndim for c in self.children]
+        shapes = [c.shape[: c.ndim - k] for c, k in zip(self.children, ndims, strict=True)]
+        return broadcast(*shapes, what=f"The batches of {self.name}'s arguments")
+
+    def one(self, function: Any, *values: Array) -> Array:
+        """`function.energy` of one event, as floats."""
+        value = function.energy(*values)
+        if isinstance(value, Array | np.ndarray | numbers.Real) and _is_real(
+            jnp.result_type(value)
+        ):
+            return as_float(jnp.asarray(value))
+        what = f"dtype {value.dtype}" if isinstance(value, Array) else type(value).__name__
+        raise TypeError(f"{self.name} returned {what}; expected one array of real numbers.")
+
     def call(self, function: Any, *values: Array) -> Array:
         """`function.energy` over the batch of events."""
-        if self.event_ndims is None:
-            return jnp.asarray(function.energy(*values))
-        batches = [v.shape[: v.ndim - k] for v, k in zip(values, self.event_ndims, strict=True)]
-        batch = broadcast(*batches, what=f"The batches of {self.name}'s arguments")
-        call = function.energy
+        batch, ndims = self.batch, self.event_ndims or [v.ndim for v in values]
+        call = functools.partial(self.one, function)
         for _ in batch:
             call = jax.vmap(call)
-        events = [v.shape[len(b) :] for v, b in zip(values, batches, strict=True)]
+        events = [v.shape[v.ndim - k :] for v, k in zip(values, ndims, strict=True)]
         return call(*(jnp.broadcast_to(v, batch + e) for v, e in zip(values, events, strict=True)))
 
     def compute(self, env: Environment, *values: Array) -> Array:
         return self.call(env.parameters[self.slot], *values)  # type: ignore[index]
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        return f"{self.name}({', '.join(t for t, _ in operands)})", 9
+    def text(self, *operands: Text) -> Text:
+        return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,11 +438,11 @@ class SparseProduct:
     """``x @ S`` with a SciPy sparse matrix, waiting for ``@ y``: only stored entries are edges."""
 
     left: Expression
-    matrix: sp.sparray
+    matrix: sp.sparray | sp.spmatrix
 
     def __matmul__(self, right: Expression) -> Expression:
-        m, left = sp.coo_array(self.matrix), self.left
-        rows, columns = m.coords
+        m: Any = sp.coo_array(self.matrix)
+        left, (rows, columns) = self.left, m.coords
         if left.shape != (m.shape[0],) or getattr(right, "shape", None) != (m.shape[1],):
             raise ValueError(
                 f"x @ S @ y got x {left.shape}, S {m.shape}, y {getattr(right, 'shape', '?')}; "
@@ -500,16 +550,19 @@ def sites_of(view: Expression) -> tuple[Variable, np.ndarray]:
         TypeError: the expression computes something, so that it is not a view.
     """
 
-    def rule(node: Expression, *below: tuple[Variable, np.ndarray]):
+    def rule(node: Expression, *below: tuple[Variable, np.ndarray] | None):
         if isinstance(node, View):
             return node.variable, np.arange(node.size, dtype=np.int32).reshape(node.shape)
-        if isinstance(node, Rearrange):
+        if isinstance(node, Rearrange) and below[0]:
             return below[0][0], node.move(below[0][1])
-        if isinstance(node, Gather):
+        if isinstance(node, Gather) and below[0]:
             return below[0][0], np.asarray(below[0][1].ravel()[node.positions])
-        raise TypeError(f"Expected a variable or a view of one, such as s[0, :]; got {node}.")
+        return None
 
-    return fold(view, rule)
+    found = fold(view, rule)
+    if found is None:
+        raise TypeError(f"Expected a variable or a view of one, such as s[0, :]; got {view}.")
+    return found
 
 
 def _index(operand: Expression, index: object) -> Expression:
@@ -519,29 +572,52 @@ def _index(operand: Expression, index: object) -> Expression:
             "An index must be known when the energy is written; to look a parameter up by the "
             "value of a variable, use ed.Table(table)(view)."
         )
-    parts = tuple(np.asarray(p) if isinstance(p, list | jax.Array) else p for p in parts)
+    parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
     numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
     try:
         picked = numbers_[parts]  # type: ignore[index]
     except IndexError as error:
         raise IndexError(f"Index {index!r} does not fit shape {operand.shape}: {error}.") from None
-    if any(isinstance(p, np.ndarray) for p in parts):
-        return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
-    return Rearrange.of(operand, Move.index(parts))
+    if all(map(_is_basic, parts)):
+        return Rearrange.of(operand, Move.index(parts))
+    return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
 
 
-def _axes(axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    if any(not -ndim <= a < ndim for a in axes):
-        raise ValueError(f"Axis {axis} is out of range for an expression of {ndim} axes.")
-    return tuple(a % ndim for a in axes)
+def _is_basic(part: object) -> bool:
+    """Whether an index moves whole axes, so that no index array is needed."""
+    whole = isinstance(part, int | np.integer) and not isinstance(part, bool)
+    return whole or part is None or part is Ellipsis or isinstance(part, slice)
+
+
+def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """Axes counted from 0, each once, in rising order; all of them for None."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    counted = {a % ndim for a in axes if -ndim <= a < ndim}
+    if len(counted) < len(axes):
+        raise ValueError(f"Axis {axis} is out of range, or given twice, for {ndim} axes.")
+    return tuple(sorted(counted))
+
+
+def _number(value: float) -> Text:
+    return f"{value:.6g}", NEGATE if value < 0 else ATOM
+
+
+def _exponent(value: numbers.Real) -> float:
+    exponent = float(value)
+    if not np.isfinite(exponent):
+        raise ValueError(f"An exponent is {exponent}; expected a finite number.")
+    # A whole exponent stays a product, defined and smooth below zero.
+    return int(exponent) if exponent.is_integer() else exponent
 
 
 def _check_numbers(array: np.ndarray, infinite: bool) -> None:
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    if not _is_real(array.dtype):
         raise TypeError(f"A parameter has dtype {array.dtype}; expected real numbers.")
-    if np.iscomplexobj(array):
-        raise TypeError("A parameter is complex; energies are real.")
+    with np.errstate(over="ignore"):
+        # What float32 cannot hold would be infinite in the energy.
+        array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
     bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -551,10 +627,33 @@ def _check_numbers(array: np.ndarray, infinite: bool) -> None:
         )
 
 
+def _check_events(node: Apply) -> None:
+    """Refuse operands that are too few, or have fewer axes than one call takes."""
+    if node.event_ndims is None:
+        return
+    shapes = [c.shape for c in node.children]
+    if len(shapes) != len(node.event_ndims) or any(
+        len(shape) < k for shape, k in zip(shapes, node.event_ndims, strict=True)
+    ):
+        raise ValueError(
+            f"{node.name} got arguments of shapes {shapes}; expected {len(node.event_ndims)}, "
+            f"of at least {node.event_ndims} axes."
+        )
+
+
+def _check_owned(function: Any, name: str) -> None:
+    """Refuse NaN in what a potential owns; infinities may be meant (a mask, a bound)."""
+    for leaf in jax.tree.leaves(function):
+        known = isinstance(leaf, Array | np.ndarray) and not is_traced(leaf)
+        if known and jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+            raise ValueError(f"A parameter of {name}, of shape {leaf.shape}, has NaN.")
+
+
+def _is_real(dtype: np.dtype) -> bool:
+    """Whether numbers of this dtype, truth values among them, can be an energy."""
+    numeric = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    return numeric and not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
 def _is_model(value: object) -> bool:
     return hasattr(value, "skeleton")
-
-
-def _wrap(operand: tuple[str, int], level: int) -> str:
-    text, precedence = operand
-    return text if precedence >= level else f"({text})"

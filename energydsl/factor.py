@@ -28,12 +28,17 @@ from energydsl.expression import (
     Rearrange,
     Sum,
     View,
+    energy_dtype,
     fold,
 )
+from energydsl.operation import as_float
 from energydsl.variable import Variable
 
 MAX_FACTORS = 50_000_000
 """Products are distributed up to this many factors; beyond it they stay whole."""
+
+MAX_BATCHES = 1_000
+"""And up to this many batches, each of which is traced by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +110,14 @@ class Factor:
 
 
 def factorise(root: Expression) -> tuple[Factor, ...]:
-    """The batches of factors whose sum is a scalar expression."""
-    return tuple(_flatten(term) for term in fold(root, _terms))
+    """The batches of factors whose sum is a scalar expression; empty ones are left out."""
+    terms = _floats(root, fold(root, _terms))
+    return tuple(_flatten(term) for term in terms if math.prod(term.reduced))
 
 
 def _terms(node: Expression, *below: list[Term]) -> list[Term]:
+    if isinstance(node, Elementwise | Sum | MatMul):
+        below = tuple(_floats(c, t) for c, t in zip(node.children, below, strict=True))
     match node:
         case View(variable=variable):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
@@ -141,7 +149,7 @@ def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
             return terms[0] + [_map(t, jnp.negative) for t in terms[1]]
         case "negative":
             return [_map(t, jnp.negative) for t in terms[0]]
-        case "multiply" if _products(*terms) <= MAX_FACTORS:
+        case "multiply" if _distributes(*terms):
             return [_product(a, b, jnp.multiply) for a in terms[0] for b in terms[1]]
         case "divide":
             below_line = _join(terms[1])
@@ -176,10 +184,8 @@ def _matmul(node: MatMul, left: list[Term], right: list[Term]) -> list[Term]:
 
 def _apply(node: Apply, operands: list[Term]) -> Term:
     """One factor an event; an array-valued function is one factor an entry, each over all."""
-    ndims = node.event_ndims or tuple(len(t.shape) for t in operands)
-    batches = [t.shape[: len(t.shape) - k] for t, k in zip(operands, ndims, strict=True)]
-    batch = np.broadcast_shapes(*batches)
-    events = [t.shape[len(b) :] for t, b in zip(operands, batches, strict=True)]
+    batch, ndims = node.batch, node.event_ndims or [len(t.shape) for t in operands]
+    events = [t.shape[len(t.shape) - k :] for t, k in zip(operands, ndims, strict=True)]
     spread = [_spread(t, batch + e) for t, e in zip(operands, events, strict=True)]
     inner = [_absorb(t, len(batch)) for t in spread]
     leaves, arities = _concatenate(inner)
@@ -189,7 +195,7 @@ def _apply(node: Apply, operands: list[Term]) -> Term:
 
     def energy(function: object, *values: Array) -> Array:
         arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
-        return jnp.asarray(function.energy(*arguments))  # type: ignore[attr-defined]
+        return node.one(function, *arguments)
 
     if not entries:
         return Term(batch, (), (function, *leaves), energy)
@@ -210,9 +216,19 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
 
 
-def _products(left: Sequence[Term], right: Sequence[Term]) -> int:
-    """How many factors a product of two sums would have."""
-    return sum(math.prod(a.shape + a.reduced + b.reduced) for a in left for b in right)
+def _floats(source: Expression, terms: list[Term]) -> list[Term]:
+    """Terms of bare labels as numbers."""
+    if jnp.issubdtype(energy_dtype(source), jnp.inexact):
+        return terms
+    return [_map(term, as_float) for term in terms]
+
+
+def _distributes(left: Sequence[Term], right: Sequence[Term]) -> bool:
+    """Whether a product of two sums is taken apart into the products of their terms."""
+    if len(left) * len(right) > MAX_BATCHES:
+        return False
+    sizes = (math.prod(a.shape + a.reduced + b.reduced) for a in left for b in right)
+    return sum(sizes) <= MAX_FACTORS
 
 
 def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf, ...]:

@@ -32,25 +32,33 @@ from energydsl.expression import (
     sites_of,
     variables_of,
 )
+from energydsl.operation import as_float
 from energydsl.variable import Variable
 
 
 class Skeleton:
     """What a model is apart from its numbers: the energy's tree, variables, clamped sites.
 
-    Compared and hashed by a digest taken once, so that jit's cache never reads index arrays.
+    Hashed by a digest taken once, so that jit's cache never reads index arrays. A digest, which
+    is the same in every process, knows functions by name only; equality compares them too.
     """
 
     def __init__(
         self,
         root: Expression,
         variables: tuple[Variable, ...],
+        functions: tuple[Any, ...],
         clamped: Mapping[str, np.ndarray],
     ) -> None:
         self.root = root
         self.variables = variables
+        self.functions = functions
         self.clamped = dict(clamped)
         self.digest = self._digest()
+
+    def holding(self, clamped: Mapping[str, np.ndarray]) -> Skeleton:
+        """The same energy with these sites clamped."""
+        return Skeleton(self.root, self.variables, self.functions, clamped)
 
     def _digest(self) -> str:
         seal = hashlib.blake2b(digest_size=16)
@@ -76,7 +84,12 @@ class Skeleton:
         return self.clamped.get(variable.name, np.zeros(variable.shape, bool))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Skeleton) and other.digest == self.digest
+        return (
+            isinstance(other, Skeleton)
+            and other.digest == self.digest
+            and other.variables == self.variables
+            and other.functions == self.functions
+        )
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -117,7 +130,8 @@ class Model(eqx.Module):
         evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
         tree, self.parameters, self.indices = _take_out(root)
         self.evidence = evidence
-        self.skeleton = Skeleton(tree, tuple(variables), clamped)
+        functions = tuple(_function(p) for p in self.parameters)
+        self.skeleton = Skeleton(tree, tuple(variables), functions, clamped)
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -143,7 +157,7 @@ class Model(eqx.Module):
 
     def energy_of(self, values: Configuration) -> Float[Array, ""]:
         """The energy of an assignment to all variables, clamped ones included, unchecked."""
-        return evaluate(self.skeleton.root, self.environment(values))
+        return as_float(evaluate(self.skeleton.root, self.environment(values)))
 
     def environment(self, values: Configuration) -> Environment:
         """What the energy's tree is evaluated in."""
@@ -220,14 +234,16 @@ class Model(eqx.Module):
             value = variable.domain.check(
                 _filled(value, sites.shape), sites.shape, f"The value of {where}"
             )
-            old = evidence.get(variable.name, variable.domain.start(variable.shape, key=_ZERO))
+            if variable.name not in evidence:
+                start = variable.domain.start(variable.shape, key=jax.random.key(0))
+                evidence[variable.name] = start
+            old = evidence[variable.name]
             evidence[variable.name] = old.ravel().at[sites].set(value).reshape(variable.shape)
             mask = clamped.get(variable.name, np.zeros(variable.shape, bool)).copy()
             mask.ravel()[sites] = True
             _check_whole_events(variable, mask)
             clamped[variable.name] = mask
-        skeleton = Skeleton(self.skeleton.root, self.variables, clamped)
-        return _replace(self, skeleton=skeleton, evidence=evidence)
+        return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
 
     def _located(self, where: Any) -> tuple[Variable, np.ndarray]:
         if isinstance(where, str):
@@ -257,11 +273,25 @@ class Model(eqx.Module):
 
         return draw_factor_graph(self, path)
 
+    # NumPy must leave `number * model` to us.
+    __array_ufunc__ = None
+
     def __add__(self, other: Model | Expression) -> Model:
         return Model(self, other)
 
+    def __radd__(self, other: Expression | int) -> Model:
+        # The builtin sum() starts from 0.
+        return self if isinstance(other, int) and other == 0 else Model(other, self)  # type: ignore[arg-type]
+
     def __sub__(self, other: Model | Expression) -> Model:
-        return Model(self, other * -1.0)
+        other = Model(other)
+        return _over(self.expression - other.expression, self, other)
+
+    def __rsub__(self, other: Expression) -> Model:
+        return Model(other) - self
+
+    def __neg__(self) -> Model:
+        return _over(-self.expression, self)
 
     def __mul__(self, factor: Any) -> Model:
         if isinstance(factor, Model):
@@ -271,6 +301,8 @@ class Model(eqx.Module):
     __rmul__ = __mul__
 
     def __truediv__(self, temperature: Any) -> Model:
+        if not is_traced(temperature) and np.any(np.asarray(paramax.unwrap(temperature)) == 0):
+            raise ValueError(f"model / T got T = {temperature}; expected a number other than 0.")
         return _over(self.expression / temperature, self)
 
     def __eq__(self, other: object) -> bool:
@@ -303,27 +335,34 @@ def mixture(*models: Model, weights: Any = None) -> Model:
 
     Args:
         *models: at least two, over the same variables.
-        weights: $w$, positive, one for each model; equal if not given.
+        weights: $w$, positive, one for each model; equal if not given. An array is learnt (as
+            its logarithm), numbers are not.
 
     Raises:
-        ValueError: fewer than two models, or weights that do not match or are not positive.
+        ValueError: fewer than two models, models over different variables, or weights that do not
+            match or are not positive.
     """
     if len(models) < 2:
         raise ValueError(f"mixture got {len(models)} models; expected at least two.")
+    names = [sorted(str(v) for v in model.variables) for model in models]
+    if any(other != names[0] for other in names):
+        raise ValueError(
+            f"mixture got models over {' and '.join(map(str, names))}; expected the same "
+            "variables: what a model does not mention has no law under it."
+        )
     if weights is None:
         weights = [1.0 / len(models)] * len(models)
     if len(weights) != len(models):
         raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
     if not is_traced(weights) and not (np.asarray(weights) > 0).all():
         raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
+    if isinstance(weights, np.ndarray):
+        weights = jnp.asarray(weights)
     logs = [jnp.log(w) if isinstance(w, Array) else float(np.log(w)) for w in weights]
     total = logs[0] - models[0].expression
     for log, model in zip(logs[1:], models[1:], strict=True):
         total = logaddexp(total, log - model.expression)
     return _over(-total, *models)
-
-
-_ZERO = jax.random.key(0)
 
 
 def _replace(model: Model, **changes: Any) -> Model:
@@ -337,8 +376,7 @@ def _over(expression: Expression, *models: Model) -> Model:
     """A model of this energy that holds what the models hold."""
     new = Model(expression)
     evidence, clamped = _merge_evidence(models)
-    skeleton = Skeleton(new.skeleton.root, new.variables, clamped)
-    return _replace(new, skeleton=skeleton, evidence=evidence)
+    return _replace(new, skeleton=new.skeleton.holding(clamped), evidence=evidence)
 
 
 def _scalar(energy: object) -> Expression:
@@ -373,7 +411,7 @@ def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str
         for name, mask in model.skeleton.clamped.items():
             if name in clamped and not (
                 np.array_equal(mask, clamped[name])
-                and np.array_equal(evidence[name], model.evidence[name])
+                and _same_values(evidence[name], model.evidence[name])
             ):
                 raise ValueError(
                     f"Two models hold {name!r} at different values or sites; "
@@ -381,6 +419,16 @@ def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str
                 )
             clamped[name], evidence[name] = mask, model.evidence[name]
     return evidence, clamped
+
+
+def _same_values(a: Array, b: Array) -> bool:
+    """Whether two arrays are known to be equal."""
+    return a is b or (not is_traced(a, b) and np.array_equal(a, b))
+
+
+def _function(parameter: Any) -> Any:
+    """What is no array in a parameter: compared, it tells two functions apart."""
+    return eqx.filter(paramax.unwrap(parameter), eqx.is_array, inverse=True)
 
 
 def _take_out(
@@ -441,9 +489,7 @@ def _put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
 def _as_parameter(value: Any) -> Any:
     if isinstance(value, int | float | np.generic):
         return paramax.NonTrainable(jnp.asarray(float(value)))
-    if isinstance(value, np.ndarray):
-        return jnp.asarray(value)
-    return value
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
 
 
 def _is_frozen(leaf: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+Text = tuple[str, int]
+"""An expression as written, and how tightly it binds: Python's precedence."""
+
+COMPARE, ADD, MULTIPLY, NEGATE, POWER, ATOM = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,51 +25,53 @@ class Operation:
     name: str
     function: Callable[..., Array]
     symbol: str | None = None
-    precedence: int = 9
+    precedence: int = ATOM
 
-    def text(self, *operands: tuple[str, int]) -> tuple[str, int]:
-        """The operation applied, as a user would write it, and how tightly it binds."""
+    def text(self, *operands: Text) -> Text:
+        """The operation applied, as a user would write it."""
         if self.symbol is None:
-            return f"{self.name}({', '.join(t for t, _ in operands)})", 9
+            return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
         p = self.precedence
         if len(operands) == 1:
-            return self.symbol + _bracket(operands[0], p), p
-        # The right operand of - and / must bind tighter, the left may not.
-        left, right = _bracket(operands[0], p), _bracket(operands[1], p + 1)
-        gap = "" if self.symbol == "**" else " "
+            return self.symbol + bracket(operands[0], p), p
+        # + - * / lean left, ** right, and comparisons neither way: a < b < c is a chain.
+        left = bracket(operands[0], p + (p in (POWER, COMPARE)))
+        right = bracket(operands[1], p + (p != POWER))
+        gap = "" if p == POWER else " "
         return f"{left}{gap}{self.symbol}{gap}{right}", p
 
 
-def _bracket(operand: tuple[str, int], level: int) -> str:
+def bracket(operand: Text, level: int) -> str:
+    """The operand's text, in brackets where it binds less tightly than `level`."""
     text, precedence = operand
     return text if precedence >= level else f"({text})"
 
 
+def as_float(array: Array) -> Array:
+    """Labels and integer parameters as numbers, fit for arithmetic that cannot overflow."""
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
 def _truth(compare: Callable[..., Array]) -> Callable[..., Array]:
     """A comparison as the numbers 0 and 1, fit for arithmetic."""
-    return lambda a, b: compare(a, b).astype(jnp.zeros(()).dtype)
-
-
-def _power(a: Array, b: Any) -> Array:
-    # A whole exponent stays a product, defined and smooth below zero.
-    return a ** int(b) if isinstance(b, float) and b.is_integer() else a**b
+    return lambda a, b: as_float(compare(a, b))
 
 
 OPERATIONS = {
     op.name: op
     for op in (
-        Operation("add", jnp.add, "+", 5),
-        Operation("subtract", jnp.subtract, "-", 5),
-        Operation("negative", jnp.negative, "-", 6),
-        Operation("multiply", jnp.multiply, "*", 7),
-        Operation("divide", jnp.divide, "/", 7),
-        Operation("power", _power, "**", 8),
-        Operation("equal", _truth(jnp.equal), "==", 3),
-        Operation("not_equal", _truth(jnp.not_equal), "!=", 3),
-        Operation("less", _truth(jnp.less), "<", 3),
-        Operation("less_equal", _truth(jnp.less_equal), "<=", 3),
-        Operation("greater", _truth(jnp.greater), ">", 3),
-        Operation("greater_equal", _truth(jnp.greater_equal), ">=", 3),
+        Operation("add", jnp.add, "+", ADD),
+        Operation("subtract", jnp.subtract, "-", ADD),
+        Operation("negative", jnp.negative, "-", NEGATE),
+        Operation("multiply", jnp.multiply, "*", MULTIPLY),
+        Operation("divide", jnp.divide, "/", MULTIPLY),
+        Operation("power", jnp.power, "**", POWER),
+        Operation("equal", _truth(jnp.equal), "==", COMPARE),
+        Operation("not_equal", _truth(jnp.not_equal), "!=", COMPARE),
+        Operation("less", _truth(jnp.less), "<", COMPARE),
+        Operation("less_equal", _truth(jnp.less_equal), "<=", COMPARE),
+        Operation("greater", _truth(jnp.greater), ">", COMPARE),
+        Operation("greater_equal", _truth(jnp.greater_equal), ">=", COMPARE),
         Operation("abs", jnp.abs),
         Operation("exp", jnp.exp),
         Operation("log", jnp.log),
@@ -102,7 +110,7 @@ class Move:
     @staticmethod
     def index(parts: tuple) -> Move:
         """Basic indexing: integers, slices, None and an ellipsis."""
-        return Move("index", parts)
+        return Move("index", tuple(_plain(p) for p in parts))
 
     @staticmethod
     def roll(shift: int, axis: int) -> Move:
@@ -146,6 +154,14 @@ class Move:
             case "reshape":
                 return f"{operand}.reshape({', '.join(map(str, self.arguments))})"
         return f"{self.kind}({operand}, {', '.join(map(str, self.arguments))})"
+
+
+def _plain(part: Any) -> Any:
+    """An index of Python's own numbers, so that equal moves compare and print alike."""
+    if isinstance(part, slice):
+        ends = (part.start, part.stop, part.step)
+        return slice(*(None if e is None else operator.index(e) for e in ends))
+    return part if part is None or part is Ellipsis else operator.index(part)
 
 
 def _part(part: object) -> str:

@@ -106,7 +106,7 @@ def _apply(equation: jex.JaxprEqn, values: list[Degrees], zero: Degrees) -> Degr
     name = equation.primitive.name
     everything = functools.reduce(lambda a, b: a | b, values, zero)
     unknown = everything**math.inf
-    if everything.constant or _is_finiteness_test(equation):
+    if everything.constant or (everything.total < math.inf and _is_finiteness_test(equation)):
         return zero
     if name in _LINEAR:
         return everything
@@ -130,7 +130,7 @@ def _apply(equation: jex.JaxprEqn, values: list[Degrees], zero: Degrees) -> Degr
 
 
 def _is_finiteness_test(equation: jex.JaxprEqn) -> bool:
-    """``x == x`` and ``x != inf``: always true of the finite values that energies are asked at."""
+    """``x == x`` and ``x != inf``: settled for a polynomial, finite where its sites are."""
     if equation.primitive.name not in {"eq", "ne"}:
         return False
     left, right = equation.invars

@@ -117,7 +117,7 @@ def sample(
         raise TypeError(f"sample got {type(ebm).__name__}; compile it first: ed.compile(model).")
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
-    kernel.check(ebm)
+    _check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin, keep)
     run.begin(start, checkpoint)
     return run.finish(progress)
@@ -366,6 +366,16 @@ def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configur
         )
     each = [ebm.check({n: np.asarray(start[n])[i] for n in shapes}) for i in range(chains)]
     return jax.tree.map(lambda *a: jnp.stack(a), *each)
+
+
+def _check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
+    lost = ebm.structure.free & ~kernel.moves(ebm)
+    if lost.any():
+        first = ebm.structure.describe(int(np.argmax(lost)))
+        raise ValueError(
+            f"{kernel} leaves out {int(lost.sum()):,} free sites, {first} first: "
+            f"{kernel.reason(ebm)}. Move them by another kernel, or clamp them."
+        )
 
 
 def _check_counts(**counts: int) -> None:

@@ -7,6 +7,7 @@ values and not on form (attractive couplings, zero field) is asked of `values.py
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +64,13 @@ class Structure:
         variable = self.variables[int(np.searchsorted(starts, site, side="right")) - 1]
         return variable.describe(site - self.offset[variable.name])
 
+    def of_variables(self, names: Iterable[str]) -> np.ndarray:
+        """True at each site of the named variables."""
+        chosen = set(names)
+        return np.repeat(
+            [v.name in chosen for v in self.variables], [v.size for v in self.variables]
+        )
+
     def numbers(self, leaf: Sites) -> np.ndarray:
         """The sites of a leaf in the common numbering, (factors, sites a factor)."""
         return leaf.index.reshape(len(leaf.index), -1) + self.offset[leaf.variable.name]
@@ -96,6 +104,9 @@ class Structure:
         if width < 2:
             return np.zeros((0, 2), np.int32)
         if _pairs(width) * size > MAX_PAIRS:
+            # A star joins them all, if its centre is free where any is.
+            order = np.argsort(~self.free[scope], axis=1, kind="stable")
+            scope = np.take_along_axis(scope, order, axis=1)
             first = np.broadcast_to(scope[:, :1], (size, width - 1))
             return np.stack([first.ravel(), scope[:, 1:].ravel()], axis=1)
         left, right = np.triu_indices(width, 1)
@@ -225,6 +236,12 @@ class Structure:
         if len(own) < 2 or not repeats(np.concatenate([n for _, n in own], axis=1)):
             return max((d for d, _ in own), default=0)
         return sum(d for d, _ in own)
+
+    @cached_property
+    def multilinear(self) -> bool:
+        """Whether the energy is linear in each free finite site, all others held."""
+        finite = [v for v in self.skeleton.free if v.domain.finite]
+        return bool(finite) and all(self.degree_in(v) <= 1 for v in finite)
 
     @cached_property
     def quadratic(self) -> bool:

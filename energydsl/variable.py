@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from energydsl.domain import AbstractDomain
 
 def as_shape(shape: int | tuple[int, ...], name: str) -> tuple[int, ...]:
     """A shape as a tuple of positive integers, or an error that names the variable."""
-    axes = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    axes = shape if isinstance(shape, Sequence) else (shape,)
     if any(not isinstance(a, int | np.integer) or a < 1 for a in axes):
         raise ValueError(f"Variable {name!r} got shape {shape!r}; expected positive integers.")
     return tuple(int(a) for a in axes)

@@ -153,8 +153,11 @@ class _Walk(ed.AbstractKernel):
     def step(self, ebm, x, state, *, key):
         return {"y": x["y"] + 0.1}, state + 1, {"steps": state}
 
-    def check(self, ebm):
-        pass
+    def moves(self, ebm):
+        return ebm.structure.free
+
+    def reason(self, ebm):
+        return ""
 
 
 @pytest.mark.parametrize(

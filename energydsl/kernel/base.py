@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.random as jr
+import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
@@ -33,8 +34,16 @@ class AbstractKernel(eqx.Module):
         """One transition of one chain: the new configuration, state, and statistics."""
 
     @abc.abstractmethod
-    def check(self, ebm: EBM) -> None:
-        """Raise TypeError or ValueError, with what to do, where this kernel does not apply."""
+    def moves(self, ebm: EBM) -> np.ndarray:
+        """True at each site, in the structure's numbering, that this kernel moves.
+
+        Raises:
+            TypeError, ValueError: the kernel's own arguments do not fit the model.
+        """
+
+    @abc.abstractmethod
+    def reason(self, ebm: EBM) -> str:
+        """Why it does not move the other sites, to be read after "it leaves out ..."."""
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         """How many chains move together."""

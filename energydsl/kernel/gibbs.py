@@ -47,23 +47,33 @@ class Gibbs(AbstractKernel):
     def step(
         self, ebm: EBM, x: Configuration, state: None, *, key: Array
     ) -> tuple[Configuration, None, dict[str, Array]]:
-        sweep = self._sweep(ebm)
+        sweep = self._planned(ebm)
         packed = sweep.pack(jax.tree.map(lambda a: a[None], x))
         tables = sweep.load(ebm.structure, ebm.model)
         moved = sweep.unpack(sweep.sweep(ebm.structure, tables, packed, key=key))
         return jax.tree.map(lambda a: a[0], moved), None, {}
 
-    def check(self, ebm: EBM) -> None:
-        self._sweep(ebm)
+    def moves(self, ebm: EBM) -> np.ndarray:
+        sweep = self._sweep(ebm)
+        return ebm.structure.of_variables(sweep.drawn if sweep is not None else ())
+
+    def reason(self, ebm: EBM) -> str:
+        if self.blocks is not None:
+            return "no block shows them"
+        said = conditionals(ebm.structure).values()
+        return "; ".join(s.reason for s in said if isinstance(s, Refusal))
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        return GibbsEnsemble(self._sweep(ebm))
+        return GibbsEnsemble(self._planned(ebm))
 
-    def _sweep(self, ebm: EBM) -> AbstractSweep:
+    def _planned(self, ebm: EBM) -> AbstractSweep:
+        sweep = self._sweep(ebm)
+        if sweep is None:
+            raise TypeError(f"{self.reason(ebm)}. Move it by a kernel for real variables.")
+        return sweep
+
+    def _sweep(self, ebm: EBM) -> AbstractSweep | None:
         if self.blocks is None:
-            if ebm.sweep is None:
-                refusal = next(r for _, r in reversed(ebm.findings.lowerings) if r)
-                raise TypeError(f"{refusal.reason}. Move it by a kernel for real variables.")
             return ebm.sweep
         blocks = _checked_blocks(ebm.structure, self.blocks)
         plan: AbstractSweep | Refusal = plan_dense(ebm.structure, blocks)
@@ -101,9 +111,7 @@ def _checked_blocks(
     structure: Structure, blocks: tuple[tuple[Expression, ...], ...]
 ) -> list[Block]:
     """The user's blocks by variable, or what is wrong with them."""
-    refusal = conditionals(structure)
-    if isinstance(refusal, Refusal):
-        raise TypeError(f"{refusal.reason}.")
+    laws = conditionals(structure)
     block_of = np.full(structure.sites, -1)
     parts = []
     for number, views in enumerate(blocks):
@@ -111,6 +119,9 @@ def _checked_blocks(
             variable, sites = sites_of(view)
             if structure.offset.get(variable.name) is None or variable not in structure.variables:
                 raise ValueError(f"Block {number} shows {variable}, which is not in the model.")
+            law = laws.get(variable.name)
+            if isinstance(law, Refusal):
+                raise TypeError(f"{law.reason}; leave it out of the blocks.")
             sites = np.unique(sites)
             numbers = sites + structure.offset[variable.name]
             keep = structure.free[numbers]
@@ -121,12 +132,13 @@ def _checked_blocks(
             if keep.any():
                 parts.append(Block(variable, sites[keep]))
     _refuse_coupled(structure, block_of)
-    missed = structure.free & (block_of < 0)
+    drawn = structure.of_variables({b.variable.name for b in parts})
+    missed = drawn & structure.free & (block_of < 0)
     if missed.any():
         first = structure.describe(int(np.argmax(missed)))
         raise ValueError(
-            f"The blocks leave out {int(missed.sum())} free sites, {first} first. "
-            "Add a block for them, or clamp them."
+            f"The blocks leave out {int(missed.sum())} free sites of their variables, {first} "
+            "first. Add a block for them, or clamp them."
         )
     return parts
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.arguments import factor_energies
+from energydsl.arguments import as_double, factor_energies
 from energydsl.model import Model
 from energydsl.normalizer.base import AbstractRule as AbstractRule
 from energydsl.normalizer.base import Exact as Exact
@@ -36,14 +39,38 @@ def choose(structure: Structure, budget: int) -> Normalizer:
         if len(components):
             operations = float(costs[k, components].sum())
             plans.append(Plan(rule, components, operations, rule.bytes(structure, components)))
-    return Exact(tuple(plans))
+    return Exact(structure, budget, tuple(plans))
 
 
-def log_partition_of(structure: Structure, model: Model, normalizer: Exact) -> Array:
-    """Log Z by the plans, with the energy of factors that contain no free site."""
+@eqx.filter_custom_jvp
+def log_partition_of(model: Model, normalizer: Exact, dtype: np.dtype) -> Array:
+    """Log Z by the plans, computed in float64 and handed over as `dtype`."""
     with jax.enable_x64(True):
-        parts = [p.rule.log_partition(structure, model, p.components) for p in normalizer.plans]
-        return jnp.sum(jnp.stack([*parts, -_held_energy(structure, model)]))
+        return _log_partition(model, normalizer).astype(dtype)
+
+
+@log_partition_of.def_jvp
+def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # The whole gradient is taken here: left to JAX, its second half would run where float64 is off.
+    model, normalizer, dtype = primals
+    with jax.enable_x64(True):
+        value, slopes = eqx.filter_value_and_grad(_log_partition)(model, normalizer)
+        pairs = zip(_leaves(tangents[0]), _leaves(slopes), strict=True)
+        moves = [jnp.sum(t * g).astype(dtype) for t, g in pairs if t is not None]
+        return value.astype(dtype), sum(moves, jnp.zeros((), dtype))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Leaves, None among them where something is not differentiated."""
+    return jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
+
+
+@eqx.filter_jit
+def _log_partition(model: Model, normalizer: Exact) -> Array:
+    """The plans' sum, with the energy of factors that contain no free site."""
+    model, structure = as_double(model), normalizer.structure
+    parts = [p.rule.log_partition(structure, model, p.components) for p in normalizer.plans]
+    return jnp.sum(jnp.stack([*parts, -_held_energy(structure, model)]))
 
 
 def _held_energy(structure: Structure, model: Model) -> Array:

@@ -42,9 +42,10 @@ class AbstractRule(abc.ABC):
 
     @abc.abstractmethod
     def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        """Log of the integral of exp(-E) over these components' sites: float64, differentiable.
+        """Log of the integral of exp(-E) over these components' sites, differentiable.
 
-        E is the energy of the factors that contain a site of theirs.
+        E is the energy of the factors that contain a site of theirs. The model's floats are
+        float64 here, and so is the arithmetic.
         """
 
 
@@ -58,11 +59,16 @@ class Plan:
     bytes: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Exact:
-    """log Z is exact: a plan for every component, whose values add."""
+    """log Z is exact: a plan for every component, whose values add.
 
-    plans: tuple[Plan, ...]
+    The plans follow from structure and budget, so these alone are hashed and compared.
+    """
+
+    structure: Structure
+    budget: int
+    plans: tuple[Plan, ...] = dataclasses.field(compare=False)
 
     @property
     def operations(self) -> float:

@@ -46,8 +46,33 @@ class Enumeration(AbstractRule):
         return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
 
     def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        with jax.enable_x64(True):
-            return _log_partition(structure, _double(model), components)
+        radix = _Radix(structure, components)
+        owners = [_owners(structure, f, components) for f in structure.factors]
+        kept = [(f, o) for f, o in zip(structure.factors, owners, strict=True) if (o >= 0).any()]
+
+        def energies(t: Array) -> Array:
+            """Each component's energy in its t-th state."""
+            env = model.environment(radix.values(structure, model, t))
+            total = jnp.zeros(len(components))
+            for factor, owner in kept:
+                each = factor_energies(factor, env)
+                rows = np.flatnonzero(owner >= 0)
+                total += jax.ops.segment_sum(each[rows], owner[rows], len(components))
+            return total
+
+        size = sum(f.size for f, _ in kept) + structure.sites
+        width = int(max(1, min(radix.largest, CHUNK // max(size, 1))))
+        passes = math.ceil(radix.largest / width)
+
+        @jax.checkpoint
+        def step(total: Array, first: Array) -> tuple[Array, None]:
+            t = first + jnp.arange(width)
+            seen = jnp.where(t[:, None] < radix.states, -jax.vmap(energies)(t), -jnp.inf)
+            return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
+
+        start = jnp.full(len(components), -jnp.inf)
+        total, _ = lax.scan(step, start, jnp.arange(passes) * width)
+        return total.sum()
 
 
 class Independent(Enumeration):
@@ -73,46 +98,6 @@ def _bits(structure: Structure) -> np.ndarray:
         bits = np.log2(structure.levels[free].astype(float))
     bits = np.where(np.isneginf(bits), np.inf, bits)
     return np.bincount(structure.component_of[free], bits)
-
-
-def _double(tree: Any) -> Any:
-    """Floats as float64."""
-
-    def widen(leaf: Any) -> Any:
-        floating = isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(jnp.float64) if floating else leaf
-
-    return jax.tree.map(widen, tree)
-
-
-def _log_partition(structure: Structure, model: Model, components: np.ndarray) -> Array:
-    radix = _Radix(structure, components)
-    owners = [_owners(structure, f, components) for f in structure.factors]
-    kept = [(f, o) for f, o in zip(structure.factors, owners, strict=True) if (o >= 0).any()]
-
-    def energies(t: Array) -> Array:
-        """Each component's energy in its t-th state."""
-        env = model.environment(radix.values(structure, model, t))
-        total = jnp.zeros(len(components))
-        for factor, owner in kept:
-            each = factor_energies(factor, env)
-            rows = np.flatnonzero(owner >= 0)
-            total += jax.ops.segment_sum(each[rows], owner[rows], len(components))
-        return total
-
-    size = sum(f.size for f, _ in kept) + structure.sites
-    width = int(max(1, min(radix.largest, CHUNK // max(size, 1))))
-    passes = math.ceil(radix.largest / width)
-
-    @jax.checkpoint
-    def step(total: Array, first: Array) -> tuple[Array, None]:
-        t = first + jnp.arange(width)
-        seen = jnp.where(t[:, None] < radix.states, -jax.vmap(energies)(t), -jnp.inf)
-        return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
-
-    start = jnp.full(len(components), -jnp.inf)
-    total, _ = lax.scan(step, start, jnp.arange(passes) * width)
-    return total.sum()
 
 
 class _Radix:

@@ -43,9 +43,10 @@ class AbstractPotential(eqx.Module):
         if self.transparent:
             return self.energy(*views)  # type: ignore[return-value]
         factor = Apply.of(self, views, self.event_ndims)
-        if self.event_ndims is None and factor.shape:
+        if factor.shape != factor.batch:
+            returned = factor.shape[len(factor.batch) :]
             raise ValueError(
-                f"{self.name}.energy returned an array of shape {factor.shape}; expected a "
-                "scalar. Sum inside it, or give an Equinox MLP out_size='scalar'."
+                f"{self.name}.energy returned an array of shape {returned}; expected a scalar. "
+                "Sum inside it, or give an Equinox MLP out_size='scalar'."
             )
         return factor

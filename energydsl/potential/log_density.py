@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpyro.distributions as dist
+import paramax
 from jax import Array
 
 from energydsl.expression import Apply, Expression, Parameter, as_expression
@@ -66,7 +67,8 @@ class LogDensity(AbstractPotential):
 
 
 def _parameter(value: Any) -> Any:
-    return value if isinstance(value, int | float | Parameter) else jnp.asarray(value)
+    kept = int | float | Parameter | paramax.AbstractUnwrappable
+    return value if isinstance(value, kept) else jnp.asarray(value)
 
 
 def _is_plain(q: Any) -> bool:

@@ -24,7 +24,7 @@ class Neural(AbstractPotential):
 
     @property
     def name(self) -> str:
-        return f"Neural[{type(self.network).__name__}]"
+        return f"Neural[{getattr(self.network, '__name__', type(self.network).__name__)}]"
 
     def energy(self, *values: Array) -> Array:
         return self.network(*values)

@@ -12,7 +12,8 @@ from jax import Array
 
 from energydsl._types import is_traced
 from energydsl.domain import AbstractDomain
-from energydsl.expression import Apply, Expression, Parameter, variables_of
+from energydsl.expression import Apply, Expression, Parameter, as_expression, sites_of
+from energydsl.operation import as_float
 from energydsl.potential.base import AbstractPotential
 
 
@@ -58,13 +59,14 @@ class Table(AbstractPotential):
         if (energy is None) == (log_potential is None):
             raise ValueError("Table takes either energy= or log_potential=, one of the two.")
         given = energy if log_potential is None else log_potential
-        values = paramax.unwrap(given)
-        values = jnp.asarray(values, jnp.result_type(values, float))
-        if not is_traced(values):
-            _refuse_certain(np.asarray(values if log_potential is None else -values))
+        if not isinstance(given, paramax.AbstractUnwrappable):
+            given = as_float(jnp.asarray(given))
         if log_potential is not None:
-            given = -values
-        self.table = given if isinstance(given, paramax.AbstractUnwrappable) else jnp.asarray(given)
+            given = _negated(given)
+        self.table = given
+        values = paramax.unwrap(given)
+        if not is_traced(values):
+            _refuse_certain(np.asarray(values))
 
     def energy(self, *levels: Array) -> Array:
         """The entry at these levels, counted from 0."""
@@ -83,17 +85,27 @@ class Table(AbstractPotential):
         return Apply.of(_Lookup(domains), (table, *views), (len(views), *(0 for _ in views)))
 
 
+def _negated(table: Any) -> Any:
+    """Minus a table; a wrapped one stays wrapped, learnt or left alone as before."""
+    if isinstance(table, paramax.AbstractUnwrappable):
+        return paramax.Parameterize(jnp.negative, table)
+    return -table
+
+
 def _refuse_certain(energies: np.ndarray) -> None:
     if np.isneginf(energies).any():
-        raise ValueError("Table got an energy of -inf; a certain event is written by forbidding "
-                         "the others (log_potential=-inf).")  # fmt: skip
+        raise ValueError(
+            "Table got an energy of -inf; a certain event is written by forbidding the others "
+            "(log_potential=-inf)."
+        )
 
 
 def _domain(view: Expression) -> AbstractDomain:
-    variables = variables_of(view) if isinstance(view, Expression) else []
-    if len(variables) != 1 or not variables[0].domain.finite:
+    """The domain of a view: of levels themselves, not of something computed from them."""
+    domain = sites_of(as_expression(view))[0].domain
+    if not domain.finite:
         raise TypeError(
-            f"Table was called on {view}; expected a view of one finite variable "
-            "(spin, binary, categorical or integer)."
+            f"Table was called on {view}, of domain {domain}; expected a view of a finite "
+            "variable (spin, binary, categorical or integer)."
         )
-    return variables[0].domain
+    return domain

@@ -19,7 +19,7 @@ from energydsl._types import Configuration
 from energydsl.conditional import AbstractConditional, Gaussian, Linear
 from energydsl.model import Model
 from energydsl.structure import Structure
-from energydsl.sweep.base import AbstractSweep, Block, Refusal, conditionals
+from energydsl.sweep.base import AbstractSweep, Block, Refusal, laws_of
 from energydsl.variable import Variable
 
 DENSE_DEGREE = 16
@@ -42,6 +42,7 @@ class DenseSweep(AbstractSweep):
 
     lowering: ClassVar[str] = "dense"
 
+    drawn: tuple[str, ...] = eqx.field(static=True)
     note: str = eqx.field(static=True)
     layers: tuple[Layer, ...]
 
@@ -62,9 +63,8 @@ class DenseSweep(AbstractSweep):
 
 def plan_dense(structure: Structure, blocks: list[Block]) -> DenseSweep | Refusal:
     """Gradients a layer: applies to few layers of many neighbours and known degrees."""
-    laws = conditionals(structure)
-    if isinstance(laws, Refusal):
-        return laws
+    drawn = tuple(dict.fromkeys(b.variable.name for b in blocks))
+    laws = laws_of(structure, drawn)
     odd = [n for n, law in laws.items() if not isinstance(law, Linear | Gaussian)]
     if odd:
         return Refusal(f"the energy is not linear in the finite sites of {odd}")
@@ -74,7 +74,7 @@ def plan_dense(structure: Structure, blocks: list[Block]) -> DenseSweep | Refusa
     if len(blocks) > MAX_LAYERS:
         return Refusal(f"{len(blocks)} layers, a gradient each; at most {MAX_LAYERS}")
     layers = tuple(Layer(b.variable, laws[b.variable.name], _mask(b)) for b in blocks)
-    return DenseSweep(f"{len(layers)} layers", layers)
+    return DenseSweep(drawn, f"{len(layers)} layers", layers)
 
 
 def _mask(block: Block) -> Array | None:

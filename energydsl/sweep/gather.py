@@ -24,7 +24,7 @@ from energydsl.expression import Environment
 from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.model import Model
 from energydsl.structure import Structure, repeats
-from energydsl.sweep.base import AbstractSweep, Block, Refusal, conditionals
+from energydsl.sweep.base import AbstractSweep, Block, Refusal, laws_of
 from energydsl.variable import Variable
 
 UNROLLED = 8
@@ -64,6 +64,7 @@ class GatherSweep(AbstractSweep):
 
     lowering: ClassVar[str] = "gather"
 
+    drawn: tuple[str, ...] = eqx.field(static=True)
     note: str = eqx.field(static=True)
     variables: tuple[Variable, ...] = eqx.field(static=True)
     blocks: tuple[GatherBlock, ...]
@@ -86,13 +87,12 @@ class GatherSweep(AbstractSweep):
 
 
 def plan_gather(structure: Structure, blocks: list[Block]) -> GatherSweep | Refusal:
-    """Gather by block: applies wherever every site has a known conditional."""
-    laws = conditionals(structure)
-    if isinstance(laws, Refusal):
-        return laws
+    """Gather by block: applies to any graph that fits in memory."""
+    drawn = tuple(dict.fromkeys(b.variable.name for b in blocks))
+    laws = laws_of(structure, drawn)
     free = structure.skeleton.free
     built = []
-    for v in free:
+    for v in (v for v in free if v.name in drawn):
         own = [b.sites for b in blocks if b.variable == v]
         grouped = [[s] for s in own] if len(own) <= UNROLLED else [own]
         for group in grouped:
@@ -101,7 +101,7 @@ def plan_gather(structure: Structure, blocks: list[Block]) -> GatherSweep | Refu
                 return block
             built.append(block)
     note = f"{len(blocks)} blocks" + (", scanned" if len(built) < len(blocks) else "")
-    return GatherSweep(note, free, tuple(built))
+    return GatherSweep(drawn, note, free, tuple(built))
 
 
 def gather_block(

@@ -25,7 +25,7 @@ from energydsl.conditional import AbstractConditional
 from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.model import Model
 from energydsl.structure import Structure
-from energydsl.sweep.base import AbstractSweep, Refusal, conditionals
+from energydsl.sweep.base import AbstractSweep, Refusal, laws_of
 from energydsl.variable import Variable
 
 Offset = tuple[int, ...]
@@ -54,13 +54,14 @@ class LatticeSweep(AbstractSweep):
 
     lowering: ClassVar[str] = "lattice"
 
+    drawn: tuple[str, ...] = eqx.field(static=True)
     note: str = eqx.field(static=True)
     variables: tuple[Variable, ...] = eqx.field(static=True)
     cell: tuple[int, ...] = eqx.field(static=True)
     laws: tuple[AbstractConditional, ...]
     stencils: tuple[tuple[Stencil, ...], ...]
     free: tuple[Array | None, ...]
-    """For each variable, where it is free; None where everywhere."""
+    """For each drawn variable, where it is free; None where everywhere."""
 
     def load(self, structure: Structure, model: Model) -> Any:
         env = model.environment(model.evidence)
@@ -91,23 +92,23 @@ class LatticeSweep(AbstractSweep):
         }
 
     def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
-        steps = list(itertools.product(range(len(self.variables)), range(math.prod(self.cell))))
+        steps = list(itertools.product(range(len(self.drawn)), range(math.prod(self.cell))))
         for (k, residue), step_key in zip(steps, jr.split(key, len(steps)), strict=True):
-            v = self.variables[k]
+            name = self.drawn[k]
             total = self._total(structure, k, residue, tables[k], state)
             # Each neighbour has several uses; XLA would shift it again for each.
             drawn = self.laws[k].draw(lax.optimization_barrier(total), key=step_key)
             free = self.free[k]
             if free is not None:
-                drawn = jnp.where(free[residue], drawn, state[v.name][residue])
-            parts = state[v.name]
-            state = state | {v.name: (*parts[:residue], drawn, *parts[residue + 1 :])}
+                drawn = jnp.where(free[residue], drawn, state[name][residue])
+            parts = state[name]
+            state = state | {name: (*parts[:residue], drawn, *parts[residue + 1 :])}
         return state
 
     def _total(self, structure: Structure, k: int, residue: int, tables: Any, state: Any) -> Array:
         """The measures of one sublattice: (measure, chain, *sites)."""
         law = self.laws[k]
-        shape = state[self.variables[k].name][residue].shape
+        shape = state[self.drawn[k]][residue].shape
         total = jnp.zeros((len(law.measure(lambda v: v * 0.0)), *shape))
         for stencil, table in zip(self.stencils[k], tables, strict=True):
             factor = structure.factors[stencil.number]
@@ -126,10 +127,9 @@ class LatticeSweep(AbstractSweep):
 
 def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
     """Shifts on a lattice: applies where every factor is a translate of one small pattern."""
-    laws = conditionals(structure)
-    if isinstance(laws, Refusal):
-        return laws
     free = structure.skeleton.free
+    laws = laws_of(structure, [v.name for v in free])
+    drawn = tuple(v for v in free if v.name in laws)
     shapes = {v.shape for v in free}
     if len(shapes) != 1 or not (shape := free[0].shape):
         return Refusal("the free variables are not arrays of one shape")
@@ -151,11 +151,12 @@ def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
             for slot, leaf in factor.sites.items()
             if leaf.variable == v
         )
-        for v in free
+        for v in drawn
     )
-    masks = tuple(_free_mask(structure, v, cell) for v in free)
+    masks = tuple(_free_mask(structure, v, cell) for v in drawn)
     note = f"{math.prod(cell)} sublattices, cell {' x '.join(map(str, cell))}"
-    return LatticeSweep(note, free, cell, tuple(laws[v.name] for v in free), stencils, masks)
+    names = tuple(v.name for v in drawn)
+    return LatticeSweep(names, note, free, cell, tuple(laws.values()), stencils, masks)
 
 
 def split(array: Any, cell: tuple[int, ...], fill: float = 0) -> Any:

@@ -57,7 +57,7 @@ def test_coupled_sites_in_one_block_are_named():
 
 def test_a_site_left_out_is_named():
     s, model = chain()
-    with pytest.raises(ValueError, match=r"leave out 2 free sites, s\[1\] first"):
+    with pytest.raises(ValueError, match=r"leave out 2 free sites of their variables, s\[1\] first"):
         run(ed.compile(model), ed.Gibbs([s[::2]]))
 
 
@@ -108,5 +108,17 @@ def test_clamped_sites_need_no_block():
 def test_real_sites_without_a_gaussian_conditional_are_refused(energy, reason):
     ebm = ed.compile(ed.Model(energy()))
     assert ebm.sweep is None
-    with pytest.raises(TypeError, match=reason):
+    with pytest.raises(ValueError, match=rf"leaves out . free sites, y.*{reason}"):
         run(ebm, ed.Gibbs())
+
+
+def test_a_mixed_model_is_refused_for_the_sites_that_gibbs_cannot_draw():
+    y, s = ed.real("y", 2), ed.spin("s", 2)
+    ebm = ed.compile(ed.Model((y**4).sum() + (s * y).sum()))
+    assert ebm.sweep.drawn == ("s",)
+    with pytest.raises(ValueError, match=r"leaves out 2 free sites, y\[0\] first"):
+        run(ebm, ed.Gibbs())
+    with pytest.raises(ValueError, match="no block shows them"):
+        run(ebm, ed.Gibbs([s]))
+    with pytest.raises(TypeError, match="'y'.*leave it out of the blocks"):
+        run(ebm, ed.Gibbs([s, y]))
