@@ -49,7 +49,7 @@ def _ours(chains: int, sweeps: int):
         def step(t, carry):
             return ensemble.advance(ebm, tables, carry, key=jr.fold_in(key, t))[0]
 
-        return ensemble.configurations(lax.fori_loop(0, sweeps, step, carry))
+        return ensemble.configurations(ebm, lax.fori_loop(0, sweeps, step, carry))
 
     return lambda: run(ebm, ensemble, xs, jr.key(1))
 

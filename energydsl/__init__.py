@@ -33,7 +33,7 @@ from energydsl.declare import (
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
 from energydsl.expression import Expression
-from energydsl.kernel import AbstractKernel, Gibbs
+from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
 from energydsl.model import Model, mixture
 from energydsl.normalizer import Exact, Intractable
 from energydsl.potential import (
@@ -49,19 +49,23 @@ from energydsl.sampling import Chains, sample
 
 __all__ = [
     "EBM",
+    "NUTS",
     "AbstractDomain",
     "AbstractKernel",
     "AbstractPotential",
     "Chains",
     "Configuration",
     "Coupling",
+    "Cycle",
     "Exact",
     "Expression",
     "Gibbs",
     "Intractable",
     "IntractableError",
+    "Langevin",
     "Linear",
     "LogDensity",
+    "MetropolisHastings",
     "Model",
     "Neural",
     "Quadratic",

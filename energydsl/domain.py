@@ -52,6 +52,9 @@ class AbstractDomain(abc.ABC):
     def energy_dtype(self) -> np.dtype:
         """The dtype that energies see, float or, where the value is a mere label, integer."""
 
+    ordered: ClassVar[bool] = True
+    """Whether neighbouring levels are alike: labels are not."""
+
     finite: ClassVar[bool]
     """Whether a site has finitely many levels."""
 
@@ -186,6 +189,7 @@ class Binary(_Finite):
 class Categorical(_Finite):
     """Labels {0 .. levels-1}; energies see integers, fit to index a table."""
 
+    ordered: ClassVar[bool] = False
     number: int
 
     def __post_init__(self) -> None:

@@ -155,7 +155,7 @@ class _Run:
     def begin(self, start: Values | None, checkpoint: str | PathLike | None) -> None:
         """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
-        carry = self.ensemble.start(self.ebm, xs, key=self.init_key, warmup=self.warmup)
+        carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
         shapes = eqx.filter_eval_shape(_look, self.ebm, self.ensemble, carry, self.keep, self.key)
         _check_kept(shapes)
         self.store = {
@@ -255,7 +255,7 @@ class _Run:
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
         return Chains(
-            draws, stats, self.ensemble.configurations(self.at.carry), self.ebm, self.kernel,
+            draws, stats, self.ensemble.configurations(self.ebm, self.at.carry), self.ebm, self.kernel,
             self.key, self.warmup, self.thin, time.perf_counter() - self.began, stopped,
         )  # fmt: skip
 
@@ -301,6 +301,11 @@ class _Saver:
         self.cost = self.last - began
 
 
+@eqx.filter_jit
+def _begin(ebm: EBM, ensemble: AbstractEnsemble, xs: Configuration, key: Array, warmup: int) -> Any:
+    return ensemble.start(ebm, xs, key=key, warmup=warmup)
+
+
 def _look(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Any, key: Array
 ) -> dict[str, Array]:
@@ -313,7 +318,7 @@ def _observe(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: tuple[tuple[str, Quantity], ...] | None
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
-    xs = ensemble.configurations(carry)
+    xs = ensemble.configurations(ebm, carry)
     kept: dict[str, Any] = dict(xs) if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
     return {f"draw/{k}": v for k, v in kept.items()} | {"energy": jax.vmap(ebm.energy)(xs)}
 

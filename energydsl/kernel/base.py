@@ -68,7 +68,7 @@ class AbstractEnsemble(eqx.Module):
         """One transition of every chain; statistics have chains first."""
 
     @abc.abstractmethod
-    def configurations(self, carry: Any) -> Configuration:
+    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         """The chains' configurations, chains first."""
 
 
@@ -95,7 +95,7 @@ class MappedEnsemble(AbstractEnsemble):
         )
         return (xs, states), info
 
-    def configurations(self, carry: Any) -> Configuration:
+    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return carry[0]
 
 

@@ -103,7 +103,7 @@ class GibbsEnsemble(AbstractEnsemble):
     ) -> tuple[Any, dict[str, Array]]:
         return self.sweep.sweep(ebm.structure, tables, carry, key=key), {}
 
-    def configurations(self, carry: Any) -> Configuration:
+    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return self.sweep.unpack(carry)
 
 

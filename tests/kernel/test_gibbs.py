@@ -45,7 +45,7 @@ def test_one_step_of_one_chain_is_the_sweep_of_many():
     carry, _ = ensemble.advance(
         ebm, ensemble.load(ebm), ensemble.start(ebm, batch, key=KEY, warmup=0), key=KEY
     )
-    assert np.array_equal(one["s"], ensemble.configurations(carry)["s"][0])
+    assert np.array_equal(one["s"], ensemble.configurations(ebm, carry)["s"][0])
     assert state is None and info == {}
 
 
@@ -57,7 +57,7 @@ def test_coupled_sites_in_one_block_are_named():
 
 def test_a_site_left_out_is_named():
     s, model = chain()
-    with pytest.raises(ValueError, match=r"leave out 2 free sites of their variables, s\[1\] first"):
+    with pytest.raises(ValueError, match=r"leave out 2 free sites of .*, s\[1\] first"):
         run(ed.compile(model), ed.Gibbs([s[::2]]))
 
 
@@ -120,5 +120,5 @@ def test_a_mixed_model_is_refused_for_the_sites_that_gibbs_cannot_draw():
         run(ebm, ed.Gibbs())
     with pytest.raises(ValueError, match="no block shows them"):
         run(ebm, ed.Gibbs([s]))
-    with pytest.raises(TypeError, match="'y'.*leave it out of the blocks"):
+    with pytest.raises(TypeError, match=r"'y'.*leave it out of the blocks"):
         run(ebm, ed.Gibbs([s, y]))

@@ -1,0 +1,112 @@
+"""What gradient kernels share: they move a point of unconstrained coordinates.
+
+Between its own steps such a kernel carries the point with its energy and gradient; where other
+kernels move sites in between (a cycle), it finds the point anew from the configuration.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.ebm import EBM
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.unconstrained import Unconstrained
+
+
+class Point(NamedTuple):
+    """Coordinates, what they determine, and the configuration they were taken from."""
+
+    z: Array
+    energy: Array
+    slope: Array
+    x: Configuration
+
+
+class AbstractGradientKernel(AbstractKernel):
+    """A kernel on the free continuous sites, or on those of `variables`."""
+
+    variables: eqx.AbstractVar[tuple[str, ...] | None]
+
+    @abc.abstractmethod
+    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Any:
+        """The state in which a chain begins."""
+
+    @abc.abstractmethod
+    def move(
+        self, ebm: EBM, point: Point, state: Any, *, key: Array
+    ) -> tuple[Point, Any, dict[str, Array]]:
+        """One transition of the point."""
+
+    def at(self, ebm: EBM, z: Array, x: Configuration) -> Point:
+        """The point with coordinates z."""
+        space = self._space(ebm)
+        energy, slope = jax.value_and_grad(lambda z: space.potential(ebm, z, x))(z)
+        return Point(z, energy, slope, x)
+
+    def enter(self, ebm: EBM, x: Configuration) -> Point:
+        """The point at which a configuration stands."""
+        return self.at(ebm, self._space(ebm).coordinates(x), x)
+
+    def leave(self, ebm: EBM, point: Point) -> Configuration:
+        """The way back."""
+        return self._space(ebm).configuration(point.z, point.x)
+
+    def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:
+        return self.begin(ebm, self.enter(ebm, x), key=key, warmup=warmup)
+
+    def step(
+        self, ebm: EBM, x: Configuration, state: Any, *, key: Array
+    ) -> tuple[Configuration, Any, dict[str, Array]]:
+        point, state, info = self.move(ebm, self.enter(ebm, x), state, key=key)
+        return self.leave(ebm, point), state, info
+
+    def moves(self, ebm: EBM) -> np.ndarray:
+        return ebm.structure.of_variables(self._space(ebm).names)
+
+    def reason(self, ebm: EBM) -> str:
+        if self.variables is not None:
+            return f"it moves only {', '.join(self.variables)}"
+        return "it follows gradients, and discrete sites have none"
+
+    def ensemble(self, ebm: EBM) -> AbstractEnsemble:
+        return PointEnsemble(self)
+
+    def _space(self, ebm: EBM) -> Unconstrained:
+        return Unconstrained.of(ebm.structure, self.variables)
+
+
+class PointEnsemble(AbstractEnsemble):
+    """Chains as points: energies and gradients live from step to step."""
+
+    kernel: AbstractGradientKernel
+
+    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
+        def one(x: Configuration, key: Array) -> Any:
+            point = self.kernel.enter(ebm, x)
+            return point, self.kernel.begin(ebm, point, key=key, warmup=warmup)
+
+        return jax.vmap(one)(xs, jr.split(key, len(next(iter(xs.values())))))
+
+    def load(self, ebm: EBM) -> None:
+        return None
+
+    def advance(
+        self, ebm: EBM, tables: Any, carry: Any, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        def one(point: Point, state: Any, key: Array) -> Any:
+            point, state, info = self.kernel.move(ebm, point, state, key=key)
+            return (point, state), info
+
+        points, states = carry
+        return jax.vmap(one)(points, states, jr.split(key, len(points.energy)))
+
+    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
+        return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])

@@ -1,0 +1,100 @@
+"""The No-U-Turn sampler: NumPyro's, in the sampling loop of this library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
+
+from energydsl._types import Configuration
+from energydsl.ebm import EBM
+from energydsl.kernel.gradient import AbstractGradientKernel, Point
+
+
+class NUTSState(eqx.Module):
+    """What a chain has learnt (NumPyro's adaptation), and the length of its warmup."""
+
+    steps: Array
+    adaptation: Any
+    key: Array
+    warmup: int = eqx.field(static=True)
+
+
+class NUTS(AbstractGradientKernel):
+    """No-U-Turn sampler on the free continuous sites, in unconstrained coordinates.
+
+    Warmup adapts the step size (dual averaging) and the mass matrix (Welford, in windows).
+
+    Args:
+        step_size: to begin with.
+        target: the acceptance rate that warmup aims at.
+        dense_mass: adapt a whole mass matrix, not its diagonal.
+        max_tree_depth: a trajectory has at most 2^depth - 1 steps.
+        variables: names of those to move; every free continuous one if not given.
+
+    Source: Hoffman & Gelman (2014), JMLR 15, 1593-1623; NumPyro's `numpyro.infer.hmc`.
+    """
+
+    step_size: float = 1.0
+    target: float = 0.8
+    dense_mass: bool = False
+    max_tree_depth: int = 10
+    variables: tuple[str, ...] | None = None
+
+    def __check_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ValueError(f"NUTS got step_size={self.step_size}; expected a number above 0.")
+        if not 0 < self.target < 1:
+            raise ValueError(f"NUTS got target={self.target}; expected a rate between 0 and 1.")
+        if self.max_tree_depth < 1:
+            raise ValueError(f"NUTS got max_tree_depth={self.max_tree_depth}; expected at least 1.")
+
+    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> NUTSState:
+        state, _ = self._numpyro(ebm, point, key, warmup)
+        return NUTSState(state.i, state.adapt_state, state.rng_key, warmup)
+
+    def move(
+        self, ebm: EBM, point: Point, state: NUTSState, *, key: Array
+    ) -> tuple[Point, NUTSState, dict[str, Array]]:
+        # NumPyro sets its adaptation up in `init`; what else that computes is never used.
+        blank, sample = self._numpyro(ebm, point, key, state.warmup)
+        new = sample(
+            blank._replace(i=state.steps, adapt_state=state.adaptation, rng_key=key), (ebm, point.x)
+        )
+        info = {
+            "acceptance_rate": new.accept_prob,
+            "step_size": new.adapt_state.step_size,
+            "n_steps": new.num_steps,
+            "tree_depth": jnp.ceil(jnp.log2(new.num_steps + 1.0)).astype(int),
+            "diverging": new.diverging,
+            "hamiltonian": new.energy,
+        }
+        moved = Point(new.z, new.potential_energy, new.z_grad, point.x)
+        return moved, NUTSState(new.i, new.adapt_state, new.rng_key, state.warmup), info
+
+    def _numpyro(
+        self, ebm: EBM, point: Point, key: Array, warmup: int
+    ) -> tuple[Any, Callable[..., Any]]:
+        """NumPyro's state at a point, and its transition."""
+        init, sample = hmc(potential_fn_gen=self._potential, algo="NUTS")
+        start = ParamInfo(point.z, point.energy, point.slope)
+        state = init(
+            start,
+            warmup,
+            step_size=self.step_size,
+            target_accept_prob=self.target,
+            dense_mass=self.dense_mass,
+            max_tree_depth=self.max_tree_depth,
+            model_args=(ebm, point.x),
+            rng_key=key,
+        )
+        return state, lambda state, arguments: sample(state, arguments, {})
+
+    def _potential(self, ebm: EBM, x: Configuration) -> Callable[[Array], Array]:
+        space = self._space(ebm)
+        return lambda z: space.potential(ebm, z, x)
