@@ -5,6 +5,7 @@ declare -> compile -> normalise / sample -> diagnose
 
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler import compile
+from energydsl.datatree import to_arviz
 from energydsl.declare import (
     apply,
     binary,
@@ -30,12 +31,14 @@ from energydsl.declare import (
     variable,
     where,
 )
+from energydsl.diagnostics import Diagnosis, Finding, diagnose
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
 from energydsl.expression import Expression
 from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
 from energydsl.model import Model, mixture
 from energydsl.normalizer import Exact, Intractable
+from energydsl.plot import plot_energy, plot_samples
 from energydsl.potential import (
     AbstractPotential,
     Coupling,
@@ -57,8 +60,10 @@ __all__ = [
     "Configuration",
     "Coupling",
     "Cycle",
+    "Diagnosis",
     "Exact",
     "Expression",
+    "Finding",
     "Gibbs",
     "Intractable",
     "IntractableError",
@@ -75,6 +80,7 @@ __all__ = [
     "categorical",
     "compile",
     "cos",
+    "diagnose",
     "exp",
     "fixed",
     "integer",
@@ -85,6 +91,8 @@ __all__ = [
     "maximum",
     "minimum",
     "mixture",
+    "plot_energy",
+    "plot_samples",
     "positive",
     "real",
     "roll",
@@ -95,6 +103,7 @@ __all__ = [
     "spin",
     "sqrt",
     "tanh",
+    "to_arviz",
     "variable",
     "where",
 ]

@@ -82,9 +82,9 @@ class AbstractDomain(abc.ABC):
         return len(self.values)
 
     @property
-    def transform(self) -> Transform | None:
-        """The bijection from unconstrained reals, or None for a discrete domain."""
-        return None
+    def transform(self) -> Any:
+        """The bijection from unconstrained reals of a continuous domain, as NumPyro has it."""
+        raise TypeError(f"{self} is discrete: no bijection leads to it from the reals.")
 
     def check(self, array: object, shape: tuple[int, ...], what: str) -> Array:
         """Return `array` in this domain's dtype, or say what is wrong with it.

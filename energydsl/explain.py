@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from energydsl import graph
+from energydsl.advice import samplers
 from energydsl.findings import Findings
 from energydsl.model import Model
 from energydsl.normalizer import RULES, Exact
@@ -46,7 +47,9 @@ class Explanation:
         rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
         rows.append(("sweep", f["sweep"]))
         rows += [("", f"not {name}: {why}") for name, why in f["lowerings_refused"].items()]
-        rows.append(("samplers", ", ".join(f["samplers"]) or "none of this version"))
+        first, *others = f["samplers"].items()
+        rows.append(("sampler", f"{first[0]}: {first[1]}"))
+        rows += [("", f"or {name}: {why}") for name, why in others]
         rows.append(("compiled in", f"{f['seconds']:.2f} s"))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
@@ -75,7 +78,7 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
             "lowerings_refused": {
                 name: said.reason for name, said in findings.lowerings if isinstance(said, Refusal)
             },
-            "samplers": [] if sweep is None else ["Gibbs (recommended)"],
+            "samplers": samplers(structure, sweep),
             "seconds": findings.seconds,
         }
     )

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array, lax
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from energydsl._types import Configuration, Quantity, Values
 from energydsl.checkpoint import Checkpoint, fingerprint
 from energydsl.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.choose import choose
 
 BUFFER_BYTES = 2**26
 """Memory of a chunk's buffer."""
@@ -52,6 +53,7 @@ class Chains:
         thin: steps a draw.
         seconds: wall time, compilation included.
         stopped: why the run ended before its last draw, or None.
+        chosen: why this kernel, where none was given.
     """
 
     draws: dict[str, np.ndarray]
@@ -64,17 +66,19 @@ class Chains:
     thin: int
     seconds: float
     stopped: str | None = None
+    chosen: str | None = None
 
     def __repr__(self) -> str:
         chains, draws = self.stats["energy"].shape
         names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
-        note = f"; stopped: {self.stopped}" if self.stopped else ""
+        note = f"; chosen as {self.chosen}" if self.chosen else ""
+        note += f"; stopped: {self.stopped}" if self.stopped else ""
         return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
 
 
 def sample(
     ebm: EBM,
-    kernel: AbstractKernel,
+    kernel: AbstractKernel | None = None,
     *,
     key: Array,
     chains: int = 4,
@@ -90,7 +94,8 @@ def sample(
 
     Args:
         ebm: what to sample.
-        kernel: one transition, such as ``ed.Gibbs()``.
+        kernel: one transition, such as ``ed.Gibbs()``. If not given, the one that `EBM.explain`
+            recommends; ``chains.chosen`` says why.
         key: a `jax.random.key`; the same key gives the same draws.
         chains: how many run side by side.
         warmup: steps before the first draw, in which kernels may adapt.
@@ -115,12 +120,15 @@ def sample(
         raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
     if not isinstance(ebm, EBM):
         raise TypeError(f"sample got {type(ebm).__name__}; compile it first: ed.compile(model).")
+    chosen = None
+    if kernel is None:
+        kernel, chosen = choose(ebm)
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
     _check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin, keep)
     run.begin(start, checkpoint)
-    return run.finish(progress)
+    return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
 class _At(NamedTuple):
@@ -254,9 +262,10 @@ class _Run:
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
+        last = self.ensemble.configurations(self.ebm, self.at.carry)
         return Chains(
-            draws, stats, self.ensemble.configurations(self.ebm, self.at.carry), self.ebm, self.kernel,
-            self.key, self.warmup, self.thin, time.perf_counter() - self.began, stopped,
+            draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
+            time.perf_counter() - self.began, stopped,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def _event_size(v: Variable) -> int:
     return int(np.prod(v.shape[len(v.shape) - v.domain.event_ndim :], dtype=int))
 
 
-def _rows(array, v: Variable):
+def _rows(array: Any, v: Variable) -> Any:
     """An array of the variable's shape as (events, *event)."""
     event = v.shape[len(v.shape) - v.domain.event_ndim :]
     return array.reshape(-1, *event)

@@ -54,7 +54,7 @@ class Langevin(AbstractGradientKernel):
 
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> LangevinState:
         log_step = jnp.log(jnp.asarray(self.step_size, float))
-        averages = dual_averaging()[0](jnp.log(10.0) + log_step)
+        averages = dual_averaging()[0](jnp.log(10.0) + log_step)  # type: ignore[arg-type]
         left = warmup if self.adjusted else 0
         return LangevinState(log_step, averages, jnp.asarray(left))
 

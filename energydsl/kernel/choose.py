@@ -1,0 +1,27 @@
+"""The kernel that `energydsl.sample` takes where none is given."""
+
+from __future__ import annotations
+
+from energydsl.advice import samplers
+from energydsl.ebm import EBM
+from energydsl.kernel.base import AbstractKernel
+from energydsl.kernel.cycle import Cycle
+from energydsl.kernel.gibbs import Gibbs
+from energydsl.kernel.langevin import Langevin
+from energydsl.kernel.metropolis import MetropolisHastings
+from energydsl.kernel.nuts import NUTS
+
+KERNELS = {
+    "Gibbs": Gibbs(),
+    "NUTS": NUTS(),
+    "Langevin": Langevin(),
+    "Cycle(Gibbs, NUTS)": Cycle(Gibbs(), NUTS()),
+    "Cycle(Gibbs, Langevin)": Cycle(Gibbs(), Langevin()),
+    "MetropolisHastings": MetropolisHastings(),
+}
+
+
+def choose(ebm: EBM) -> tuple[AbstractKernel, str]:
+    """The first kernel that `EBM.explain` recommends, and why it does."""
+    name, reason = next(iter(samplers(ebm.structure, ebm.sweep).items()))
+    return KERNELS[name], reason

@@ -1,0 +1,83 @@
+"""Imports go one way: the order of the layers is the architecture."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import energydsl
+
+LAYERS = [
+    ["_types"],
+    ["domain", "graph", "polynomial"],
+    ["variable"],
+    ["operation"],
+    ["expression"],
+    ["declare", "potential"],
+    ["factor"],
+    ["model"],
+    ["structure"],
+    ["arguments"],
+    ["conditional", "values"],
+    ["sweep", "normalizer"],
+    ["findings"],
+    ["advice"],
+    ["explain"],
+    ["ebm"],
+    ["compiler"],
+    ["unconstrained"],
+    ["kernel"],
+    ["checkpoint"],
+    ["sampling"],
+    ["trace"],
+    ["datatree", "diagnostics", "plot"],
+    ["io"],
+    ["zoo"],
+    ["cli"],
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+BASES = {"base", "gradient"}
+"""Contracts that members of a family share."""
+GATHERERS = {"__init__", "choose"}
+"""Files of a family that know all its members."""
+UPWARDS = {("model", "plot")}
+"""`Model.graph` draws itself: the one call upwards, made when it is called."""
+PACKAGE = Path(energydsl.__file__).parent
+FILES = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).name != "__main__.py"]
+
+
+def imported(file):
+    """The modules of this package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = (
+                [f"{node.module}.{a.name}" for a in node.names]
+                if node.module == "energydsl"
+                else [node.module]
+            )
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        yield from (n.split(".")[1:] for n in names if n.startswith("energydsl."))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_layers_below(file):
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    for target in imported(file):
+        family = parts[0] == target[0]
+        if family:
+            # Of a folder, siblings share their base; its door shows them all.
+            allowed = parts[-1] in GATHERERS or target[-1] in BASES
+            assert allowed, f"{file} imports its sibling {target}"
+        else:
+            if (parts[0], target[0]) in UPWARDS:
+                continue
+            assert HEIGHT[target[0]] < HEIGHT[parts[0]], f"{file} imports {target} from above"
+
+
+def test_every_module_has_its_layer():
+    found = {f.relative_to(PACKAGE).with_suffix("").parts[0] for f in FILES} - {"__init__"}
+    assert found == set(HEIGHT)
