@@ -1,0 +1,45 @@
+"""The model zoo seen from outside: its names, its first lines, its modules, loaded one at a time.
+
+A zoo model is a module of ``models_zoo`` whose docstring's first line describes it, with a
+``declare(...)`` that returns a `Model`, and a ``main(...)`` that runs it, takes at least ``seed``
+and ``out``, and returns its numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import models_zoo
+
+
+def names() -> list[str]:
+    """Of every model, in alphabetical order."""
+    found = (module.name for module in pkgutil.iter_modules(models_zoo.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def summary(name: str) -> str:
+    """The first line of a model's docstring, read without importing it."""
+    spec = importlib.util.find_spec(f"models_zoo.{name}")
+    assert spec is not None and spec.origin is not None
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def load(name: str) -> ModuleType:
+    """A model's module.
+
+    Raises:
+        ImportError: a library that it needs is missing; the message says how to get it.
+    """
+    try:
+        return importlib.import_module(f"models_zoo.{name}")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{name} needs {error.name!r}, which is not installed: pip install 'energydsl[zoo]'."
+        ) from error

@@ -1,0 +1,222 @@
+"""The command line: names, options, files, exit codes, and what a terminal is told."""
+
+import json
+import sys
+import textwrap
+from importlib import metadata
+
+import pytest
+from typer.testing import CliRunner
+
+import energydsl as ed
+import models_zoo
+from energydsl import zoo
+from energydsl.cli import app
+
+HEADER = """
+from pathlib import Path
+from typing import Annotated
+import signal, warnings
+import numpy as np
+import typer
+import energydsl as ed
+"""
+
+MODELS = {
+    "coin": '''
+        def declare(size: int = 2) -> ed.Model:
+            return ed.Model(-0.5 * ed.spin("s", size).sum())
+
+        def main(
+            seed: int = 0,
+            out: Path = Path("out"),
+            heads: Annotated[int, typer.Option(help="How many to show.")] = 3,
+        ) -> dict:
+            """Toss a coin."""
+            (out / "coin.txt").write_text("tossed")
+            return {"seed": seed, "heads": np.float32(heads) / 2, "rates": np.ones(2) / 3,
+                    "T=1": {"energy": -1.25, "error": 0.5}, "never": float("nan"),
+                    "T=2": {"energy": -0.75, "more": {"n": 3}}}
+        ''',
+    "broken": """
+        raise AssertionError("the zoo imported a model that nobody asked for")
+        """,
+    "needy": """
+        import a_library_that_nobody_has
+        """,
+    "failing": """
+        def declare(size) -> ed.Model: ...
+
+        def main(seed: int = 0, out: Path = Path("out")) -> dict:
+            raise ValueError("the coin\\nfell off the table")
+        """,
+    "odd": """
+        def declare():
+            return "a coin"
+
+        def main(seed: int = 0, out: Path = Path("out")):
+            return [1, 2]
+        """,
+    "stopped": """
+        def main(seed: int = 0, out: Path = Path("out")) -> dict:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                if seed:
+                    raise
+                warnings.warn("sample interrupted after 3 of 9 draws")
+            return {"draws": 3}
+        """,
+    "_shared": "",
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command line over a zoo of these models, in a folder of its own."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    for name, code in MODELS.items():
+        doc = f'"""The {name} model.\n\nMore of it.\n"""\n'
+        (folder / f"{name}.py").write_text(doc + HEADER + textwrap.dedent(code))
+        monkeypatch.delitem(sys.modules, f"models_zoo.{name}", raising=False)
+    monkeypatch.setattr(models_zoo, "__path__", [str(folder)])
+    monkeypatch.chdir(tmp_path)
+    yield lambda *args: CliRunner().invoke(app, [str(a) for a in args], prog_name="energydsl")
+    for name in MODELS:
+        sys.modules.pop(f"models_zoo.{name}", None)
+
+
+def test_version(run):
+    done = run("--version")
+    assert done.exit_code == 0
+    assert done.stdout == f"energydsl {metadata.version('energydsl')}\n"
+
+
+def test_list_names_each_model_and_imports_none(run):
+    done = run("list")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        f"{name:<7}  The {name} model." for name in sorted(MODELS) if name != "_shared"
+    ]
+
+
+def test_run_shows_the_models_or_the_options_of_one(run):
+    assert "coin     The coin model." in run("run", "--help").stdout
+    options = run("run", "coin", "--help")
+    assert options.exit_code == 0
+    assert "Toss a coin." in options.stdout
+    assert "--heads" in options.stdout and "How many to show.  [default: 3]" in options.stdout
+    assert "--seed" in options.stdout and "--out" in options.stdout and "--debug" in options.stdout
+
+
+def test_run_prints_a_table_and_saves_the_numbers(run, tmp_path):
+    done = run("run", "coin", "--seed", 7, "--heads", 5, "--out", "deep/out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        "seed   7",
+        "heads  2.5",
+        "rates  0.33333, 0.33333",
+        "never  undefined",
+        "        T=1    T=2",
+        "energy  -1.25  -0.75",
+        "error   0.5",
+        "more.n         3",
+        "saved in deep/out",
+    ]
+    saved = json.loads((tmp_path / "deep/out/coin.json").read_text())
+    assert saved == {
+        "seed": 7,
+        "heads": 2.5,
+        "rates": [1 / 3, 1 / 3],
+        "T=1": {"energy": -1.25, "error": 0.5},
+        "never": None,
+        "T=2": {"energy": -0.75, "more": {"n": 3}},
+    }
+    assert (tmp_path / "deep/out/coin.txt").read_text() == "tossed"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "cion"), "no model of the zoo is called 'cion'. Did you mean 'coin'? There are: "),
+        (("run", "xyz"), "no model of the zoo is called 'xyz'. There are: broken, coin, "),
+        (("run", "_shared"), "no model of the zoo is called '_shared'"),
+        (("run", "coin", "--sed", "3"), "No such option: --sed"),
+        (("run", "coin", "--heads", "many"), "Invalid value for '--heads'"),
+        (("run", "coin", "--out", "zoo/coin.py"), "folder 'zoo/coin.py' cannot be written"),
+        (("explain", "cion"), "'cion' is neither a Python file nor a model of the zoo. Did you"),
+        (("explain", "zoo"), "'zoo' is neither a Python file nor a model of the zoo"),
+        (("rum",), "No such command 'rum'"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_says_what_is_right(run, args, said):
+    done = run(*args)
+    assert done.exit_code == 2
+    assert said in done.stderr and done.stdout == ""
+
+
+def test_an_output_that_cannot_be_written_stops_before_any_work(run, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    done = run("run", "failing", "--out", "taken/below")
+    assert done.exit_code == 2 and "table" not in done.output
+    assert "cannot be written" in done.stderr and "Give one of your own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "failing"), "the coin (--debug shows where)"),
+        (("run", "needy"), "needy needs 'a_library_that_nobody_has', which is not installed: pip"),
+        (("run", "odd"), "odd returned list; expected a dict of numbers."),
+        (("run", "broken"), "AssertionError: the zoo imported"),
+        (("explain", "failing"), "declare() of failing needs ['size']; give them default values."),
+        (("explain", "odd"), "declare() of odd returned str; expected ed.Model."),
+        (("explain", "stopped"), "stopped has no declare(); write one that returns an ed.Model."),
+    ],
+)
+def test_failure_ends_with_1_and_one_line(run, args, said):
+    done = run(*args)
+    assert done.exit_code == 1
+    assert said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("energydsl: ") and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("args", [("run", "failing"), ("explain", "failing"), ("run", "broken")])
+def test_debug_lets_the_traceback_through(run, args):
+    done = run(*args, "--debug")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ValueError | AssertionError)
+
+
+def test_an_interrupted_run_saves_what_it_has_and_ends_with_130(run, tmp_path):
+    done = run("run", "stopped", "--out", "out")
+    assert done.exit_code == 130
+    assert done.stderr == "energydsl: sample interrupted after 3 of 9 draws\n"
+    assert json.loads((tmp_path / "out/stopped.json").read_text()) == {"draws": 3}
+
+
+def test_an_interrupt_that_nobody_hears_ends_with_130_too(run):
+    done = run("run", "stopped", "--seed", 1)
+    assert done.exit_code == 130 and "Traceback" not in done.output
+
+
+def test_explain_takes_a_name_or_a_file(run, tmp_path):
+    named = run("explain", "coin")
+    assert named.exit_code == 0, named.output
+    (tmp_path / "helper.py").write_text("SIZE = 2")
+    (tmp_path / "mine.py").write_text(
+        "import energydsl as ed\nfrom helper import SIZE\n"
+        "def declare():\n    return ed.Model(-0.5 * ed.spin('s', SIZE).sum())\n"
+    )
+    own = run("explain", "mine.py")
+    assert own.exit_code == 0, own.output
+    s = ed.spin("s", 2)
+    expected = str(ed.compile(ed.Model(-0.5 * s.sum())).explain()).splitlines()[:-1]
+    assert named.stdout.splitlines()[:-1] == own.stdout.splitlines()[:-1] == expected
+
+
+def test_every_model_of_the_zoo_says_what_it_is():
+    assert zoo.names()
+    for name in zoo.names():
+        assert zoo.summary(name).endswith("."), name
