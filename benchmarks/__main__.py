@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import table
 
-NAMES = ("startup", "scale", "gibbs")
+NAMES = ("startup", "scale", "gibbs", "gradients")
 
 
 def main(names: list[str]) -> int:

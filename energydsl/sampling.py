@@ -11,8 +11,9 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -20,22 +21,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array, lax
-from tqdm import tqdm
 
 from energydsl._types import Configuration, Quantity, Values
-from energydsl.checkpoint import Checkpoint, fingerprint
+from energydsl.checkpoint import fingerprint
 from energydsl.ebm import EBM
-from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
+from energydsl.running import AbstractRun, At, Store
 
 BUFFER_BYTES = 2**26
 """Memory of a chunk's buffer."""
-
-CHUNK_SECONDS = 0.25
-"""How long a chunk should take: the bar's and Ctrl-C's beat."""
-
-SAVE_SHARE = 20
-"""A checkpoint is written once the run has gone on for this many times what the last one took."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,22 +120,16 @@ def sample(
         kernel, chosen = choose(ebm)
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
-    _check_covered(ebm, kernel)
+    check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin, keep)
     run.begin(start, checkpoint)
     return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
-class _At(NamedTuple):
-    """How far a run is. Replaced whole, so that Ctrl-C never finds half an advance."""
+class _Run(AbstractRun):
+    """Chains first, draws second."""
 
-    carry: Any
-    steps: int
-    drawn: int
-
-
-class _Run:
-    """A run in progress: where it is on the device, and what it has drawn on the host."""
+    word: ClassVar[str] = "draws"
 
     def __init__(
         self,
@@ -154,7 +143,7 @@ class _Run:
         keep: Mapping[str, Quantity] | None,
     ) -> None:
         self.ebm, self.kernel, self.key = ebm, kernel, key
-        self.chains, self.warmup, self.draws, self.thin = chains, warmup, draws, thin
+        self.chains, self.warmup, self.rows, self.thin = chains, warmup, draws, thin
         self.keep = None if keep is None else tuple(keep.items())
         self.ensemble = kernel.ensemble(ebm)
         self.start_key, self.init_key, self.step_key = jr.split(key, 3)
@@ -164,58 +153,34 @@ class _Run:
         """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
-        shapes = eqx.filter_eval_shape(_look, self.ebm, self.ensemble, carry, self.keep, self.key)
+        shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
         _check_kept(shapes)
-        self.store = {
-            k: np.empty((self.chains, self.draws, *s.shape[1:]), s.dtype) for k, s in shapes.items()
+        arrays = {
+            k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
         }
-        size = sum(a[:, :1].nbytes for a in self.store.values())
-        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), self.draws)))
-        self.at = _At(carry, 0, 0)
-        self.saver: _Saver | None = None
-        if checkpoint is not None:
-            self.saver = _Saver(Checkpoint(checkpoint, self._identity()))
-            self.at = self.saver.resume(self.at, self.store, self.draws)
+        self.store = Store(arrays, axis=1)
+        size = sum(a[:, :1].nbytes for a in arrays.values())
+        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), self.rows)))
+        self.at = At(carry, 0, 0)
+        self.resume(checkpoint, self._identity())
 
     def finish(self, progress: bool) -> Chains:
         """Draw what is left to draw."""
-        stopped = None
-        total = self.warmup + self.draws * self.thin
-        bar = tqdm(total=total, initial=self.at.steps, disable=None if progress else True,
-                   desc=str(self.kernel), unit="step")  # fmt: skip
-        try:
-            with bar:
-                while self.at.drawn < self.draws and stopped is None:
-                    before = self.at.steps
-                    stopped = self._beat()
-                    bar.update(self.at.steps - before)
-                    if self.saver is not None:
-                        self.saver.save_when_due(self.at, self.store)
-        except KeyboardInterrupt:
-            stopped = f"interrupted after {self.at.drawn} of {self.draws} draws"
-        if self.saver is not None:
-            self.saver.save(self.at, self.store)
+        stopped = self.go(self.warmup + self.rows * self.thin, str(self.kernel), progress)
         if stopped is not None:
             warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
         return self._chains(stopped)
 
-    def _beat(self) -> str | None:
-        """Chunks of rising length until a bar's beat is over. Returns why to stop, if there is."""
-        began, length = time.perf_counter(), 1
-        while self.at.drawn < self.draws and time.perf_counter() - began < CHUNK_SECONDS:
-            stopped = self._chunk(length)
-            if stopped is not None:
-                return stopped
-            length *= 2
-        return None
+    def note(self) -> str:
+        return ""
 
-    def _chunk(self, length: int) -> str | None:
+    def chunk(self, length: int) -> str | None:
         left = self.warmup - self.at.steps
         if left > 0:
             # One draw, not kept, of as many steps: the same program serves warmup.
             count, thin = 1, min(left, length)
         else:
-            count, thin = min(self.draws - self.at.drawn, self.capacity, length), self.thin
+            count, thin = min(self.rows - self.at.rows, self.capacity, length), self.thin
         carry, new = self._compute(count, thin)
         broken = np.isnan(new["energy"])
         if not broken.any():
@@ -237,12 +202,8 @@ class _Run:
     def _commit(
         self, carry: Any, new: dict[str, np.ndarray], count: int, thin: int, *, warm: bool
     ) -> None:
-        drawn = self.at.drawn
-        if not warm:
-            for name, values in new.items():
-                self.store[name][:, drawn : drawn + count] = values
-            drawn += count
-        self.at = _At(carry, self.at.steps + count * thin, drawn)
+        rows = self.at.rows if warm else self.store.put(self.at.rows, new)
+        self.at = At(carry, self.at.steps + count * thin, rows)
 
     def _identity(self) -> dict[str, Any]:
         """What must agree between a run and the one that goes on from its checkpoint."""
@@ -258,7 +219,7 @@ class _Run:
         }
 
     def _chains(self, stopped: str | None) -> Chains:
-        whole = {k: a[:, : self.at.drawn] for k, a in self.store.items()}
+        whole = self.store.between(0, self.at.rows)
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
@@ -267,47 +228,6 @@ class _Run:
             draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
             time.perf_counter() - self.began, stopped,
         )  # fmt: skip
-
-
-class _Saver:
-    """When a run writes its checkpoint: often, but never at more than a few percent of its time."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.saved = 0
-        self.last = time.perf_counter()
-        self.cost = 0.05
-
-    def resume(self, at: _At, store: dict[str, np.ndarray], draws: int) -> _At:
-        """Where an earlier run stood, its draws put into `store`; `at` where there was none."""
-        if not self.checkpoint.exists:
-            return at
-        carry, counters, parts = self.checkpoint.load(at.carry)
-        if counters["drawn"] > draws:
-            raise ValueError(
-                f"The checkpoint holds {counters['drawn']} draws, more than draws={draws}. "
-                "Ask for at least as many, or give another folder."
-            )
-        for part in parts:
-            width = part["energy"].shape[1]
-            for name, values in part.items():
-                store[name][:, self.saved : self.saved + width] = values
-            self.saved += width
-        return _At(carry, counters["steps"], counters["drawn"])
-
-    def save_when_due(self, at: _At, store: dict[str, np.ndarray]) -> None:
-        """Save if the run has gone on long enough since the last time."""
-        if time.perf_counter() - self.last > max(1.0, SAVE_SHARE * self.cost):
-            self.save(at, store)
-
-    def save(self, at: _At, store: dict[str, np.ndarray]) -> None:
-        """Write what was drawn since the last time, and where the run is."""
-        began = time.perf_counter()
-        fresh = {k: a[:, self.saved : at.drawn] for k, a in store.items()}
-        counters = {"steps": at.steps, "drawn": at.drawn}
-        self.checkpoint.save(at.carry, counters, fresh if at.drawn > self.saved else {})
-        self.saved, self.last = at.drawn, time.perf_counter()
-        self.cost = self.last - began
 
 
 @eqx.filter_jit
@@ -323,13 +243,25 @@ def _look(
     return _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
 
 
+def _shapes(*arguments: Any) -> dict[str, Any]:
+    """The shapes of all that one draw stores; a second run of the same kind traces nothing."""
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    leaves, treedef = jax.tree.flatten(rest)
+    return _look_at.eval_shape(arrays, tuple(leaves), treedef)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _look_at(arrays: Any, leaves: tuple[Any, ...], treedef: Any) -> dict[str, Array]:
+    return _look(*eqx.combine(arrays, jax.tree.unflatten(treedef, leaves)))
+
+
 def _observe(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: tuple[tuple[str, Quantity], ...] | None
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
     xs = ensemble.configurations(ebm, carry)
     kept: dict[str, Any] = dict(xs) if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
-    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": jax.vmap(ebm.energy)(xs)}
+    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
 
 
 @eqx.filter_jit
@@ -380,16 +312,6 @@ def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configur
         )
     each = [ebm.check({n: np.asarray(start[n])[i] for n in shapes}) for i in range(chains)]
     return jax.tree.map(lambda *a: jnp.stack(a), *each)
-
-
-def _check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
-    lost = ebm.structure.free & ~kernel.moves(ebm)
-    if lost.any():
-        first = ebm.structure.describe(int(np.argmax(lost)))
-        raise ValueError(
-            f"{kernel} leaves out {int(lost.sum()):,} free sites, {first} first: "
-            f"{kernel.reason(ebm)}. Move them by another kernel, or clamp them."
-        )
 
 
 def _check_counts(**counts: int) -> None:

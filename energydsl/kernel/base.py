@@ -71,6 +71,10 @@ class AbstractEnsemble(eqx.Module):
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         """The chains' configurations, chains first."""
 
+    @abc.abstractmethod
+    def energies(self, ebm: EBM, carry: Any) -> Array:
+        """The energy of each chain's configuration."""
+
 
 class MappedEnsemble(AbstractEnsemble):
     """Chains that know nothing of each other: the kernel's own step, mapped."""
@@ -97,6 +101,20 @@ class MappedEnsemble(AbstractEnsemble):
 
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return carry[0]
+
+    def energies(self, ebm: EBM, carry: Any) -> Array:
+        return jax.vmap(ebm.energy)(carry[0])
+
+
+def check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
+    """Raise ValueError where a kernel leaves free sites out."""
+    lost = ebm.structure.free & ~kernel.moves(ebm)
+    if lost.any():
+        first = ebm.structure.describe(int(np.argmax(lost)))
+        raise ValueError(
+            f"{kernel} leaves out {int(lost.sum()):,} free sites, {first} first: "
+            f"{kernel.reason(ebm)}. Move them by another kernel, or clamp them."
+        )
 
 
 def _count(xs: Configuration) -> int:

@@ -106,6 +106,9 @@ class GibbsEnsemble(AbstractEnsemble):
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return self.sweep.unpack(carry)
 
+    def energies(self, ebm: EBM, carry: Any) -> Array:
+        return jax.vmap(ebm.energy)(self.sweep.unpack(carry))
+
 
 def _checked_blocks(
     structure: Structure, blocks: tuple[tuple[Expression, ...], ...]

@@ -59,6 +59,10 @@ class AbstractGradientKernel(AbstractKernel):
         """The way back."""
         return self._space(ebm).configuration(point.z, point.x)
 
+    def energy_at(self, ebm: EBM, point: Point) -> Array:
+        """E of the configuration at a point."""
+        return point.energy + self._space(ebm).log_jacobian(point.z, point.x)
+
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:
         return self.begin(ebm, self.enter(ebm, x), key=key, warmup=warmup)
 
@@ -110,3 +114,7 @@ class PointEnsemble(AbstractEnsemble):
 
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])
+
+    def energies(self, ebm: EBM, carry: Any) -> Array:
+        # The point has it already, but for the Jacobian.
+        return jax.vmap(lambda point: self.kernel.energy_at(ebm, point))(carry[0])
