@@ -37,10 +37,9 @@ class Explanation:
         f = self.findings
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
         rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
-        rows.append(("factors", f"{f['factors']:,} in {f['batches']} batches"))
+        rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
         rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
-        for number, part in enumerate(f["components"], start=1):
-            rows.append((f"component {number}", _component_text(part)))
+        rows += [("component", _component_text(part)) for part in f["components"]]
         if f["more_components"]:
             rows.append(("", f"and {f['more_components']:,} more, none larger"))
         rows.append(("log Z", f["normalizer"]))
@@ -60,6 +59,7 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
     structure, normalizer = findings.structure, findings.normalizer
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
+    components = _grouped([_component(structure, int(c)) for c in largest])
     exact = isinstance(normalizer, Exact)
     return Explanation(
         {
@@ -70,7 +70,7 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
             "factors": sum(f.size for f in structure.factors),
             "batches": len(structure.factors),
             "interactions": len(structure.edges),
-            "components": [_component(structure, int(c)) for c in largest],
+            "components": components,
             "more_components": len(sizes) - len(largest),
             "normalizer": str(normalizer) if exact else "intractable",
             "rules_refused": _rules_refused(findings, int(largest[0])),
@@ -110,11 +110,32 @@ def _component(structure: Structure, number: int) -> dict[str, Any]:
     }
 
 
+def _grouped(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Like components as one entry, with how many there are."""
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        if groups and {**groups[-1], "count": 1} == {**part, "count": 1}:
+            groups[-1]["count"] += 1
+        else:
+            groups.append({**part, "count": 1})
+    return groups
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def _component_text(part: dict[str, Any]) -> str:
-    words = [f"{part['sites']:,} sites of {', '.join(part['domains'])}"]
+    words = [f"{_count(part['sites'], 'site', 'sites')} of {', '.join(part['domains'])}"]
+    if part["count"] > 1:
+        words[0] = f"{part['count']:,} x {words[0]}"
     words += [w for w in FORMS if part[w]]
     planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
-    words += [planar, f"width <= {part['width_bound']:,}", f"{part['colours']:,} colours"]
+    words += [
+        planar,
+        f"width <= {part['width_bound']:,}",
+        _count(part["colours"], "colour", "colours"),
+    ]
     return "; ".join(words)
 
 

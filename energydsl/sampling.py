@@ -29,8 +29,8 @@ from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covere
 from energydsl.kernel.choose import choose
 from energydsl.running import AbstractRun, At, Store
 
-BUFFER_BYTES = 2**26
-"""Memory of a chunk's buffer."""
+BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
+"""A chunk's buffer has at most this much memory and this many draws."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,8 @@ def sample(
         thin: steps a draw.
         start: where to begin: one configuration, or one a chain with chains first. Random if not
             given.
-        keep: functions of one configuration to keep instead of it, by name.
+        keep: functions of one configuration to keep instead of it, by name. The loop is compiled
+            for these very functions: define them once, not anew in every call.
         checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
             same draws as if it had never stopped; `draws` may then be larger.
         progress: show a bar on a terminal.
@@ -115,6 +116,8 @@ def sample(
         raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
     if not isinstance(ebm, EBM):
         raise TypeError(f"sample got {type(ebm).__name__}; compile it first: ed.compile(model).")
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"sample got key={key!r}; expected a key such as jax.random.key(0).")
     chosen = None
     if kernel is None:
         kernel, chosen = choose(ebm)
@@ -153,7 +156,12 @@ class _Run(AbstractRun):
         """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
-        shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        try:
+            shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        except KeyError as error:
+            raise ValueError(
+                f"A function of keep= asks for {error}; there are {list(xs)}."
+            ) from None
         _check_kept(shapes)
         arrays = {
             k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
@@ -278,18 +286,18 @@ def _run_chunk(
     first, count, thin = numbers
     tables = ensemble.load(ebm)
 
-    def advance(t: Array, carry: Any) -> tuple[Any, dict[str, Array]]:
-        return ensemble.advance(ebm, tables, carry, key=jr.fold_in(key, t))
+    def advance(t: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
+        return ensemble.advance(ebm, tables, loop[0], key=jr.fold_in(key, t))
 
     def draw(i: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
         carry, buffer = loop
         begin = first + i * thin
-        carry = lax.fori_loop(begin, begin + thin - 1, lambda t, c: advance(t, c)[0], carry)
-        carry, info = advance(begin + thin - 1, carry)
+        carry, info = lax.fori_loop(begin, begin + thin, advance, (carry, blank))
         seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
         return carry, {k: b.at[:, i].set(seen[k]) for k, b in buffer.items()}
 
     shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
+    blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
     buffer = {
         k: jnp.zeros((s.shape[0], capacity, *s.shape[1:]), s.dtype) for k, s in shapes.items()
     }

@@ -187,6 +187,10 @@ def test_things_that_are_no_ebm_or_kernel(ebm):
         ed.sample(ebm, "gibbs", key=KEY)
     with pytest.raises(TypeError, match="keep\\['m'\\] returned tuple"):
         run(ebm, keep={"m": lambda x: (x["s"].sum(), 1)})
+    with pytest.raises(TypeError, match=r"key=0; expected a key such as jax\.random\.key"):
+        run(ebm, key=0)
+    with pytest.raises(ValueError, match=r"asks for 'q'; there are \['s'\]"):
+        run(ebm, keep={"m": lambda x: x["q"]})
 
 
 def test_a_finished_checkpoint_is_read_and_extended(ebm, tmp_path):

@@ -80,7 +80,8 @@ class Exact:
             f"{p.rule.name} of {len(p.components):,} component{'s' * (len(p.components) > 1)}"
             for p in self.plans
         )
-        return f"exact by {rules}: {self.operations:.3g} operations"
+        memory = max(p.bytes for p in self.plans)
+        return f"exact by {rules}: {self.operations:.3g} operations, {memory / 1e6:.3g} MB"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
