@@ -1,0 +1,1 @@
+"""Energy-based models, one a file, in public names only; ``energydsl run NAME`` runs one."""

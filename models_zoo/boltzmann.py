@@ -1,0 +1,131 @@
+r"""A fully visible Boltzmann machine, sampled by Gibbs and compared with all of its states.
+
+$$E(x) = -x^\top W x, \qquad x \in \{0, 1\}^d,$$
+
+with $W$ symmetric and zero on its diagonal. One unit given all others is a logistic neuron,
+$p(x_i = 0 \mid x_{-i}) = \sigma(\Delta E_i)$ with
+$\Delta E_i = E(x_i = 1) - E(x_i = 0) = -2 \sum_j W_{ij} x_j$.
+
+Source: Ackley, Hinton & Sejnowski (1985), Cognitive Science 9(1), 147-169.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import typer
+from scipy.stats import chi2
+
+import energydsl as ed
+from models_zoo._shared import Out, Seed, write_chains
+
+
+def declare(weights: np.ndarray | None = None) -> ed.Model:
+    """Couple bits by a symmetric matrix with a zero diagonal, random if not given."""
+    weights = random_weights() if weights is None else weights
+    x = ed.binary("x", len(weights))
+    return ed.Model(-(x @ weights @ x))
+
+
+def random_weights(units: int = 10, scale: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Normal weights, symmetric, none of a unit to itself."""
+    half = np.triu(scale * np.random.default_rng(seed).normal(size=(units, units)), k=1)
+    return (half + half.T).astype(np.float32)
+
+
+def main(
+    seed: Seed = 0,
+    out: Out = Path("out/boltzmann"),
+    units: Annotated[int, typer.Option(min=2, max=16, help="d.")] = 10,
+    scale: Annotated[float, typer.Option(min=0.0, help="Spread of the weights.")] = 0.5,
+    chains: Annotated[int, typer.Option(min=1, help="Chains.")] = 64,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of each chain.")] = 1000,
+    thin: Annotated[int, typer.Option(min=1, help="Sweeps a draw.")] = 20,
+) -> dict[str, Any]:
+    """Draw weights, sample, and count states."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = random_weights(units, scale, seed)
+    ebm = ed.compile(declare(weights))
+
+    states = (np.arange(2**units)[:, None] >> np.arange(units)) % 2
+    log_z = float(ed.log_partition(ebm))
+    exact = np.exp(-np.asarray(jax.vmap(ebm.energy)({"x": states})) - log_z)
+    drawn = ed.sample(
+        ebm, ed.Gibbs(), key=jr.key(seed), chains=chains, warmup=200, draws=draws, thin=thin
+    )
+    number_of = drawn.draws["x"].reshape(-1, units) @ (1 << np.arange(units))
+    seen = np.bincount(number_of, minlength=2**units)
+
+    if not seen.any():  # interrupted before the first draw
+        return {"log_z": log_z}
+    write_chains(drawn, out / "chains.nc", dims={"x": ["unit"]})
+    draw(weights, exact, seen, out / "states.png")
+    return {
+        "log_z": log_z,
+        "total_variation": float(np.abs(seen / seen.sum() - exact).sum() / 2),
+        "p_value": p_value(seen, exact),
+        "conditional_gap": conditional_gap(ebm, states),
+        "seconds": drawn.seconds,
+    }
+
+
+def conditional_gap(ebm: ed.EBM, states: np.ndarray) -> float:
+    """The largest gap between p(x_i = 0 | rest) and the logistic of dE, of all sites and states."""
+
+    def gap(x: jax.Array, i: jax.Array) -> jax.Array:
+        rise = ebm.energy({"x": x.at[i].set(1)}) - ebm.energy({"x": x.at[i].set(0)})
+        return abs(ebm.conditional("x", {"x": x}).probs[i, 0] - jax.nn.sigmoid(rise))
+
+    sites = jnp.arange(states.shape[1])
+    gaps = jax.vmap(jax.vmap(gap, (None, 0)), (0, None))(jnp.asarray(states), sites)
+    return float(gaps.max())
+
+
+def p_value(seen: np.ndarray, probs: np.ndarray) -> float:
+    """Chance that independent draws fit `probs` no better: the likelihood-ratio test.
+
+    States that expect fewer than 10 draws are counted as one.
+    """
+    expected = seen.sum() * np.asarray(probs, float) / probs.sum()
+    common = expected >= 10
+    seen, expected = (np.append(a[common], a[~common].sum()) for a in (seen, expected))
+    seen, expected = seen[expected > 0], expected[expected > 0]
+    deviance = 2 * np.sum(seen * np.log(np.maximum(seen, 1) / expected))
+    return float(chi2.sf(deviance, len(seen) - 1))
+
+
+def draw(weights: np.ndarray, exact: np.ndarray, seen: np.ndarray, path: Path) -> None:
+    """The weights, the likeliest states, and every state: sampled against exact."""
+    from matplotlib.figure import Figure
+
+    count, share = seen.sum(), seen / seen.sum()
+    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    matrix, bars, scatter = figure.subplots(1, 3)
+
+    limit = np.abs(weights).max() or 1.0
+    image = matrix.imshow(weights, cmap="RdBu", vmin=-limit, vmax=limit)
+    matrix.set(title="weights W", xlabel="unit", ylabel="unit")
+    figure.colorbar(image, ax=matrix)
+
+    top = np.argsort(-exact)[:20]
+    bars.bar(np.arange(len(top)), exact[top], color="0.8", label="exact")
+    bars.errorbar(
+        np.arange(len(top)), share[top], np.sqrt(exact[top] / count), fmt="o", ms=3, capsize=2,
+        label="Gibbs, one standard error",
+    )  # fmt: skip
+    labels = [f"{state:0{int(np.log2(len(exact)))}b}"[::-1] for state in top]
+    bars.set_xticks(np.arange(len(top)), labels, rotation=90, family="monospace", fontsize=7)
+    bars.set(title="the likeliest states", ylabel="probability")
+    bars.legend()
+
+    grid = np.geomspace(exact.min(), exact.max(), 200)
+    band = 2 * np.sqrt(grid / count)
+    scatter.fill_between(grid, np.maximum(grid - band, 0.5 / count), grid + band, color="0.85")
+    scatter.plot(grid, grid, "k-", lw=1)
+    scatter.plot(exact[seen > 0], share[seen > 0], ".", ms=4)
+    scatter.set(xscale="log", yscale="log", xlabel="exact probability", ylabel="share of the draws")
+    scatter.set(ylim=(0.5 / count, 1), title="every state seen; band: two standard errors")
+    figure.savefig(path, dpi=150)
