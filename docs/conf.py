@@ -15,18 +15,34 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["page.css"]
+html_show_copyright = False
 html_title = f"{project} {release}"
 
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
 
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True
 default_role = "code"  # docstrings write `name` as Markdown does
+
+
+RETURNED = {"Expression", "EBM", "Exact", "Intractable", "Chains", "Diagnosis", "Finding"}
+"""Classes that users receive and never construct."""
+
+
+def _hide_constructor(app, what, name, obj, options, signature, result):
+    """Show no arguments where nobody gives them."""
+    if what == "class" and name.rpartition(".")[2] in RETURNED:
+        return "", result
+    return None
 
 
 def _dollar_math(app, what, name, obj, options, lines):
@@ -43,3 +59,4 @@ def _displayed(match):
 
 def setup(app):
     app.connect("autodoc-process-docstring", _dollar_math)
+    app.connect("autodoc-process-signature", _hide_constructor)
