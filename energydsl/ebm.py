@@ -165,8 +165,9 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """
     if not isinstance(ebm.normalizer, Exact):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
-    traced = is_traced(ebm.model)
-    dtype = jnp.zeros(()).dtype if traced else np.dtype(np.float64)
+    default = jnp.zeros(()).dtype
+    dtype = default if is_traced(ebm.model) else np.dtype(np.float64)
     value = log_partition_of(ebm.model, ebm.normalizer, dtype)
-    # A float64 array of JAX's own would be truncated, with a warning, by the first addition.
-    return value if traced else np.asarray(value)
+    # A float64 array of JAX's own would be truncated, with a warning, by the first addition. The
+    # parameters of an EBM may be concrete where configurations are not: under vmap, say.
+    return value.astype(default) if is_traced(value) else np.asarray(value)

@@ -18,8 +18,9 @@ from scipy.sparse.csgraph import connected_components
 BLOCK = 2**20
 """Values that are looked at together."""
 
-RANKED = 2**23
-"""Values up to which ArviZ ranks every entry: 2,000 entries of 4 chains x 1,000 draws."""
+RANKED, RANKED_ENTRIES = 2**23, 2000
+"""Values, and entries, up to which ArviZ ranks every entry: it takes a good part of a millisecond
+for each, and more for long chains."""
 
 SUBSET = 256
 """Entries of a larger quantity that ArviZ ranks."""
@@ -97,7 +98,7 @@ class Trace:
     @cached_property
     def _capacity(self) -> int:
         """How many entries ArviZ ranks at most."""
-        return max(16, RANKED // math.prod(self.values.shape[:2]))
+        return min(RANKED_ENTRIES, max(16, RANKED // math.prod(self.values.shape[:2])))
 
     @cached_property
     def rhat(self) -> np.ndarray:
