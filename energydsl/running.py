@@ -100,6 +100,8 @@ class AbstractRun(abc.ABC):
             stopped = f"interrupted after {self.at.rows} of {self.rows} {self.word}"
         if self.saver is not None:
             self.saver.save(self.at, self.store)
+        if stopped is not None and not self.at.rows and stopped.startswith("interrupted"):
+            raise KeyboardInterrupt
         return stopped
 
     def _beat(self) -> str | None:

@@ -27,6 +27,7 @@ from energydsl.checkpoint import fingerprint
 from energydsl.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
+from energydsl.quantity import Quantities
 from energydsl.running import AbstractRun, At, Store
 
 BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
@@ -98,8 +99,7 @@ def sample(
         thin: steps a draw.
         start: where to begin: one configuration, or one a chain with chains first. Random if not
             given.
-        keep: functions of one configuration to keep instead of it, by name. The loop is compiled
-            for these very functions: define them once, not anew in every call.
+        keep: functions of one configuration to keep instead of it, by name.
         checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
             same draws as if it had never stopped; `draws` may then be larger.
         progress: show a bar on a terminal.
@@ -124,8 +124,8 @@ def sample(
     if not isinstance(kernel, AbstractKernel):
         raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
     check_covered(ebm, kernel)
-    run = _Run(ebm, kernel, key, chains, warmup, draws, thin, keep)
-    run.begin(start, checkpoint)
+    run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
+    run.begin(start, keep, checkpoint)
     return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
@@ -143,32 +143,32 @@ class _Run(AbstractRun):
         warmup: int,
         draws: int,
         thin: int,
-        keep: Mapping[str, Quantity] | None,
     ) -> None:
         self.ebm, self.kernel, self.key = ebm, kernel, key
         self.chains, self.warmup, self.rows, self.thin = chains, warmup, draws, thin
-        self.keep = None if keep is None else tuple(keep.items())
         self.ensemble = kernel.ensemble(ebm)
         self.start_key, self.init_key, self.step_key = jr.split(key, 3)
         self.began = time.perf_counter()
 
-    def begin(self, start: Values | None, checkpoint: str | PathLike | None) -> None:
+    def begin(
+        self,
+        start: Values | None,
+        keep: Mapping[str, Quantity] | None,
+        checkpoint: str | PathLike | None,
+    ) -> None:
         """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
-        try:
-            shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
-        except KeyError as error:
-            raise ValueError(
-                f"A function of keep= asks for {error}; there are {list(xs)}."
-            ) from None
-        _check_kept(shapes)
+        one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in xs.items()}
+        self.keep = None if keep is None else Quantities.of(keep, one)
+        shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
         arrays = {
             k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
         }
         self.store = Store(arrays, axis=1)
         size = sum(a[:, :1].nbytes for a in arrays.values())
-        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), self.rows)))
+        # Whatever the number of draws is: another must not compile anew.
+        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
         self.at = At(carry, 0, 0)
         self.resume(checkpoint, self._identity())
 
@@ -215,7 +215,7 @@ class _Run(AbstractRun):
 
     def _identity(self) -> dict[str, Any]:
         """What must agree between a run and the one that goes on from its checkpoint."""
-        kept = "configurations" if self.keep is None else sorted(k for k, _ in self.keep)
+        kept = "configurations" if self.keep is None else list(self.keep.names)
         return {
             "model": fingerprint(self.ebm.model),
             "kernel": str(self.kernel),
@@ -264,11 +264,11 @@ def _look_at(arrays: Any, leaves: tuple[Any, ...], treedef: Any) -> dict[str, Ar
 
 
 def _observe(
-    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: tuple[tuple[str, Quantity], ...] | None
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Quantities | None
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
     xs = ensemble.configurations(ebm, carry)
-    kept: dict[str, Any] = dict(xs) if keep is None else {k: jax.vmap(f)(xs) for k, f in keep}
+    kept = xs if keep is None else jax.vmap(keep)(xs)
     return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
 
 
@@ -279,7 +279,7 @@ def _run_chunk(
     carry: Any,
     key: Array,
     numbers: Array,
-    keep: tuple[tuple[str, Quantity], ...] | None,
+    keep: Quantities | None,
     capacity: int,
 ) -> tuple[Any, dict[str, Array]]:
     """`count` draws of `thin` steps each, from step `first` on, into a buffer of `capacity`."""
@@ -326,11 +326,3 @@ def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int | np.integer) or count < 1:
             raise ValueError(f"sample got {name}={count!r}; expected a whole number of at least 1.")
-
-
-def _check_kept(shapes: dict[str, Any]) -> None:
-    for name, shape in shapes.items():
-        if not hasattr(shape, "shape"):
-            raise TypeError(
-                f"keep[{name[5:]!r}] returned {type(shape).__name__}; expected one array."
-            )

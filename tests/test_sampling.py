@@ -93,20 +93,24 @@ def test_evidence_stands_in_every_draw():
     assert (chains.draws["s"][:, :, 0] == [1, -1, 1, -1]).all()
 
 
-def test_new_parameters_do_not_recompile():
-    traces = []
+def test_new_parameters_do_not_recompile(monkeypatch):
+    traces, observe = [], sampling._observe
 
-    def counted(x):
+    def counted(*arguments):
         traces.append(1)
-        return x["s"].mean()
+        return observe(*arguments)
 
+    monkeypatch.setattr(sampling, "_observe", counted)
     for coupling in (0.1, 0.2, 0.3):
-        run(ed.compile(ising(coupling=coupling)), keep={"m": counted})
+        run(ed.compile(ising(coupling=coupling)), draws=5, keep={"m": lambda x: x["s"].sum()})
     once = len(traces)
     traces.clear()
-    run(ed.compile(ising(coupling=0.9)), keep={"m": counted})
-    # The shape of what is kept is looked up anew; the compiled loop is not.
-    assert len(traces) < once / 2
+    # Nor does a function of the same text, or another number of draws.
+    run(ed.compile(ising(coupling=0.9)), draws=9, keep={"m": lambda x: x["s"].sum()})
+    assert once and not traces
+    scale = 2.0
+    run(ed.compile(ising()), keep={"m": lambda x: scale * x["s"].sum()})
+    assert traces
 
 
 def test_ctrl_c_returns_what_was_drawn(ebm, monkeypatch, tmp_path):
