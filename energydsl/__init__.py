@@ -35,9 +35,17 @@ from energydsl.diagnostics import Diagnosis, Finding, diagnose
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
 from energydsl.expression import Expression
+from energydsl.fitting import History, fit
 from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
 from energydsl.model import Model, mixture
 from energydsl.normalizer import Exact, Intractable
+from energydsl.objective import (
+    AbstractObjective,
+    ContrastiveDivergence,
+    MaximumLikelihood,
+    PseudoLikelihood,
+    ScoreMatching,
+)
 from energydsl.plot import plot_energy, plot_samples
 from energydsl.potential import (
     AbstractPotential,
@@ -55,9 +63,11 @@ __all__ = [
     "NUTS",
     "AbstractDomain",
     "AbstractKernel",
+    "AbstractObjective",
     "AbstractPotential",
     "Chains",
     "Configuration",
+    "ContrastiveDivergence",
     "Coupling",
     "Cycle",
     "Diagnosis",
@@ -65,15 +75,19 @@ __all__ = [
     "Expression",
     "Finding",
     "Gibbs",
+    "History",
     "Intractable",
     "IntractableError",
     "Langevin",
     "Linear",
     "LogDensity",
+    "MaximumLikelihood",
     "MetropolisHastings",
     "Model",
     "Neural",
+    "PseudoLikelihood",
     "Quadratic",
+    "ScoreMatching",
     "Table",
     "apply",
     "binary",
@@ -82,6 +96,7 @@ __all__ = [
     "cos",
     "diagnose",
     "exp",
+    "fit",
     "fixed",
     "integer",
     "interval",

@@ -41,6 +41,10 @@ class AbstractConditional(eqx.Module):
     def distribution(self, total: Array) -> Any:
         """The same law as a NumPyro distribution; finite ones count levels from 0."""
 
+    @abc.abstractmethod
+    def log_normalizer(self, total: Array) -> Array:
+        """Log of the sum, or integral, of exp(-g) over each site; slopes take g(0) as 0."""
+
     @property
     def numbers(self) -> Array:
         """The domain's levels, as energies see them."""
@@ -66,6 +70,9 @@ class Levels(AbstractConditional):
     def distribution(self, total: Array) -> Any:
         return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1))
 
+    def log_normalizer(self, total: Array) -> Array:
+        return jax.nn.logsumexp(-total, axis=0)
+
 
 class Linear(AbstractConditional):
     r"""Energies linear in the value of a finite site: measured by the slope.
@@ -87,6 +94,19 @@ class Linear(AbstractConditional):
     def distribution(self, total: Array) -> Any:
         return Levels(self.domain).distribution(self._energies(total))
 
+    def log_normalizer(self, total: Array) -> Array:
+        if len(self.domain.values) != 2:
+            return Levels(self.domain).log_normalizer(self._energies(total))
+        low, high = (int(v) for v in self.domain.values)
+        return -low * total[0] + jax.nn.softplus((low - high) * total[0])
+
+    def mean(self, total: Array) -> Array:
+        """The mean of each site."""
+        if len(self.domain.values) != 2:
+            return jnp.tensordot(self.numbers, jax.nn.softmax(-self._energies(total), 0), axes=1)
+        low, high = (int(v) for v in self.domain.values)
+        return low + (high - low) * jax.nn.sigmoid((low - high) * total[0])
+
     def _energies(self, total: Array) -> Array:
         return jnp.tensordot(self.numbers, total[0], axes=0)
 
@@ -107,6 +127,12 @@ class Gaussian(AbstractConditional):
         slope, curvature = total
         # A curvature that is not positive gives NaN, which the sampling loop reports.
         return dist.Normal(-slope / curvature, 1.0 / jnp.sqrt(curvature))
+
+    def log_normalizer(self, total: Array) -> Array:
+        slope, curvature = total
+        # The integral is finite only where the energy rises; NaN says that it is not.
+        curvature = jnp.where(curvature > 0, curvature, jnp.nan)
+        return slope**2 / (2 * curvature) + jnp.log(2 * jnp.pi / curvature) / 2
 
 
 def conditional_for(domain: AbstractDomain, degree: float) -> AbstractConditional | None:

@@ -106,8 +106,8 @@ def fixed(value: Any) -> Any:
     return paramax.non_trainable(value)
 
 
-def _unary(name: str, formula: str) -> Callable[[Expression], Expression]:
-    def function(x: Expression) -> Expression:
+def _unary(name: str, formula: str) -> Callable[[object], Expression]:
+    def function(x: object) -> Expression:
         return elementwise(name, x)
 
     function.__name__ = function.__qualname__ = name

@@ -14,15 +14,17 @@ from jax import Array
 from jaxtyping import Float
 
 from energydsl._types import Configuration, IntractableError, Values, is_traced
-from energydsl.conditional import conditional_for
+from energydsl.conditional import AbstractConditional, conditional_for
 from energydsl.explain import Explanation, explain
 from energydsl.expression import Expression, as_expression, sites_of
 from energydsl.findings import Findings
+from energydsl.marginal import by_slope, sum_out
 from energydsl.model import Model
-from energydsl.normalizer import Exact, Normalizer, log_partition_of
+from energydsl.normalizer import Exact, Normalizer, log_partition_of, trouble
 from energydsl.structure import Structure
 from energydsl.sweep.base import AbstractSweep, Refusal
 from energydsl.sweep.gather import first_of, gather_block, load_block, totals
+from energydsl.variable import Variable
 
 
 class EBM(eqx.Module):
@@ -75,6 +77,68 @@ class EBM(eqx.Module):
         moving = {n: jnp.asarray(x[n], float) for n in smooth}
         slope = jax.grad(lambda m: self.energy({**x, **m}))(moving)
         return jax.tree.map(jnp.negative, slope)
+
+    def free_energy(self, v: Values) -> Float[Array, ""]:
+        r"""$F(v) = -\log \sum_h e^{-E(v, h)}$, the declared latents h summed or integrated out.
+
+        Latents that are independent given v are summed in closed form from one gradient (softplus
+        for an RBM); others by the exact log Z of the model conditioned on v.
+
+        Args:
+            v: an array for each free variable that is not latent.
+
+        Raises:
+            ValueError: no free variable is latent, or the names or shapes of `v` do not fit.
+            IntractableError: no exact rule applies to the latents; the message says why.
+        """
+        free = self.structure.skeleton.free
+        latents = [w for w in free if w.latent]
+        if not latents:
+            raise ValueError(
+                "free_energy sums latents out, and no free variable is one. Declare some by "
+                "latent=True; without, -log p(v) up to log Z is ebm.energy(v)."
+            )
+        self._check_shown(v)
+        layer = self._layer(latents)
+        if layer is None:
+            return -self._conditioned_log_partition(v)
+        blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latents}
+        return sum_out(self.model.energy, {**v, **blank}, layer)
+
+    def _check_shown(self, v: Values) -> None:
+        shown = [w.name for w in self.structure.skeleton.free if not w.latent]
+        if set(v) != set(shown):
+            raise ValueError(
+                f"free_energy got {sorted(v)}; the variables that are not latent are {shown}."
+            )
+
+    def _layer(
+        self, latents: list[Variable]
+    ) -> dict[str, tuple[AbstractConditional, np.ndarray]] | None:
+        """How each latent site is summed out, if they are independent given the rest."""
+        structure = self.structure
+        hidden = structure.free & structure.of_variables(w.name for w in latents)
+        if structure.crowded or hidden[structure.edges].all(axis=1).any():
+            return None
+        layer = {}
+        for w in latents:
+            law = conditional_for(w.domain, structure.degree_in(w))
+            if law is None or not by_slope(law):
+                return None
+            layer[w.name] = law, np.flatnonzero(~structure.skeleton.mask(w).ravel())
+        return layer
+
+    def _conditioned_log_partition(self, v: Values) -> Array:
+        held = self.model.evidence
+        masks = {w.name: self.structure.skeleton.mask(w) for w in self.structure.variables}
+        given = {n: jnp.where(masks[n], held[n], a) if masks[n].any() else a for n, a in v.items()}
+        rest = self.model.condition(given)
+        normalizer = self.findings.normalizer_of(rest)
+        if not isinstance(normalizer, Exact):
+            raise IntractableError(
+                f"The latents cannot be summed out: given the rest, log Z is {normalizer}."
+            )
+        return log_partition_of(rest, normalizer, jnp.zeros(()).dtype)
 
     def log_prob(self, x: Values) -> Float[Array, ""]:
         """-E(x) - log Z, where log Z is exact.
@@ -162,12 +226,16 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
 
     Raises:
         IntractableError: no exact rule applies; the message says why.
+        ValueError: the rule fails on these values (a precision that is not positive definite, a
+            quadrature that does not settle). Inside a JAX transformation the result is NaN.
     """
     if not isinstance(ebm.normalizer, Exact):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
     default = jnp.zeros(()).dtype
     dtype = default if is_traced(ebm.model) else np.dtype(np.float64)
     value = log_partition_of(ebm.model, ebm.normalizer, dtype)
+    if not is_traced(value) and np.isnan(value):
+        raise ValueError(f"log Z has no value here: {trouble(ebm.model, ebm.normalizer)}.")
     # A float64 array of JAX's own would be truncated, with a warning, by the first addition. The
     # parameters of an EBM may be concrete where configurations are not: under vmap, say.
     return value.astype(default) if is_traced(value) else np.asarray(value)

@@ -61,7 +61,7 @@ class Arithmetic:
         return elementwise("abs", self)
 
     def __add__(self, other: object) -> Expression:
-        return elementwise("add", self, other)
+        return _operator("add", self, other)
 
     def __radd__(self, other: object) -> Expression:
         # The builtin sum() starts from 0.
@@ -70,19 +70,19 @@ class Arithmetic:
         return elementwise("add", other, self)
 
     def __sub__(self, other: object) -> Expression:
-        return elementwise("subtract", self, other)
+        return _operator("subtract", self, other)
 
     def __rsub__(self, other: object) -> Expression:
         return elementwise("subtract", other, self)
 
     def __mul__(self, other: object) -> Expression:
-        return elementwise("multiply", self, other)
+        return _operator("multiply", self, other)
 
     def __rmul__(self, other: object) -> Expression:
         return elementwise("multiply", other, self)
 
     def __truediv__(self, other: object) -> Expression:
-        return elementwise("divide", self, other)
+        return _operator("divide", self, other)
 
     def __rtruediv__(self, other: object) -> Expression:
         return elementwise("divide", other, self)
@@ -516,11 +516,14 @@ def as_expression(value: object) -> Expression:
 
 def elementwise(operation: str, *operands: object, static: float | None = None) -> Expression:
     """Apply one of `OPERATIONS`, operands broadcast by NumPy's rules."""
-    if any(not isinstance(o, Expression) and _is_model(o) for o in operands):
-        return NotImplemented
     children = tuple(as_expression(o) for o in operands)
     shape = broadcast(*(c.shape for c in children), what=f"The operands of {operation}")
     return Elementwise(children, shape, operation, static)
+
+
+def _operator(operation: str, left: object, right: object) -> Any:
+    """An operation by its sign; a model on the right has signs of its own."""
+    return NotImplemented if hasattr(right, "skeleton") else elementwise(operation, left, right)
 
 
 def matmul(left: object, right: object) -> Expression:
@@ -653,7 +656,3 @@ def _is_real(dtype: np.dtype) -> bool:
     """Whether numbers of this dtype, truth values among them, can be an energy."""
     numeric = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
     return numeric and not jnp.issubdtype(dtype, jnp.complexfloating)
-
-
-def _is_model(value: object) -> bool:
-    return hasattr(value, "skeleton")

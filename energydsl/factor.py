@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,8 @@ class Term:
     reduced: tuple[int, ...]
     leaves: tuple[Leaf, ...]
     energy: Callable[..., Array]
+    bare: bool = False
+    """Whether it is a view's own values, or a function's own value of such: no more, no less."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +105,9 @@ class Factor:
     size: int
     leaves: tuple[Leaf, ...]
     energy: Callable[..., Array]
+    bare: bool = False
+    """Whether the energy is the function of the first leaf, of the sites of the second as they
+    are and of parameters: neither scaled nor changed in any way."""
 
     @property
     def sites(self) -> dict[int, Sites]:
@@ -121,7 +127,7 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
     match node:
         case View(variable=variable):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
-            return [Term(node.shape, (), (Sites(variable, index),), _identity)]
+            return [Term(node.shape, (), (Sites(variable, index),), _identity, bare=True)]
         case Parameter(slot=slot):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
             return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
@@ -158,7 +164,7 @@ def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
     joined, arities = _concatenate(whole)
     energies = [t.energy for t in whole]
 
-    def energy(*values: Array) -> Array:
+    def energy(*values: Any) -> Array:
         parts = _split(values, arities)
         return node.combine(*(e(*p) for e, p in zip(energies, parts, strict=True)))
 
@@ -193,16 +199,19 @@ def _apply(node: Apply, operands: list[Term]) -> Term:
     entries = node.shape[len(batch) :]
     function = Whole(_slot(node.slot))
 
-    def energy(function: object, *values: Array) -> Array:
+    def energy(function: Any, *values: Any) -> Array:
         arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
         return node.one(function, *arguments)
 
     if not entries:
-        return Term(batch, (), (function, *leaves), energy)
+        # A function of parameters alone next to the first operand's own sites.
+        alone = sum(isinstance(leaf, Sites) for leaf in leaves) == 1
+        bare = alone and inner[0].bare and isinstance(inner[0].leaves[0], Sites)
+        return Term(batch, (), (function, *leaves), energy, bare)
     number = Count(_numbers(entries))
     spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
 
-    def entry(k: Array, function: object, *values: Array) -> Array:
+    def entry(k: Array, function: Any, *values: Any) -> Array:
         return energy(function, *values).ravel()[k]
 
     return Term(entries, (), (number, function, *spread_leaves), entry)
@@ -241,7 +250,7 @@ def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf,
 
 def _map(term: Term, function: Callable[[Array], Array]) -> Term:
     energy = term.energy
-    return dataclasses.replace(term, energy=lambda *v: function(energy(*v)))
+    return dataclasses.replace(term, energy=lambda *v: function(energy(*v)), bare=False)
 
 
 def _pick(term: Term, numbers: np.ndarray) -> Term:
@@ -316,7 +325,7 @@ def _join(terms: list[Term]) -> Term:
     leaves, arities = _concatenate(closed)
     energies = [t.energy for t in closed]
 
-    def energy(*values: Array) -> Array:
+    def energy(*values: Any) -> Array:
         parts = _split(values, arities)
         return sum(e(*p) for e, p in zip(energies, parts, strict=True))  # type: ignore[return-value]
 
@@ -333,7 +342,7 @@ def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
     for _ in moved:
         energy = jax.vmap(energy, in_axes=axes)
     closed = (lambda *v: jnp.sum(energy(*v))) if total else energy
-    return Term(term.shape[:keep], (), term.leaves, closed)
+    return Term(term.shape[:keep], (), term.leaves, closed, term.bare and not total)
 
 
 def _repeat(leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
@@ -347,7 +356,7 @@ def _concatenate(terms: Sequence[Term]) -> tuple[tuple[Leaf, ...], list[int]]:
     return tuple(leaf for t in terms for leaf in t.leaves), [len(t.leaves) for t in terms]
 
 
-def _split(values: Sequence[Array], arities: Sequence[int]) -> list[Sequence[Array]]:
+def _split(values: Sequence[Any], arities: Sequence[int]) -> list[Sequence[Any]]:
     ends = itertools.accumulate(arities, initial=0)
     return [values[a:b] for a, b in itertools.pairwise(ends)]
 
@@ -365,7 +374,9 @@ def _flatten(term: Term) -> Factor:
         if not match:
             kept.append(leaf)
     energy = term.energy
-    return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)))
+    # Of a view itself no function is the first leaf.
+    bare = term.bare and isinstance(kept[0], Whole)
+    return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)), bare)
 
 
 def _same(a: Leaf, b: Leaf) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from energydsl.normalizer import Normalizer
+from energydsl.model import Model, Skeleton
+from energydsl.normalizer import Normalizer, choose
 from energydsl.structure import Structure
 from energydsl.sweep import Refusal
 
@@ -24,6 +25,13 @@ class Findings:
         """The lowerings of a sweep that were considered, in order, with why not."""
         self.budget = budget
         self.seconds = seconds
+        self._normalizers: dict[Skeleton, Normalizer] = {}
+
+    def normalizer_of(self, rest: Model) -> Normalizer:
+        """Of the same model with more of it held: found once for each set of sites."""
+        if rest.skeleton not in self._normalizers:
+            self._normalizers[rest.skeleton] = choose(Structure(rest), self.budget)
+        return self._normalizers[rest.skeleton]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Findings):

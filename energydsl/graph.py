@@ -41,10 +41,16 @@ def components(nodes: int, edges: Edges) -> tuple[int, np.ndarray]:
 
 
 def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
-    """Sides 0 and 1 with every edge across, or None where there is an odd cycle.
+    """Sides 0 and 1 with every edge across, or None where there is an odd cycle."""
+    sides = parity(nodes, edges)
+    proper = (sides[edges[:, 0]] != sides[edges[:, 1]]).all()
+    return sides if proper else None
 
-    Depth parity in a spanning forest is the only candidate; pointer doubling finds it in
-    log2(depth) passes.
+
+def parity(nodes: int, edges: Edges) -> np.ndarray:
+    """Depth parity in a spanning forest: the only candidate for two sides of each component.
+
+    Pointer doubling finds it in log2(depth) passes.
     """
     count, labels = components(nodes, edges)
     _, roots = np.unique(labels, return_index=True)
@@ -53,14 +59,12 @@ def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
     joined = adjacency(nodes + 1, np.concatenate([edges, stars]).astype(np.int32))
     parent = csgraph.breadth_first_order(joined, nodes, directed=False)[1]
     parent[nodes] = nodes
-    parity = np.ones(nodes + 1, np.int8)
-    parity[nodes] = 0
+    odd = np.ones(nodes + 1, np.int8)
+    odd[nodes] = 0
     while (parent != nodes).any():
-        parity ^= parity[parent]
+        odd ^= odd[parent]
         parent = parent[parent]
-    sides = 1 - parity[:nodes]
-    proper = (sides[edges[:, 0]] != sides[edges[:, 1]]).all()
-    return sides.astype(np.int32) if proper else None
+    return (1 - odd[:nodes]).astype(np.int32)
 
 
 def greedy_colouring(nodes: int, edges: Edges) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -231,6 +232,7 @@ class Model(eqx.Module):
         evidence, clamped = dict(self.evidence), dict(self.skeleton.clamped)
         for where, value in pairs:
             variable, sites = self._located(where)
+            _check_whole_events(variable, sites)
             value = variable.domain.check(
                 _filled(value, sites.shape), sites.shape, f"The value of {where}"
             )
@@ -241,7 +243,6 @@ class Model(eqx.Module):
             evidence[variable.name] = old.ravel().at[sites].set(value).reshape(variable.shape)
             mask = clamped.get(variable.name, np.zeros(variable.shape, bool)).copy()
             mask.ravel()[sites] = True
-            _check_whole_events(variable, mask)
             clamped[variable.name] = mask
         return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
 
@@ -504,13 +505,16 @@ def _filled(value: Any, shape: tuple[int, ...]) -> Any:
     return np.broadcast_to(array, shape) if array.ndim == 0 else array
 
 
-def _check_whole_events(variable: Variable, mask: np.ndarray) -> None:
+def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
+    """Refuse sites that are not whole events, each in its order."""
     k = variable.domain.event_ndim
-    if not k:
-        return
-    events = mask.reshape((*mask.shape[: mask.ndim - k], -1))
-    if (events.any(-1) != events.all(-1)).any():
+    event = variable.shape[len(variable.shape) - k :]
+    if k and sites.shape[sites.ndim - k :] == event:
+        rows = sites.reshape(-1, math.prod(event))
+        if (rows == rows[:, :1] + np.arange(rows.shape[1])).all():
+            return
+    if k:
         raise ValueError(
-            f"condition holds part of a {variable.domain} of {variable.name!r}; its entries sum "
-            "to one, so hold whole vectors."
+            f"condition holds part of a {variable.domain} of {variable.name!r}, or its entries in "
+            "another order; they belong together, so hold whole ones."
         )

@@ -96,7 +96,7 @@ def _inner(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
     """The body of a call, which runs once on the equation's own arguments."""
     # custom_jvp and custom_vjp stay closed: their derivative may differ from their body's, and
     # coefficients are read off derivatives.
-    if equation.primitive.name not in {"jit", "pjit", "closed_call", "remat", "checkpoint"}:
+    if equation.primitive.name not in {"jit", "closed_call", "remat2"}:
         return None
     body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
     return getattr(body, "jaxpr", body)

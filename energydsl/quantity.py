@@ -18,7 +18,7 @@ from jax.extend import core as jex
 from energydsl._types import Configuration, Quantity
 
 
-class _Program:
+class Program:
     """A jaxpr, equal to another of the same text."""
 
     def __init__(self, jaxpr: jex.Jaxpr, outputs: Any) -> None:
@@ -27,17 +27,21 @@ class _Program:
         self.text = f"{jaxpr} {outputs}"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Program) and other.text == self.text
+        return isinstance(other, Program) and other.text == self.text
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+    def __call__(self, constants: list[Array], *arguments: Any) -> Any:
+        values = eval_jaxpr(self.jaxpr, constants, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(self.outputs, values)
 
 
 class Quantities(eqx.Module):
     """Traced functions of one configuration; arrays that they close over are arguments."""
 
     constants: list[Array]
-    program: _Program = eqx.field(static=True)
+    program: Program = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
     @staticmethod
@@ -64,8 +68,7 @@ class Quantities(eqx.Module):
                     f"keep[{name!r}] returned {type(shape).__name__}; expected one array."
                 )
         outputs = jax.tree.structure(shapes)
-        return Quantities(closed.consts, _Program(closed.jaxpr, outputs), tuple(sorted(keep)))
+        return Quantities(closed.consts, Program(closed.jaxpr, outputs), tuple(sorted(keep)))
 
     def __call__(self, x: Configuration) -> dict[str, Array]:
-        values = eval_jaxpr(self.program.jaxpr, self.constants, *jax.tree.leaves(x))
-        return jax.tree.unflatten(self.program.outputs, values)
+        return self.program(self.constants, x)

@@ -195,7 +195,12 @@ class Structure:
                 return jax.ShapeDtypeStruct(index.shape[1:], self._shapes[slot].dtype)
             case Sites(variable=v, index=index):
                 return jax.ShapeDtypeStruct(index.shape[1:], v.domain.energy_dtype)
-        return jax.ShapeDtypeStruct((), np.int32)
+        return jax.ShapeDtypeStruct(leaf.index.shape[1:], np.int32)
+
+    def function(self, factor: Factor) -> Any:
+        """The function of a bare factor, without its arrays; None of another."""
+        leaf = factor.leaves[0] if factor.bare else None
+        return self._static[leaf.slot] if isinstance(leaf, Whole) else None
 
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
@@ -203,7 +208,9 @@ class Structure:
         return tuple(self._degrees(f) for f in self.factors)
 
     def _degrees(self, factor: Factor) -> Degrees:
-        order = [*factor.sites, *(k for k in range(len(factor.leaves)) if k not in factor.sites)]
+        # Sites that are all clamped are constants.
+        moving = [k for k, leaf in factor.sites.items() if self.free[self.numbers(leaf)].any()]
+        order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
         place = {k: i for i, k in enumerate(order)}
         static = {
             k: self._static[leaf.slot]
@@ -218,7 +225,9 @@ class Structure:
             return factor.energy(*arguments)
 
         arguments = [self.abstract(factor.leaves[k]) for k in order]
-        return degrees(energy, arguments, len(factor.sites))
+        bound = degrees(energy, arguments, len(moving))
+        each = dict(zip(moving, bound.each, strict=True))
+        return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)
 
     def degree_in(self, variable: Variable) -> float:
         """The highest degree of the energy in a single site of `variable`, others held."""

@@ -10,17 +10,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.arguments import as_double, factor_energies
+from energydsl.arguments import as_double
 from energydsl.model import Model
 from energydsl.normalizer.base import AbstractRule as AbstractRule
 from energydsl.normalizer.base import Exact as Exact
 from energydsl.normalizer.base import Intractable as Intractable
 from energydsl.normalizer.base import Normalizer as Normalizer
 from energydsl.normalizer.base import Plan as Plan
+from energydsl.normalizer.bipartite import Bipartite
 from energydsl.normalizer.enumeration import Enumeration, Independent
+from energydsl.normalizer.expert import Expert
+from energydsl.normalizer.gaussian import Gaussian
+from energydsl.normalizer.quadrature import Quadrature
+from energydsl.states import held_energy
 from energydsl.structure import Structure
 
-RULES: tuple[AbstractRule, ...] = (Independent(), Enumeration())
+RULES: tuple[AbstractRule, ...] = (
+    Expert(),
+    Independent(),
+    Gaussian(),
+    Bipartite(),
+    Enumeration(),
+    Quadrature(),
+)
 """Every rule that is tried; a new one is a file of this folder and a name here."""
 
 
@@ -39,7 +51,7 @@ def choose(structure: Structure, budget: int) -> Normalizer:
         if len(components):
             operations = float(costs[k, components].sum())
             plans.append(Plan(rule, components, operations, rule.bytes(structure, components)))
-    return Exact(structure, budget, tuple(plans))
+    return Exact(structure, tuple(plans))
 
 
 @eqx.filter_custom_jvp
@@ -60,6 +72,17 @@ def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         return value.astype(dtype), sum(moves, jnp.zeros((), dtype))
 
 
+def trouble(model: Model, normalizer: Exact) -> str:
+    """Why log Z is NaN."""
+    with jax.enable_x64(True):
+        double = as_double(model)
+        for plan in normalizer.plans:
+            said = plan.rule.trouble(normalizer.structure, double, plan.components)
+            if said is not None:
+                return said
+    return "a parameter or an energy is NaN"
+
+
 def _leaves(tree: Any) -> list[Any]:
     """Leaves, None among them where something is not differentiated."""
     return jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
@@ -70,17 +93,4 @@ def _log_partition(model: Model, normalizer: Exact) -> Array:
     """The plans' sum, with the energy of factors that contain no free site."""
     model, structure = as_double(model), normalizer.structure
     parts = [p.rule.log_partition(structure, model, p.components) for p in normalizer.plans]
-    return jnp.sum(jnp.stack([*parts, -_held_energy(structure, model)]))
-
-
-def _held_energy(structure: Structure, model: Model) -> Array:
-    """The energy of factors whose sites are all clamped."""
-    total = jnp.zeros(())
-    env = model.environment(model.blank())
-    for factor in structure.factors:
-        scope = structure.scope(factor)
-        held = ~structure.free[scope].any(axis=1) if scope.shape[1] else np.ones(factor.size, bool)
-        if held.any():
-            each = factor_energies(factor, env)
-            total = total + each.ravel()[np.flatnonzero(held)].sum()
-    return total
+    return jnp.sum(jnp.stack([*parts, -held_energy(structure, model)]))

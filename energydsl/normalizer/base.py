@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -45,8 +47,12 @@ class AbstractRule(abc.ABC):
         """Log of the integral of exp(-E) over these components' sites, differentiable.
 
         E is the energy of the factors that contain a site of theirs. The model's floats are
-        float64 here, and so is the arithmetic.
+        float64 here, and so is the arithmetic. It is NaN where the values do not allow it.
         """
+
+    def trouble(self, structure: Structure, model: Model, components: np.ndarray) -> str | None:
+        """What about the values makes log Z of these components NaN, if this rule can tell."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,16 +65,32 @@ class Plan:
     bytes: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Exact:
     """log Z is exact: a plan for every component, whose values add.
 
-    The plans follow from structure and budget, so these alone are hashed and compared.
+    Equal where a compiled program would be: the same structure and rules for the same components.
     """
 
     structure: Structure
-    budget: int
-    plans: tuple[Plan, ...] = dataclasses.field(compare=False)
+    plans: tuple[Plan, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Which rule takes which components."""
+        seal = hashlib.blake2b(digest_size=16)
+        for plan in self.plans:
+            seal.update(f"{plan.rule.name} {len(plan.components)} ".encode())
+            seal.update(np.asarray(plan.components, np.int64).tobytes())
+        return seal.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Exact):
+            return False
+        return other.digest == self.digest and other.structure == self.structure
+
+    def __hash__(self) -> int:
+        return hash((self.structure, self.digest))
 
     @property
     def operations(self) -> float:

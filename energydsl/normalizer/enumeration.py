@@ -8,7 +8,7 @@ sites cost as many passes as one site has levels.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax import Array, lax
 from energydsl.arguments import factor_energies
 from energydsl.model import Model
 from energydsl.normalizer.base import AbstractRule
+from energydsl.states import States, owners
 from energydsl.structure import Structure
 
 CHUNK = 2**20
@@ -46,13 +47,14 @@ class Enumeration(AbstractRule):
         return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
 
     def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        radix = _Radix(structure, components)
-        owners = [_owners(structure, f, components) for f in structure.factors]
-        kept = [(f, o) for f, o in zip(structure.factors, owners, strict=True) if (o >= 0).any()]
+        states = States(structure, components)
+        owned = [(f, owners(structure, f, components)) for f in structure.factors]
+        kept = [(f, owner) for f, owner in owned if (owner >= 0).any()]
+        blank = model.blank()
 
         def energies(t: Array) -> Array:
             """Each component's energy in its t-th state."""
-            env = model.environment(radix.values(structure, model, t))
+            env = model.environment(states.put(blank, t))
             total = jnp.zeros(len(components))
             for factor, owner in kept:
                 each = factor_energies(factor, env)
@@ -61,13 +63,13 @@ class Enumeration(AbstractRule):
             return total
 
         size = sum(f.size for f, _ in kept) + structure.sites
-        width = int(max(1, min(radix.largest, CHUNK // max(size, 1))))
-        passes = math.ceil(radix.largest / width)
+        width = int(max(1, min(states.largest, CHUNK // max(size, 1))))
+        passes = math.ceil(states.largest / width)
 
         @jax.checkpoint
         def step(total: Array, first: Array) -> tuple[Array, None]:
             t = first + jnp.arange(width)
-            seen = jnp.where(t[:, None] < radix.states, -jax.vmap(energies)(t), -jnp.inf)
+            seen = jnp.where(t[:, None] < states.states, -jax.vmap(energies)(t), -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
 
         start = jnp.full(len(components), -jnp.inf)
@@ -98,46 +100,3 @@ def _bits(structure: Structure) -> np.ndarray:
         bits = np.log2(structure.levels[free].astype(float))
     bits = np.where(np.isneginf(bits), np.inf, bits)
     return np.bincount(structure.component_of[free], bits)
-
-
-class _Radix:
-    """The t-th state of every component: site i takes level (t // stride_i) mod levels_i."""
-
-    def __init__(self, structure: Structure, components: np.ndarray) -> None:
-        self.inside = np.isin(structure.component_of, components)
-        order = np.argsort(structure.component_of, kind="stable")
-        order = order[self.inside[order]]
-        levels = structure.levels[order].astype(np.float64)
-        labels = structure.component_of[order]
-        logs = np.log2(levels)
-        before = np.cumsum(logs) - logs
-        firsts = np.concatenate([[True], np.diff(labels) > 0])
-        base = np.repeat(before[firsts], np.diff(np.append(np.flatnonzero(firsts), len(order))))
-        stride = np.ones(structure.sites, np.int64)
-        stride[order] = np.rint(np.exp2(before - base)).astype(np.int64)
-        self.stride = stride
-        last = np.append(np.flatnonzero(firsts)[1:] - 1, len(order) - 1)
-        self.states = (stride[order] * levels.astype(np.int64))[last]
-        self.largest = int(self.states.max())
-
-    def values(self, structure: Structure, model: Model, t: Array) -> dict[str, Array]:
-        values = model.blank()
-        for v in structure.variables:
-            place = slice(structure.offset[v.name], structure.offset[v.name] + v.size)
-            if self.inside[place].any():
-                level = t // self.stride[place] % v.domain.levels
-                new = jnp.asarray(v.domain.values, v.domain.dtype)[level]
-                old = values[v.name].ravel()
-                values[v.name] = jnp.where(self.inside[place], new, old).reshape(v.shape)
-        return values
-
-
-def _owners(structure: Structure, factor: Any, components: np.ndarray) -> np.ndarray:
-    """Which of `components` (by position) each factor belongs to; -1 for none of them."""
-    scope = structure.scope(factor)
-    if not scope.shape[1]:
-        return np.full(factor.size, -1)
-    owner = structure.component_of[scope].max(axis=1)
-    position = np.full(len(structure.component_sizes) + 1, -1)
-    position[components] = np.arange(len(components))
-    return position[owner]

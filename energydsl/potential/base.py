@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jax import Array
 
+from energydsl.domain import AbstractDomain
 from energydsl.expression import Apply, Expression
 
 
@@ -28,6 +29,14 @@ class AbstractPotential(eqx.Module):
     @abc.abstractmethod
     def energy(self, *values: Any) -> Array:
         """The energy of one point, in units of k_B T; a scalar."""
+
+    def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
+        r"""Whether $\int e^{-E(x)}\,dx = 1$ over one event of this shape, whatever the parameters.
+
+        Then log Z is 0 wherever nothing else acts on these sites. Asked of the potential with
+        None in place of its arrays; True must be certain.
+        """
+        return False
 
     @property
     def name(self) -> str:

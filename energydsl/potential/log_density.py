@@ -10,6 +10,8 @@ import numpyro.distributions as dist
 import paramax
 from jax import Array
 
+from energydsl.density import is_density, is_density_family
+from energydsl.domain import AbstractDomain
 from energydsl.expression import Apply, Expression, Parameter, as_expression
 from energydsl.potential.base import AbstractPotential
 
@@ -28,12 +30,17 @@ class _Elementwise(eqx.Module):
         arguments = dict(zip(self.names, parameters, strict=True))
         return -self.family(**arguments).log_prob(x)
 
+    def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
+        return is_density_family(self.family, domain)
+
 
 class LogDensity(AbstractPotential):
     r"""Minus a log-density: $E(x) = -\log q(x)$.
 
     A plain NumPyro distribution makes one factor an event of the view (a Normal one a site), and
     its parameters broadcast against the view; any other object is one factor over all of it.
+    Numbers stay numbers, which learning leaves alone, unless NumPyro has made arrays of them to
+    match another parameter's shape.
 
     Args:
         distribution: a NumPyro distribution, or anything with ``log_prob`` (a flowjax flow).
@@ -54,6 +61,9 @@ class LogDensity(AbstractPotential):
 
     def energy(self, x: Array) -> Array:
         return -jnp.sum(self.distribution.log_prob(x))
+
+    def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
+        return is_density(self.distribution, domain, shape)
 
     def __call__(self, view: Expression) -> Expression:
         q = self.distribution

@@ -1,0 +1,152 @@
+"""Learning: a step of persistent CD beside a loop written by hand, and an RBM on digits."""
+
+import statistics
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jax import lax
+
+import energydsl as ed
+from benchmarks.measure import Row, in_turn, limit, process
+
+VISIBLE, HIDDEN, CHAINS, BATCH, EXAMPLES, STEPS = 64, 16, 100, 100, 1437, 2000
+RATE = 0.1
+
+DIGITS = """
+import time
+began = time.perf_counter()
+import jax, numpy as np, optax
+import energydsl as ed
+from sklearn.datasets import load_digits
+
+digits = (load_digits().data >= 8).astype(np.int8)
+order = np.random.default_rng(0).permutation(len(digits))
+train, test = digits[order[:1437]], digits[order[1437:]]
+
+rng, steps = np.random.default_rng(0), 4000
+means = train.mean(0).clip(0.01, 0.99)
+weight = rng.normal(0.0, 0.1, (64, 16)).astype(np.float32)
+bias = np.log(means / (1 - means)).astype(np.float32)
+start = time.perf_counter()
+x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
+ebm = ed.compile(ed.Model(-(x @ weight @ h) - bias @ x - np.zeros(16, np.float32) @ h))
+ebm, _ = ed.fit(
+    ebm, ed.ContrastiveDivergence(start="persistent", chains=200), train, key=jax.random.key(0),
+    optimizer=optax.sgd(optax.linear_schedule(0.5, 0.0, steps)), steps=steps, batch=100,
+    progress=False,
+)
+seconds = time.perf_counter() - start
+
+w, b, c = (np.asarray(a, float) for a in ebm.parameters if hasattr(a, "shape"))
+hs = (np.arange(2**16)[:, None] >> np.arange(16)) & 1
+log_z = np.logaddexp.reduce(hs @ c + np.logaddexp(0, hs @ w.T + b).sum(1))
+score = (test @ b + np.logaddexp(0, test @ w + c).sum(1)).mean() - log_z
+print(seconds, score, file=open(OUT, "w"))
+"""
+
+
+def rows() -> list[Row]:
+    """Both sides take the same number of the same steps in one compiled call."""
+    return [_step(), _digits()]
+
+
+def _step() -> Row:
+    data = np.random.default_rng(1).integers(0, 2, (EXAMPLES, VISIBLE)).astype(np.int8)
+    seconds = in_turn({"ours": _ours(data), "by hand": _by_hand(data)})
+    ours, hand = (statistics.median(s) / STEPS * 1e6 for s in seconds.values())
+    return Row(
+        f"persistent CD step, RBM {VISIBLE} x {HIDDEN}",
+        f"{ours:.0f} us",
+        f"{hand:.0f} us (JAX by hand)",
+        f"{ours / hand:.2f} x, limit 1.5: {limit(ours / hand, 1.5)}",
+    )
+
+
+def _digits() -> Row:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "figures"
+        process(f"OUT = {str(out)!r}\n{DIGITS}")
+        seconds, score = map(float, out.read_text().split())
+    kept = "ok" if seconds <= 4.0 and score >= -18.6 else "MISSED"
+    return Row(
+        "RBM on digits, persistent CD, compile included",
+        f"{score:.2f} nats in {seconds:.2f} s",
+        "-18.6 nats in 4 s (BernoulliRBM: -19.54)",
+        kept,
+    )
+
+
+def _weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    weight = np.random.default_rng(0).normal(0.0, 0.1, (VISIBLE, HIDDEN)).astype(np.float32)
+    return weight, np.zeros(VISIBLE, np.float32), np.zeros(HIDDEN, np.float32)
+
+
+def _ours(data: np.ndarray):
+    """The whole of `ed.fit`, checks, chunks and history among it."""
+    weight, b, c = _weights()
+    x, h = ed.binary("x", VISIBLE), ed.binary("h", HIDDEN, latent=True)
+    ebm = ed.compile(ed.Model(-(x @ weight @ h) - b @ x - c @ h))
+    objective, optimizer = ed.ContrastiveDivergence(start="persistent", chains=CHAINS), _optimizer()
+
+    def run():
+        fitted, _ = ed.fit(
+            ebm, objective, data, key=jr.key(0), optimizer=optimizer, steps=STEPS, batch=BATCH,
+            progress=False,
+        )  # fmt: skip
+        return fitted.parameters
+
+    return run
+
+
+def _optimizer():
+    return optax.sgd(optax.linear_schedule(RATE, 0.0, STEPS))
+
+
+def _free(v, bias, inside):
+    """Minus the mean free energy."""
+    return jnp.mean(v @ bias + jax.nn.softplus(inside).sum(1))
+
+
+def _by_hand(data: np.ndarray):
+    """The same sweeps, minibatches and updates; the gradients are written out."""
+    optimizer = _optimizer()
+
+    @jax.jit
+    def run(data, parameters, x, key):
+        size, per_epoch = len(data), len(data) // BATCH
+
+        def step(t, carry):
+            (w, b, c), optimum, x, order, losses = carry
+            key_t = jr.fold_in(key, t)
+            place = t % per_epoch
+            order = lax.cond(place == 0, lambda: jr.permutation(key_t, size), lambda: order)
+            v = data[lax.dynamic_slice(order, (place * BATCH,), (BATCH,))].astype(jnp.float32)
+            hidden_key, visible_key = jr.split(key_t)
+            on = jr.uniform(hidden_key, (CHAINS, HIDDEN)) < jax.nn.sigmoid(x @ w + c)
+            back = jax.nn.sigmoid(on.astype(jnp.float32) @ w.T + b)
+            x = (jr.uniform(visible_key, (CHAINS, VISIBLE)) < back).astype(jnp.float32)
+            inside, outside = v @ w + c, x @ w + c
+            up, down = jax.nn.sigmoid(inside), jax.nn.sigmoid(outside)
+            loss = _free(x, b, outside) - _free(v, b, inside)
+            slopes = (
+                x.T @ down / CHAINS - v.T @ up / BATCH,
+                x.mean(0) - v.mean(0),
+                down.mean(0) - up.mean(0),
+            )
+            updates, optimum = optimizer.update(slopes, optimum)
+            parameters = optax.apply_updates((w, b, c), updates)
+            return parameters, optimum, x, order, losses.at[t].set(loss)
+
+        carry = (parameters, optimizer.init(parameters), x, jnp.arange(size), jnp.zeros(STEPS))
+        return lax.fori_loop(0, STEPS, step, carry)
+
+    x = jr.bernoulli(jr.key(2), 0.5, (CHAINS, VISIBLE)).astype(jnp.float32)
+    parameters = tuple(map(jnp.asarray, _weights()))
+    data = jnp.asarray(data)
+    return lambda: run(data, parameters, x, jr.key(0))

@@ -1,0 +1,262 @@
+"""Potentials against the formulas in their docstrings."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+import paramax
+import pytest
+
+import energydsl as ed
+
+RNG = np.random.default_rng(3)
+
+
+def energy(expression, **arrays):
+    return float(ed.Model(expression).energy(arrays))
+
+
+def test_linear_is_a_field():
+    bias, x = RNG.normal(size=(2, 3)), RNG.normal(size=(2, 3))
+    found = energy(ed.Linear(bias)(ed.real("x", (2, 3))), x=x)
+    np.testing.assert_allclose(found, (bias * x).sum(), rtol=1e-5)
+
+
+def test_coupling_is_a_bilinear_form():
+    weight, x, y = RNG.normal(size=(2, 3)), RNG.normal(size=2), RNG.normal(size=3)
+    found = energy(ed.Coupling(weight)(ed.real("x", 2), ed.real("y", 3)), x=x, y=y)
+    np.testing.assert_allclose(found, -x @ weight @ y, rtol=1e-5)
+
+
+def test_quadratic_is_the_energy_of_a_gaussian():
+    root, b, x = RNG.normal(size=(3, 3)), RNG.normal(size=3), RNG.normal(size=3)
+    precision = root @ root.T + np.eye(3)
+    view = ed.real("x", 3)
+    found = energy(ed.Quadratic(precision, b)(view), x=x)
+    np.testing.assert_allclose(found, x @ precision @ x / 2 - b @ x, rtol=1e-5)
+    assert ed.compile(ed.Model(ed.Quadratic(precision)(view))).structure.quadratic
+
+
+def test_transparent_potentials_show_who_interacts():
+    x, y = ed.binary("x", 2), ed.binary("y", 3)
+    ebm = ed.compile(ed.Model(ed.Coupling(np.ones((2, 3)))(x, y) + ed.Linear(np.ones(2))(x)))
+    assert len(ebm.structure.edges) == 6
+    assert ebm.structure.sides is not None
+
+
+FINITE = [
+    ed.spin("a", 3),
+    ed.binary("a", 3),
+    ed.categorical("a", 3, levels=4),
+    ed.integer("a", 3, low=-2, high=1),
+    ed.integer("a", 3, low=5, high=5),
+]
+
+
+@pytest.mark.parametrize("view", FINITE, ids=lambda v: str(v.variable.domain))
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_table_is_read_at_the_levels(view, batched):
+    domain = view.variable.domain
+    n = domain.levels
+    table = RNG.normal(size=((3,) if batched else ()) + (n, 2))
+    bits = ed.binary("b", 3)
+    levels, other = RNG.integers(n, size=3), RNG.integers(2, size=3)
+    values = {"a": domain.values[levels], "b": other}
+    rows = table if batched else np.broadcast_to(table, (3, n, 2))
+    expected = rows[np.arange(3), levels, other].sum()
+    found = energy(ed.Table(table)(view, bits).sum(), **values)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    minus = energy(ed.Table(log_potential=table)(view, bits).sum(), **values)
+    np.testing.assert_allclose(minus, -expected, rtol=1e-5)
+
+
+def test_a_table_of_integers_is_an_energy_like_any_other():
+    c = ed.categorical("c", 2, levels=2)
+    model = ed.Model(ed.Table([[0, 1], [2, 5]])(c[0], c[1]))
+    found = model.energy({"c": [1, 1]})
+    assert found == 5.0
+    assert found.dtype == np.float32
+    assert model.parameter_count == 4
+
+
+def test_a_table_forbids_by_minus_infinite_log_potentials():
+    c = ed.binary("c", 2)
+    exclusive = np.array([[0.0, 0.0], [0.0, -np.inf]])
+    model = ed.Model(ed.Table(log_potential=exclusive)(c[0], c[1]) + 0.0 * c.sum())
+    assert model.energy({"c": [1, 1]}) == np.inf
+    np.testing.assert_allclose(ed.log_partition(ed.compile(model)), np.log(3), rtol=1e-12)
+
+
+def test_a_wrapped_table_stays_wrapped_on_either_sign():
+    c = ed.binary("c", 2)
+    for sign, keyword in ((1, "energy"), (-1, "log_potential")):
+        inside = ed.Table(**{keyword: ed.fixed(np.ones((2, 2)))})
+        outside = ed.fixed(ed.Table(**{keyword: np.ones((2, 2))}))
+        for table in (inside, outside):
+            model = ed.Model(table(c[0], c[1]))
+            assert model.parameter_count == 0
+            assert model.energy({"c": [0, 1]}) == sign
+    positive = paramax.Parameterize(jnp.exp, jnp.zeros(2))
+    model = ed.Model(ed.Table(log_potential=positive)(c[0]))
+    assert model.energy({"c": [0, 1]}) == -1.0
+    slope = eqx.filter_grad(lambda m: m.energy({"c": [1, 0]}))(model)
+    np.testing.assert_allclose(jax.tree.leaves(slope.parameters)[0], [0, -1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ("ed.Table()", ValueError, "either energy= or log_potential=, one of the two"),
+        ("ed.Table([0.0], log_potential=[0.0])", ValueError, "one of the two"),
+        ("ed.Table([0.0, -np.inf])", ValueError, "energy of -inf; a certain event"),
+        ("ed.Table(log_potential=[0.0, np.inf])", ValueError, "energy of -inf"),
+        ("ed.Table([0.0, np.nan])(s)", ValueError, r"shape \(2,\) has nan at \(1,\)"),
+        ("ed.Table(np.zeros((2, 3)))(s, s)", ValueError, r"\(2, 3\) was called on 2 views with"),
+        ("ed.Table(np.zeros(2))(s, s)", ValueError, r"its last axes must be \(2, 2\)"),
+        ("ed.Table(np.zeros((4, 2)))(s)", ValueError, r"do not broadcast"),
+        ("ed.Table(np.zeros(2))(2 * s)", TypeError, r"Expected a variable.* got 2 \* s"),
+        ("ed.Table(np.zeros(2))(x)", TypeError, "of domain real; expected a view of a finite"),
+        ("ed.Table(np.zeros(2))(3)", TypeError, "Expected a variable or a view of one"),
+        ("ed.LogDensity(3)", TypeError, "LogDensity got int, which has no log_prob"),
+        ("ed.LogDensity(dist.Normal(np.zeros(2), 1))(x)", ValueError, r"do not broadcast"),
+        ("ed.LogDensity(dist.Dirichlet(np.ones(3)))(s[0])", ValueError, "of at least"),
+        ("ed.Neural(3)", TypeError, "Neural got int; expected a callable"),
+        ("ed.Neural(lambda v: v)(x)", ValueError, r"returned an array of shape \(3,\); expected a"),
+        ("ed.Neural(lambda v: v > 0)(x)", ValueError, "out_size='scalar'"),
+        ("ed.Neural(lambda v: (v.sum(), 0))(x)", TypeError, "returned tuple"),
+        ("ed.Coupling(np.ones((2, 2)))(x, s)", ValueError, r"@ got shapes \(3,\) and \(2, 2\)"),
+        ("ed.Linear(np.ones(4))(x)", ValueError, "do not broadcast"),
+        ("ed.Linear(np.array([0, np.nan, 0]))(x)", ValueError, "has nan"),
+    ],
+)
+def test_a_mistake_is_caught_where_it_is_written(untyped, wrong, error, message):
+    names = {"ed": ed, "np": np, "dist": dist, "s": ed.spin("s", 3), "x": ed.real("x", 3)}
+    with pytest.raises(error, match=message):
+        eval(wrong, names)
+
+
+def test_nan_in_a_network_is_refused():
+    network = eqx.nn.Linear(3, "scalar", key=jr.key(0))
+    broken = eqx.tree_at(lambda m: m.weight, network, jnp.full((1, 3), jnp.nan))
+    with pytest.raises(ValueError, match=r"Neural\[Linear\], of shape \(1, 3\), has NaN"):
+        ed.Neural(broken)(ed.real("x", 3))
+
+
+FAMILIES = [
+    (dist.Normal(0.3, 1.5), ed.real("x", 4)),
+    (dist.Normal(jnp.array([0.0, 1.0, 2.0, 3.0]), 0.5), ed.real("x", 4)),
+    (dist.Normal(jnp.zeros((3, 1)), jnp.ones(4)), ed.real("x", (3, 4))),
+    (dist.Laplace(0.0, 2.0), ed.real("x", 4)),
+    (dist.StudentT(3.0, 0.0, 1.0), ed.real("x", 4)),
+    (dist.Gamma(2.0, 3.0), ed.positive("x", 4)),
+    (dist.LogNormal(0.0, 1.0), ed.positive("x", 4)),
+    (dist.Beta(2.0, 3.0), ed.interval("x", 4, low=0, high=1)),
+    (dist.Uniform(0.0, 2.0), ed.interval("x", 4, low=0, high=2)),
+    (dist.Bernoulli(probs=0.3), ed.binary("x", 4)),
+    (dist.Bernoulli(logits=jnp.array([0.3, -1.0, 2.0, 0.0])), ed.binary("x", 4)),
+    (dist.Categorical(probs=jnp.array([0.2, 0.3, 0.5])), ed.categorical("x", 4, levels=3)),
+    (dist.Binomial(5, probs=0.4), ed.integer("x", 4, low=0, high=5)),
+    (dist.Poisson(2.5), ed.integer("x", 4, low=0, high=30)),
+    (dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])), ed.simplex("x", (4, 3))),
+    (dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3) * 2), ed.real("x", (4, 3))),
+    (dist.Normal(0.0, 1.0).expand([4]).to_event(1), ed.real("x", 4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("q", "view"), FAMILIES, ids=[f"{type(q).__name__}{k}" for k, (q, _) in enumerate(FAMILIES)]
+)
+def test_a_log_density_changes_sign(q, view):
+    x = view.variable.domain.start(view.shape, key=jr.key(4))
+    expected = -np.sum(q.log_prob(x))
+    np.testing.assert_allclose(energy(ed.LogDensity(q)(view), x=x), expected, rtol=2e-5, atol=1e-5)
+
+
+def test_a_plain_distribution_is_one_factor_a_site_with_parameters_that_are_learnt():
+    x = ed.real("x", 3)
+    loc = jnp.array([0.1, 0.2, 0.3])
+    model = ed.Model(ed.LogDensity(dist.Normal(loc, jnp.ones(3)))(x) + (loc * x).sum())
+    assert model.parameter_count == 6
+    assert len(ed.compile(model).structure.edges) == 0
+    slope = eqx.filter_grad(lambda m: m.energy({"x": jnp.full(3, 2.0)}))(model)
+    # loc is one parameter, used twice: its slopes loc - x and x add.
+    np.testing.assert_allclose(slope.parameters[0], loc, atol=1e-6)
+    np.testing.assert_allclose(slope.parameters[1], 1 - (2 - loc) ** 2, atol=1e-5)
+    numbers = ed.Model(ed.LogDensity(dist.Normal(0.0, 1.0))(x - loc))
+    assert numbers.parameter_count == 3
+
+
+def test_a_log_density_is_fixed_like_any_potential():
+    x = ed.real("x", 3)
+    q = dist.Normal(jnp.zeros(3), jnp.ones(3))
+    assert ed.Model(ed.LogDensity(q)(x)).parameter_count == 6
+    for fixed in (ed.fixed(ed.LogDensity(q)), ed.LogDensity(ed.fixed(q))):
+        model = ed.Model(fixed(x))
+        assert model.parameter_count == 0
+        np.testing.assert_allclose(model.energy({"x": np.zeros(3)}), 1.5 * np.log(2 * np.pi))
+
+
+class Flow(eqx.Module):
+    """What flows have: log_prob of one event, and arrays of their own."""
+
+    scale: jax.Array
+
+    def log_prob(self, x):
+        return jnp.sum(-0.5 * (x / self.scale) ** 2 - jnp.log(self.scale))
+
+
+def test_anything_with_log_prob_is_one_factor_over_the_view():
+    x = ed.real("x", 3)
+    model = ed.Model(ed.LogDensity(Flow(jnp.full(3, 2.0)))(x))
+    np.testing.assert_allclose(model.energy({"x": np.ones(3)}), 3 * (0.125 + np.log(2)), rtol=1e-6)
+    assert model.parameter_count == 3
+    assert len(ed.compile(model).structure.edges) == 3
+    assert str(model).startswith("Model: E = LogDensity[Flow](x)")
+
+
+def test_a_network_sees_all_its_views_at_once():
+    network = eqx.nn.MLP(5, "scalar", 8, 1, key=jr.key(0))
+    joined = ed.Neural(lambda y, s: network(jnp.concatenate([y, s])))
+    y, s = ed.real("y", 2), ed.spin("s", 3)
+    given = {"y": jnp.array([0.3, -0.2]), "s": jnp.array([1, -1, 1])}
+    expected = network(jnp.concatenate([given["y"], given["s"]]))
+    np.testing.assert_allclose(energy(joined(y, s), **given), expected, rtol=1e-6)
+
+    model = ed.Model(ed.Neural(network)(ed.real("z", 5)))
+    assert model.parameter_count == 5 * 8 + 8 + 8 + 1
+
+
+class Cube(ed.AbstractPotential):
+    """A potential of a user, on vectors."""
+
+    event_ndims = (1,)
+
+    weight: jax.Array
+
+    def energy(self, x):
+        return (self.weight * x**3).sum()
+
+
+class Vector(Cube):
+    def energy(self, x):
+        return self.weight * x
+
+
+def test_a_potential_of_ones_own_makes_a_batch_of_factors():
+    x = ed.real("x", (4, 2))
+    weight = jnp.array([0.5, -1.0])
+    values = RNG.normal(size=(4, 2)).astype(np.float32)
+    found = energy(Cube(weight)(x).sum(), x=values)
+    np.testing.assert_allclose(found, (weight * values**3).sum(), rtol=1e-5)
+    edges = ed.compile(ed.Model(Cube(weight)(x).sum())).structure.edges
+    assert edges.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert ed.Model(Cube(ed.fixed(weight))(x).sum()).parameter_count == 0
+
+
+def test_a_vector_from_one_event_is_refused():
+    with pytest.raises(ValueError, match=r"Vector.energy returned an array of shape \(2,\)"):
+        Vector(jnp.ones(2))(ed.real("x", (4, 2)))
+    with pytest.raises(ValueError, match=r"got arguments of shapes .*; expected 1, of at least"):
+        Cube(jnp.ones(2))(ed.real("x", (4, 2)), ed.real("y", (4, 2)))
