@@ -1,7 +1,9 @@
 """Learning: a step of persistent CD beside a loop written by hand, and an RBM on digits."""
 
 import statistics
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -13,7 +15,7 @@ import energydsl as ed
 from benchmarks.measure import Row, in_turn, limit, process
 
 VISIBLE, HIDDEN, CHAINS, BATCH, EXAMPLES, STEPS = 64, 16, 100, 100, 1437, 2000
-RATE = 0.1
+RATE, LANGEVIN, NOISE = 0.1, 10, 0.01
 
 DIGITS = """
 import time
@@ -50,15 +52,25 @@ print(seconds, score, file=open(OUT, "w"))
 
 def rows() -> list[Row]:
     """Both sides take the same number of the same steps in one compiled call."""
-    return [_step(), _digits()]
-
-
-def _step() -> Row:
     data = np.random.default_rng(1).integers(0, 2, (EXAMPLES, VISIBLE)).astype(np.int8)
-    seconds = in_turn({"ours": _ours(data), "by hand": _by_hand(data)})
+    points = np.random.default_rng(1).normal(size=(EXAMPLES, 2)).astype(np.float32)
+    mlp = eqx.nn.MLP(2, "scalar", 64, 2, jax.nn.silu, key=jr.key(3))
+    return [
+        _compare(f"persistent CD step, RBM {VISIBLE} x {HIDDEN}", _ours(data), _by_hand(data)),
+        _compare(
+            f"CD step, MLP 2-64-64-1, {LANGEVIN} Langevin steps",
+            _neural(mlp, points),
+            _neural_by_hand(mlp, points),
+        ),
+        _digits(),
+    ]
+
+
+def _compare(name: str, ours_run: Callable[[], object], hand_run: Callable[[], object]) -> Row:
+    seconds = in_turn({"ours": ours_run, "by hand": hand_run})
     ours, hand = (statistics.median(s) / STEPS * 1e6 for s in seconds.values())
     return Row(
-        f"persistent CD step, RBM {VISIBLE} x {HIDDEN}",
+        name,
         f"{ours:.0f} us",
         f"{hand:.0f} us (JAX by hand)",
         f"{ours / hand:.2f} x, limit 1.5: {limit(ours / hand, 1.5)}",
@@ -150,3 +162,63 @@ def _by_hand(data: np.ndarray):
     parameters = tuple(map(jnp.asarray, _weights()))
     data = jnp.asarray(data)
     return lambda: run(data, parameters, x, jr.key(0))
+
+
+def _neural(mlp: eqx.nn.MLP, data: np.ndarray):
+    """Short-run CD of a neural energy, Langevin from the data."""
+    y = ed.real("y", 2)
+    ebm = ed.compile(ed.Model(ed.Neural(mlp)(y), 0.5 * (y**2).sum()))
+    kernel = ed.Langevin(step_size=NOISE, adjusted=False)
+    objective, optimizer = ed.ContrastiveDivergence(k=LANGEVIN, kernel=kernel), _optimizer()
+
+    def run():
+        fitted, _ = ed.fit(
+            ebm, objective, data, key=jr.key(0), optimizer=optimizer, steps=STEPS, batch=BATCH,
+            progress=False,
+        )  # fmt: skip
+        return [a for a in jax.tree.leaves(fitted.parameters) if eqx.is_array(a)]
+
+    return run
+
+
+def _neural_by_hand(mlp: eqx.nn.MLP, data: np.ndarray):
+    """The same steps; energies are written out, their gradients are JAX's."""
+    optimizer = _optimizer()
+    weights, static = eqx.partition(mlp, eqx.is_array)
+
+    def energy(weights, y):
+        return eqx.combine(weights, static)(y) + 0.5 * jnp.sum(y**2)
+
+    slope = jax.vmap(jax.grad(energy, 1), (None, 0))
+
+    @jax.jit
+    def run(data, weights, key):
+        size, per_epoch = len(data), len(data) // BATCH
+
+        def step(t, carry):
+            weights, optimum, order, losses = carry
+            key_t = jr.fold_in(key, t)
+            place = t % per_epoch
+            order = lax.cond(place == 0, lambda: jr.permutation(key_t, size), lambda: order)
+            y = data[lax.dynamic_slice(order, (place * BATCH,), (BATCH,))]
+
+            def move(x, key):
+                noise = jr.normal(key, x.shape)
+                return x - NOISE * slope(weights, x) + jnp.sqrt(2 * NOISE) * noise, None
+
+            x, _ = lax.scan(move, y, jr.split(key_t, LANGEVIN))
+
+            def loss(weights):
+                each = jax.vmap(energy, (None, 0))
+                return jnp.mean(each(weights, y)) - jnp.mean(each(weights, x))
+
+            value, slopes = jax.value_and_grad(loss)(weights)
+            updates, optimum = optimizer.update(slopes, optimum)
+            weights = optax.apply_updates(weights, updates)
+            return weights, optimum, order, losses.at[t].set(value)
+
+        carry = (weights, optimizer.init(weights), jnp.arange(size), jnp.zeros(STEPS))
+        return lax.fori_loop(0, STEPS, step, carry)
+
+    data = jnp.asarray(data)
+    return lambda: run(data, weights, jr.key(0))

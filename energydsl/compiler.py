@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from energydsl._types import is_traced
+from energydsl.arguments import as_double
 from energydsl.ebm import EBM
 from energydsl.findings import Findings
 from energydsl.model import Model
@@ -28,6 +29,9 @@ DEFAULT_BUDGET = 20
 
 MAX_HESSIAN = 2000
 """Sites up to which a quadratic energy is checked to have a finite integral."""
+
+ROUNDING = 1e-12
+"""Of the largest eigenvalue in float64: a smaller one cannot be told from zero."""
 
 
 def compile(model: Model, *, budget: int = DEFAULT_BUDGET) -> EBM:
@@ -108,13 +112,14 @@ def _check_normalisable(structure: Structure, model: Model) -> None:
         or structure.sites > MAX_HESSIAN
     ):
         return
-    flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
-    curvature = jax.jit(jax.hessian(lambda z: model.energy(unravel(z))))(flat)
-    hessian = np.asarray(curvature, np.float64)
+    with jax.enable_x64(True):
+        double = as_double(model)
+        flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
+        hessian = np.asarray(jax.jit(jax.hessian(lambda z: double.energy(unravel(z))))(flat))
     # ravel_pytree orders by name.
     held = np.concatenate([model.skeleton.mask(v).ravel() for v in sorted(free, key=_name)])
     eigenvalues = np.linalg.eigvalsh(hessian[np.ix_(~held, ~held)])
-    if eigenvalues[0] <= 1e-7 * max(eigenvalues[-1], 0.0):
+    if eigenvalues[0] <= ROUNDING * max(eigenvalues[-1], 0.0):
         raise ValueError(
             f"The energy is quadratic but does not rise in every direction (its Hessian has the "
             f"eigenvalue {eigenvalues[0]:.3g}), so exp(-E) has no finite integral. Energies are "

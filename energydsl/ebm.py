@@ -214,6 +214,10 @@ class EBM(eqx.Module):
         """What was found and chosen: a table when printed, `as_dict` as data."""
         return explain(self.model, self.sweep, self.findings)
 
+    def __hash__(self) -> int:
+        # So that jax.jit(ebm.energy) finds its program; equality compares the numbers as well.
+        return hash(self.findings)
+
     def __repr__(self) -> str:
         return f"EBM({self.model.expression}; log Z {self.normalizer})"
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 from scipy.special import logsumexp
 from scipy.stats import t as student
 
-from energydsl._types import Configuration, IntractableError, Values
+from energydsl._types import Configuration, IntractableError
 from energydsl.compiler import compile as compile_model
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
@@ -79,8 +79,8 @@ def estimate_log_partition(
     r"""Estimate log Z by annealed importance sampling.
 
     Each chain begins with an exact draw of a base whose log Z is known, and is led through
-    $E_k = (1-\beta_k) E_\text{base} + \beta_k E$ with $0 = \beta_0 < \dots < \beta_K = 1$ by `steps`
-    transitions of the kernel at each rung. Its weight
+    $E_k = (1-\beta_k) E_\text{base} + \beta_k E$, $0 = \beta_0 < \dots < \beta_K = 1$, by
+    `steps` transitions of the kernel at each rung. Its weight
     $\log w = \log Z_\text{base} - \sum_k (\beta_k - \beta_{k-1}) (E - E_\text{base})(x_{k-1})$
     has $\mathbb{E}\,w = Z$, whatever the kernel has reached. The base is uniform on finite sites
     and, on continuous ones, independent normals in unconstrained coordinates, placed by a short
@@ -416,7 +416,7 @@ def _anneal(
 
 
 def _combine(log_weights: np.ndarray) -> LogZ:
-    """log of the mean weight, its jackknife error and interval, the effective sample size."""
+    """Log of the mean weight, its jackknife error and interval, the effective sample size."""
     n = len(log_weights)
     value = float(logsumexp(log_weights) - np.log(n))
     if not np.isfinite(value):

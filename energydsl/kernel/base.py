@@ -58,6 +58,10 @@ class AbstractEnsemble(eqx.Module):
         """What is carried from step to step, from configurations with chains first."""
 
     @abc.abstractmethod
+    def refresh(self, ebm: EBM, carry: Any) -> Any:
+        """The same chains under other parameters: whatever the old ones determined, anew."""
+
+    @abc.abstractmethod
     def load(self, ebm: EBM) -> Any:
         """What depends on the parameters alone, computed once for many steps."""
 
@@ -85,6 +89,9 @@ class MappedEnsemble(AbstractEnsemble):
         keys = jr.split(key, _count(xs))
         state = jax.vmap(lambda x, k: self.kernel.init(ebm, x, key=k, warmup=warmup))(xs, keys)
         return xs, state
+
+    def refresh(self, ebm: EBM, carry: Any) -> Any:
+        return carry
 
     def load(self, ebm: EBM) -> None:
         return None

@@ -95,6 +95,9 @@ class GibbsEnsemble(AbstractEnsemble):
     def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
         return self.sweep.pack(xs)
 
+    def refresh(self, ebm: EBM, carry: Any) -> Any:
+        return carry
+
     def load(self, ebm: EBM) -> Any:
         return self.sweep.load(ebm.structure, ebm.model)
 

@@ -99,6 +99,10 @@ class PointEnsemble(AbstractEnsemble):
 
         return jax.vmap(one)(xs, jr.split(key, len(next(iter(xs.values())))))
 
+    def refresh(self, ebm: EBM, carry: Any) -> Any:
+        points, states = carry
+        return jax.vmap(lambda p: self.kernel.at(ebm, p.z, p.x))(points), states
+
     def load(self, ebm: EBM) -> None:
         return None
 

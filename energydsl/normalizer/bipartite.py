@@ -89,8 +89,8 @@ class Bipartite(AbstractRule):
         if not real:
             return None
         return (
-            f"the real sites of {', '.join(real)} have, in some state of the other layer, an energy "
-            "that does not rise in every direction: their curvature must be positive"
+            f"the energy of the real sites of {', '.join(real)} does not rise in every direction "
+            "for some state of the other layer: their curvature must be positive"
         )
 
 
@@ -241,7 +241,7 @@ class _Part:
             values.append(argument(leaf, index, env))
             mask = None
             if isinstance(leaf, Sites):
-                numbers = index + self.structure.offset[leaf.variable.name]
+                numbers = leaf.index[self.rows] + self.structure.offset[leaf.variable.name]
                 mask = numbers == self.site.reshape(-1, *(1,) * (numbers.ndim - 1))
             masks.append(mask)
 

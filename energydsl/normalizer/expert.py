@@ -16,7 +16,7 @@ from energydsl.structure import Structure, repeats
 
 
 class Expert(AbstractRule):
-    r"""$\log Z_c = \log \int q(x_c)\,dx_c = 0$ where $E_c = -\log q$ and nothing else acts on $x_c$.
+    r"""$\log Z_c = \log \int q(x_c)\,dx_c = 0$ where $E_c = -\log q$, and that is all.
 
     The density is used with weight one, on all of its sites and no other, none of them clamped,
     and its support is the variable's domain (`AbstractPotential.normalised`).

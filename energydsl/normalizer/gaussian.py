@@ -22,8 +22,9 @@ MAX_SITES = 2**13
 
 
 class Gaussian(AbstractRule):
-    r"""$\log\int e^{-\frac12 x^\top A x + b^\top x - c}\,dx
-    = \frac n2 \log 2\pi - \frac12 \log\det A + \frac12 b^\top A^{-1} b - c$.
+    r"""Energies $\frac12 x^\top A x - b^\top x + c$ of real sites.
+
+    $\log Z = \frac n2 \log 2\pi - \frac12 \log\det A + \frac12 b^\top A^{-1} b - c$.
 
     A and b are added up from the exact second and first derivatives of the factors, which are at
     most quadratic in their free sites jointly; A = L L' by Cholesky.

@@ -27,13 +27,13 @@ MAX_BITS = 20
 MIN_BITS = 13
 """log2 of the points of the coarsest grid, or one more."""
 
-SCANNED = {1: 8193, 2: 161}
+SCANNED = {1: 8193, 2: 321}
 """Points an axis of the grid on which the mode and the extent are looked for, by dimension."""
 
 NEWTON_STEPS = 80
 """Damped Newton steps from the best of those points to the mode."""
 
-RESOLVED = 1e-4
+RESOLVED = 1e-2
 """Coordinates count as held by float64 where the bijection can be undone to this precision."""
 
 CHUNK = 2**16
@@ -45,8 +45,8 @@ REACH = 40.0
 NEGLIGIBLE = -60.0
 """Log of an integrand, relative to its peak, that no digit of the integral sees."""
 
-CUT = -25.0
-"""The same where the domain's coordinates end: what lies beyond is 1e-11 of the whole."""
+CUT = -21.5
+"""The same where the domain's coordinates end: what lies beyond is below 1e-9 of the whole."""
 
 
 class Quadrature(AbstractRule):
@@ -210,8 +210,7 @@ class _Chart(NamedTuple):
 
 
 class _Integral(NamedTuple):
-    """For each component: log Z (NaN where it does not hold), its relative error, whether U rises
-    towards all ends."""
+    """For each component: log Z or NaN, its relative error, whether U rises towards all ends."""
 
     value: Array
     error: Array
@@ -281,13 +280,14 @@ def _extent(surface: _Surface) -> tuple[_Chart, Array, Array, Array]:
         def one(t: Array) -> tuple[Array, Array, Array]:
             z, slope = chart(jnp.broadcast_to(t, (count, dim)))
             u, held = surface(z), surface.resolved(z)
-            u = jnp.where(jnp.isnan(u) | ~held, jnp.inf, u)
+            # NaN and -inf are what overflow leaves far out.
+            u = jnp.where((u > -jnp.inf) & held, u, jnp.inf)
             return u, slope - u, held
 
         return lax.map(one, grid, batch_size=max(CHUNK // surface.size, 1))
 
     plain = _Chart(jnp.zeros((count, dim)), jnp.broadcast_to(jnp.eye(dim), (count, dim, dim)))
-    centre = plain(grid[jnp.argmin(scan(plain)[0], axis=0)])[0]
+    centre = plain(grid[_first(-scan(plain)[0])])[0]
     centre = _descend(surface, centre)
     chart = _Chart(centre, _width(surface, centre))
 
@@ -306,10 +306,10 @@ def _extent(surface: _Surface) -> tuple[_Chart, Array, Array, Array]:
         ridge = jnp.max(log.reshape(shape), axis=others) - peak
         known = jnp.any(held.reshape(shape), axis=others)
         seen = ridge > NEGLIGIBLE
-        low.append(axis[jnp.maximum(jnp.argmax(seen, axis=0) - 1, 0)])
-        last = len(axis) - 1 - jnp.argmax(seen[::-1], axis=0)
+        low.append(axis[jnp.maximum(_first(seen) - 1, 0)])
+        last = len(axis) - 1 - _first(seen[::-1])
         high.append(axis[jnp.minimum(last + 1, len(axis) - 1)])
-        ends = jnp.argmax(known, axis=0), len(axis) - 1 - jnp.argmax(known[::-1], axis=0)
+        ends = _first(known), len(axis) - 1 - _first(known[::-1])
         for end in ends:
             falls &= jnp.take_along_axis(ridge, end[None], axis=0)[0] < CUT
     return chart, jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), falls & jnp.isfinite(peak)
@@ -346,15 +346,27 @@ def _descend(surface: _Surface, z: Array) -> Array:
 
 
 def _width(surface: _Surface, z: Array) -> Array:
-    """A matrix whose columns are one standard deviation long: from the Hessian, or by trial."""
+    """A matrix with a column for each principal axis of the mode, as long as U takes to rise."""
     curvature = _derivatives(surface)(z)[1]
-    root = jnp.linalg.cholesky(jnp.linalg.inv(curvature))
+    finite = jnp.all(jnp.isfinite(curvature), axis=(1, 2), keepdims=True)
+    axes = jnp.linalg.eigh(jnp.where(finite, curvature, 0.0))[1]
     lengths = jnp.exp2(jnp.arange(-60.0, 60.0))
-    units = jnp.eye(surface.dim)[:, None, None, :] * lengths[:, None, None]
     here = surface(z)
-    rise = lambda move: surface(z + move) - here  # noqa: E731
-    risen = [jax.vmap(jax.vmap(rise))(sign * units) > 0.5 for sign in (1.0, -1.0)]
-    first = lengths[jnp.argmax(risen[0] & risen[1], axis=1)].T
-    tried = first[:, :, None] * jnp.eye(surface.dim)
-    good = jnp.all(jnp.isfinite(root), axis=(1, 2), keepdims=True)
-    return jnp.where(good, root, tried)
+
+    def length(axis: Array) -> Array:
+        """The first at which U has risen by 1/2 on both sides."""
+        up, down = (
+            jax.vmap(lambda r: surface(z + r * axis) - here > 0.5)(s) for s in (lengths, -lengths)
+        )
+        risen = up & down
+        return jnp.where(jnp.any(risen, axis=0), lengths[_first(risen)], 1.0)
+
+    return jnp.stack(
+        [axes[:, :, k] * length(axes[:, :, k])[:, None] for k in range(surface.dim)], axis=-1
+    )
+
+
+def _first(values: Array) -> Array:
+    """Where the largest stands on the first axis, or the first True."""
+    # Of 32 bits, as lowering may happen where 64 are off.
+    return lax.argmax(values.astype(float), 0, np.int32)

@@ -89,6 +89,8 @@ class ContrastiveDivergence(AbstractObjective):
         exact = layer is None or isinstance(layer, Layer)
         energy = layer.slope_energy if isinstance(layer, Layer) else ebm.energy
         filled, ensemble, carry = batch, self._ensemble(still), state
+        if self.start == "persistent":
+            carry = ensemble.refresh(still, carry)
         # Where one key serves, none is split: for a small model that costs as much as a layer.
         if not exact or self.start != "persistent":
             key, clamp_key, start_key = jr.split(key, 3)

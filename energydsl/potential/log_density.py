@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -87,5 +88,8 @@ def _is_plain(q: Any) -> bool:
                dist.TransformedDistribution)  # fmt: skip
     if not isinstance(q, dist.Distribution) or isinstance(q, wrapped):
         return False
-    # A family with several parametrisations (MultivariateNormal) cannot be called on all of them.
-    return set(q.get_args()) == set(type(q).arg_constraints)
+    # A family with several parametrisations (MultivariateNormal) cannot be called on all of them,
+    # and a truncated one takes a distribution besides.
+    taken = inspect.signature(type(q).__init__).parameters.values()
+    required = {p.name for p in taken if p.default is p.empty and p.name != "self"}
+    return required <= set(q.get_args()) == set(type(q).arg_constraints)

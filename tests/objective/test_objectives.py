@@ -171,6 +171,27 @@ def test_contrastive_divergence_driven_by_exact_draws_is_unbiased(start):
     ) > FALSE_ALARM  # fmt: skip
 
 
+@pytest.mark.parametrize("kernel", [ed.Langevin(step_size=0.1), ed.NUTS()], ids=str)
+def test_chains_go_on_under_the_parameters_of_the_day(kernel):
+    """Persistent chains from one law move on under another: as if they had begun there."""
+    y = ed.real("y", 2)
+    old, new = (
+        ed.compile(ed.Model(0.5 * ((y - jnp.asarray([m, 0.0])) ** 2).sum())) for m in (0.0, 3.0)
+    )
+    cd = ed.ContrastiveDivergence(kernel=kernel, start="persistent", chains=5)
+    data = {"y": jnp.zeros((4, 2))}
+    moved, anew = (
+        cd.loss(new, data, cd.init(ebm, data, key=KEY), key=jax.random.key(1))[1][0]
+        for ebm in (old, new)
+    )
+    ensemble = kernel.ensemble(new)
+    ours, theirs = (ensemble.configurations(new, c)["y"] for c in (moved, anew))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    np.testing.assert_allclose(
+        ensemble.energies(new, moved), jax.vmap(lambda v: new.energy({"y": v}))(ours), rtol=1e-5
+    )
+
+
 def test_latents_without_a_formula_are_drawn_by_the_kernel_with_the_data_held():
     """Coupled latents, settled long enough, stand as their enumerated law says."""
     x, h = ed.binary("x", 3), ed.binary("h", 2, latent=True)
