@@ -15,6 +15,7 @@ from energydsl.model import Model
 from energydsl.normalizer import RULES, Exact
 from energydsl.structure import Structure
 from energydsl.sweep import AbstractSweep, Refusal
+from energydsl.values import has_zero_field, is_attractive
 
 FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
 """What a component may be shown to be, in words."""
@@ -42,6 +43,8 @@ class Explanation:
         rows += [("component", _component_text(part)) for part in f["components"]]
         if f["more_components"]:
             rows.append(("", f"and {f['more_components']:,} more, none larger"))
+        if f["values"]:
+            rows.append(("values", ", ".join(f["values"])))
         rows.append(("log Z", f["normalizer"]))
         rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
         rows.append(("sweep", f["sweep"]))
@@ -71,6 +74,7 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
             "batches": len(structure.factors),
             "interactions": len(structure.edges),
             "components": components,
+            "values": _values(structure, model),
             "more_components": len(sizes) - len(largest),
             "normalizer": str(normalizer) if exact else "intractable",
             "rules_refused": _rules_refused(findings, int(largest[0])),
@@ -82,6 +86,12 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
             "seconds": findings.seconds,
         }
     )
+
+
+def _values(structure: Structure, model: Model) -> list[str]:
+    """What the parameters' values, as they are now, add to the structure."""
+    found = {"attractive": is_attractive, "zero field": has_zero_field}
+    return [word for word, test in found.items() if test(structure, model)]
 
 
 def _component(structure: Structure, number: int) -> dict[str, Any]:
