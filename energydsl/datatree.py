@@ -15,7 +15,7 @@ import numpy as np
 
 from energydsl.ebm import EBM, log_partition
 from energydsl.normalizer import Exact
-from energydsl.sampling import Chains
+from energydsl.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
     import xarray
@@ -55,6 +55,7 @@ def to_arviz(
     """
     import xarray as xr
 
+    check_chains(chains, "to_arviz")
     groups = _groups(chains, observed or {})
     names = {name for arrays in groups.values() for name in arrays}
     dims = _checked_dims(dims or {}, names)

@@ -148,7 +148,10 @@ def roll(view: Expression, shift: int, axis: int = 0) -> Expression:
     """Shift periodically along `axis`, as `numpy.roll`: neighbours on a torus."""
     view = as_expression(view)
     if not -view.ndim <= axis < view.ndim:
-        raise ValueError(f"ed.roll got axis {axis} for an expression of shape {view.shape}.")
+        raise ValueError(
+            f"ed.roll got axis {axis} for an expression of shape {view.shape}; expected an axis "
+            f"from 0 to {view.ndim - 1}."
+        )
     return Rearrange.of(view, Move.roll(int(shift), axis % view.ndim))
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from energydsl.sampling import Chains
+from energydsl.sampling import Chains, check_chains
 from energydsl.trace import FEWEST, Trace
 
 RHAT_GOOD, RHAT_BAD = 1.01, 1.1
@@ -95,6 +95,7 @@ def diagnose(chains: Chains) -> Diagnosis:
 
     Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Bayesian Analysis 16(2), 667-718.
     """
+    check_chains(chains, "diagnose")
     count, draws = chains.stats["energy"].shape
     title = f"{count} chains x {draws:,} draws of {chains.kernel} in {chains.seconds:.2f} s"
     traces = _traces(chains) if draws >= FEWEST else []

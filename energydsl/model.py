@@ -490,7 +490,15 @@ def _put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
 def _as_parameter(value: Any) -> Any:
     if isinstance(value, int | float | np.generic):
         return paramax.NonTrainable(jnp.asarray(float(value)))
-    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, value)
+    return jax.tree.map(_strong, value)
+
+
+def _strong(leaf: Any) -> Any:
+    """Arrays as JAX's, of a type that their values do not weaken: one program for all of them."""
+    if not isinstance(leaf, Array | np.ndarray):
+        return leaf
+    array = jnp.asarray(leaf)
+    return jnp.asarray(array, array.dtype)
 
 
 def _is_frozen(leaf: Any) -> bool:

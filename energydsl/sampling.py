@@ -72,6 +72,12 @@ class Chains:
         return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
 
 
+def check_chains(chains: object, function: str) -> None:
+    """Raise TypeError unless these are chains."""
+    if not isinstance(chains, Chains):
+        raise TypeError(f"{function} got {type(chains).__name__}; expected what ed.sample returns.")
+
+
 def sample(
     ebm: EBM,
     kernel: AbstractKernel | None = None,

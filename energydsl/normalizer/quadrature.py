@@ -220,8 +220,8 @@ class _Integral(NamedTuple):
 def _integrate(surface: _Surface) -> _Integral:
     still = surface.frozen()
     chart, low, high, falls = lax.stop_gradient(_extent(still))
-    least = {1: 2**MIN_BITS, 2: 2 ** (MIN_BITS // 2)}[surface.dim]
-    most = {1: 2**MAX_BITS, 2: 2 ** (MAX_BITS // 2)}[surface.dim]
+    least = 2 ** (MIN_BITS // surface.dim) - 1
+    most = 2 ** (MAX_BITS // surface.dim) - 1
 
     def total(surface: _Surface, n: Array) -> Array:
         return _trapezoid(surface, chart, low, high, n)
@@ -232,8 +232,10 @@ def _integrate(surface: _Surface) -> _Integral:
 
     def refine(state: tuple) -> tuple:
         n, old, _ = state
-        new = total(still, 2 * n)
-        return 2 * n, new, jnp.abs(jnp.expm1(new - old))
+        # Doubled alone, every other jump would fall between the points as before, unseen.
+        n = 2 * n + 1
+        new = total(still, n)
+        return n, new, jnp.abs(jnp.expm1(new - old))
 
     n = jnp.asarray(least)
     first = (n, total(still, n), jnp.full(len(surface.components), jnp.inf))
@@ -368,5 +370,8 @@ def _width(surface: _Surface, z: Array) -> Array:
 
 def _first(values: Array) -> Array:
     """Where the largest stands on the first axis, or the first True."""
-    # Of 32 bits, as lowering may happen where 64 are off.
-    return lax.argmax(values.astype(float), 0, np.int32)
+    # An argmax of float64 cannot be lowered where a surrounding program has 64 bits off.
+    count = len(values)
+    numbers = lax.broadcasted_iota(np.int32, values.shape, 0)
+    here = values == jnp.max(values, axis=0)
+    return jnp.minimum(jnp.min(jnp.where(here, numbers, count), axis=0), count - 1)
