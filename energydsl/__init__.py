@@ -34,6 +34,7 @@ from energydsl.declare import (
 from energydsl.diagnostics import Diagnosis, Finding, diagnose
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
+from energydsl.estimate import LogZ, estimate_log_partition, log_likelihood
 from energydsl.expression import Expression
 from energydsl.fitting import History, fit
 from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
@@ -81,6 +82,7 @@ __all__ = [
     "Langevin",
     "Linear",
     "LogDensity",
+    "LogZ",
     "MaximumLikelihood",
     "MetropolisHastings",
     "Model",
@@ -95,12 +97,14 @@ __all__ = [
     "compile",
     "cos",
     "diagnose",
+    "estimate_log_partition",
     "exp",
     "fit",
     "fixed",
     "integer",
     "interval",
     "log",
+    "log_likelihood",
     "log_partition",
     "logaddexp",
     "maximum",

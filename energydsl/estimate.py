@@ -289,13 +289,13 @@ class _Path(eqx.Module):
 
     def __init__(self, ebm: EBM) -> None:
         self.ebm, self.base = ebm, _Base(ebm)
-        arrays: dict[str, Array] = {"beta": jnp.asarray(0.5)}
+        arrays: dict[str, Array] = {"beta": jnp.asarray(0.5, float)}
         model = arrays["beta"] * ebm.model
         if self.base.smooth:
             start = self.base.coordinates(ebm.start(key=jr.key(0)))
             loc = {n: jnp.zeros_like(z) for n, z in start.items()}
             scale = {n: jnp.ones_like(z) for n, z in start.items()}
-            arrays["rest"] = jnp.asarray(0.5)
+            arrays["rest"] = jnp.asarray(0.5, float)
             arrays |= {f"loc {n}": a for n, a in loc.items()}
             arrays |= {f"scale {n}": a for n, a in scale.items()}
             model = model + arrays["rest"] * self.base.expression(loc, scale)

@@ -90,6 +90,9 @@ def test_new_parameter_values_do_not_recompile():
     assert len(traces) == 1
     energy(rbm(random(3, 2), random(3), random()), given)  # a scale that is learnt
     assert len(traces) == 2
+    for scale in (jnp.asarray(0.5), jnp.float32(0.5), np.asarray(0.5), 0.5 * jnp.ones(())):
+        energy(rbm(random(3, 2), random(3), scale), given)
+    assert len(traces) == 2
 
 
 def test_new_evidence_does_not_recompile():

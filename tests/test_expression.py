@@ -154,6 +154,11 @@ def test_indexing_is_numpys(index, again):
         agree(lambda x, m: (2 * x)[index][again], x)
 
 
+def test_each_index_array_serves_its_own_view():
+    first, second = np.array([0, 2, 2]), np.array([[1, 0, 0]])
+    agree(lambda x, y, m: x[first] * y[second] - x[second], reals("x", 3), reals("y", 2))
+
+
 @pytest.mark.parametrize(
     "index",
     [

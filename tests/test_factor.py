@@ -25,6 +25,7 @@ def check_sum(model, key=0, **tolerance):
         wide = as_double(model)
         x = configuration(wide, jr.key(key))
         parts = batches(Structure(model), wide, x)
+        assert all(jnp.issubdtype(p.dtype, jnp.floating) for p in parts)
         total = sum(jnp.sum(p) for p in parts)
         np.testing.assert_allclose(total, wide.energy(x), rtol=1e-9, atol=1e-9)
 
@@ -81,6 +82,7 @@ def shapes(model):
 
 
 s, t = ed.spin("s", (3, 4)), ed.spin("t", 4)
+c = ed.categorical("c", 2, levels=100_000)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,9 @@ s, t = ed.spin("s", (3, 4)), ed.spin("t", 4)
         ("(s * 2 * 3 * t).sum()", [(12, 2)]),
         ("ed.apply(jnp.sum, t)", [(1, 4)]),
         ("ed.apply(jnp.cumsum, t).sum()", [(4, 4)]),
+        ("ed.apply(jnp.argmax, t)", [(1, 4)]),
+        ("ed.apply(jnp.cumsum, t) @ ed.apply(jnp.cumprod, t)", [(4, 4)]),
+        ("(c * c).sum() + c[0] - c[1]", [(1, 1), (1, 1), (2, 1)]),
         ("ed.Table(np.ones((2, 2)))(s, t).sum()", [(12, 2)]),
         ("ed.Table(np.ones((4, 2, 2)))(s, t).sum()", [(12, 2)]),
         ("s[3:].sum() + t.sum()", [(4, 1)]),

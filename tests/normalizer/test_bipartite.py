@@ -97,6 +97,22 @@ def test_real_sites_are_integrated_given_the_finite_layer():
     assert ed.log_partition(ebm) == pytest.approx(mixed_closed_form(mixed()), rel=1e-9)
 
 
+def test_what_is_not_zero_at_zero_factor_by_factor():
+    s, x, lone = ed.spin("s", 3), ed.real("x", 3), ed.spin("lone")
+    ebm = ed.compile(ed.Model(((x - 0.5 * s) ** 2).sum() + 0.3 * lone))
+    expected = 3 * np.log(2 * np.sqrt(np.pi)) + np.logaddexp(0.3, -0.3)
+    assert chosen(ebm) == {"bipartite", "independent"}
+    assert ed.log_partition(ebm) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("model", [rbm(4, 3), scattered(), mixed()])
+def test_inside_jit_it_is_the_same(model):
+    ebm = ed.compile(model)
+    assert eqx.filter_jit(ed.log_partition)(ebm) == pytest.approx(
+        float(ed.log_partition(ebm)), rel=1e-6
+    )
+
+
 def test_real_sites_factor_by_factor():
     lone = ed.spin("lone", 2)
     ebm = ed.compile(mixed() + ed.Model(0.0 * lone.sum()))

@@ -83,7 +83,7 @@ FOOLING = {
         ed.apply(lambda a, b: -dist.Normal(a, 1.0).log_prob(b), X[0], X[1]) + normal(X[0])
     ),
     "truncated by NumPyro": lambda: ed.LogDensity(dist.TruncatedNormal(0.0, 1.0, low=0.5))(P),
-    "masked": lambda: ed.LogDensity(dist.Normal(jnp.zeros(2), 1.0).mask(False))(X) + normal(X),
+    "negated": lambda: -ed.LogDensity(dist.Laplace(0.0, 1.0))(X),
     "doubled by its owner": lambda: ed.LogDensity(Doubled())(X),
     "broadcast inside": lambda: ed.LogDensity(dist.Normal(jnp.zeros((3, 2)), 1.0).to_event(1))(X),
     "a flow onto half the line": lambda: (
@@ -108,6 +108,26 @@ def test_it_is_not_fooled(name):
 def test_part_of_an_event_clamped_is_no_density():
     model = ed.Model(ed.LogDensity(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2) + 0.5))(X))
     assert not applies(ed.compile(model.condition({X[0]: 1.0})), "normalised")
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        dist.Normal(jnp.zeros(2), 1.0).mask(False),
+        dist.Normal(jnp.zeros(2), 1.0).mask(False).to_event(1),
+        dist.Unit(jnp.zeros(2)),
+        dist.Delta(jnp.zeros(2)),
+        dist.ImproperUniform(dist.constraints.real, (), (2,)),
+        dist.Normal(jnp.zeros((3, 2)), 1.0),
+    ],
+    ids=lambda q: type(q).__name__,
+)
+def test_other_distributions_are_not_taken(q):
+    from energydsl.density import is_density
+    from energydsl.domain import Real
+
+    assert is_density(dist.Normal(jnp.zeros(2), 1.0), Real(), (2,))
+    assert not is_density(q, Real(), (2,))
 
 
 def test_a_flow_whose_steps_leave_the_line_is_not_taken():
