@@ -99,7 +99,7 @@ def test_what_is_not_quadratic_or_not_real_is_refused():
 
 def test_a_precision_that_is_not_positive_definite_is_said():
     x = ed.real("x", 2)
-    w = jnp.asarray(0.5)
+    w = jnp.asarray(0.5, float)
     ebm = ed.compile(ed.Model((x**2).sum() / 2 + w * x[0] * x[1]))
 
     def at(value):
