@@ -236,8 +236,9 @@ class View(Expression):
 class Parameter(Expression):
     """An array that learning may move, or a number that it leaves alone.
 
-    `value` is an array, a number, or a paramax wrapper; in a model's own tree it is the number
-    of a slot in ``model.parameters``.
+    Arrays of integers and truth values (masks, counts) are left alone too. `value` is an array, a
+    number, or a paramax wrapper; in a model's own tree it is the number of a slot in
+    ``model.parameters``.
     """
 
     value: Any
@@ -486,9 +487,18 @@ def evaluate(root: Expression, env: Environment) -> Array:
     return fold(root, lambda node, *values: node.compute(env, *values))
 
 
+MAX_TEXT = 200_000
+"""Characters of an energy that are printed: a part used twice is written out twice."""
+
+
 def render(root: Expression) -> str:
     """The tree as a user would write it."""
-    return fold(root, lambda node, *operands: node.text(*operands))[0]
+
+    def rule(node: Expression, *operands: Text) -> Text:
+        text, precedence = node.text(*operands)
+        return (text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " ..."), precedence
+
+    return fold(root, rule)[0]
 
 
 def energy_dtype(root: Expression) -> np.dtype:

@@ -38,6 +38,9 @@ from energydsl.variable import Variable
 MAX_FACTORS = 50_000_000
 """Products are distributed up to this many factors; beyond it they stay whole."""
 
+MAX_PARTS = 100_000
+"""Terms of a sum, or arguments of one factor, at most: none is met by a text of sane length."""
+
 MAX_BATCHES = 1_000
 """And up to this many batches, each of which is traced by itself."""
 
@@ -117,8 +120,18 @@ class Factor:
 
 def factorise(root: Expression) -> tuple[Factor, ...]:
     """The batches of factors whose sum is a scalar expression; empty ones are left out."""
-    terms = _floats(root, fold(root, _terms))
+    terms = _floats(root, fold(root, _bounded_terms))
     return tuple(_flatten(term) for term in terms if math.prod(term.reduced))
+
+
+def _bounded_terms(node: Expression, *below: list[Term]) -> list[Term]:
+    terms = _terms(node, *below)
+    if max(len(terms), len(terms[0].leaves)) > MAX_PARTS:
+        raise ValueError(
+            f"The energy comes apart into more than {MAX_PARTS:,} pieces at {str(node)[:200]}. "
+            "Write elements as arrays, and what need not be taken apart as ed.apply(function, ...)."
+        )
+    return terms
 
 
 def _terms(node: Expression, *below: list[Term]) -> list[Term]:

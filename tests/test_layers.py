@@ -1,6 +1,8 @@
 """Imports go one way: the order of the layers is the architecture."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,13 @@ def test_a_file_imports_only_from_layers_below(file):
 def test_every_module_has_its_layer():
     found = {f.relative_to(PACKAGE).with_suffix("").parts[0] for f in FILES} - {"__init__"}
     assert found == set(HEIGHT)
+
+
+def test_importing_starts_no_backend():
+    """`jax.distributed` and platform choices must still be possible after the import."""
+    code = (
+        "import energydsl\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -227,6 +227,9 @@ def test_models_that_only_look_linear():
     ):
         assert degree_in_b(energy, b) == math.inf
     assert degree_in_b((0.3 * c).sum() + (c == 1).sum(), c) == math.inf
+    chosen = ed.apply(lambda v: jax.lax.select_n(v, *MATRIX).sum(), c)
+    assert degree_in_b(chosen, c) == math.inf
+    assert degree_in_b(ed.apply(lambda v: MATRIX[v].sum(), c), c) == math.inf
     assert degree_in_b((x**3 - x**3).sum() + x @ x, x) == 3
     assert degree_in_b((2.0**x).sum(), x) == math.inf
     assert degree_in_b(ed.apply(lambda v: v @ MATRIX @ v, x), x) == 2
