@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,13 @@ Quantity = Callable[[Configuration], object]
 def is_traced(*trees: object) -> bool:
     """Whether any leaf is abstract, so that its values cannot be looked at."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why something does not apply."""
+
+    reason: str
 
 
 class IntractableError(RuntimeError):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from energydsl._types import is_traced
+from energydsl._types import Refusal, is_traced
 from energydsl.arguments import as_double
 from energydsl.ebm import EBM
 from energydsl.findings import Findings
 from energydsl.model import Model
 from energydsl.normalizer import choose
 from energydsl.structure import Structure
-from energydsl.sweep import AbstractSweep, Refusal, colour_blocks
+from energydsl.sweep import AbstractSweep, colour_blocks
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.dense import plan_dense
 from energydsl.sweep.gather import plan_gather

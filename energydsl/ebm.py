@@ -13,18 +13,17 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration, IntractableError, Values, is_traced
-from energydsl.conditional import AbstractConditional, conditional_for
+from energydsl._types import Configuration, IntractableError, Refusal, Values, is_traced
+from energydsl.conditional import conditional_for
 from energydsl.explain import Explanation, explain
 from energydsl.expression import Expression, as_expression, sites_of
 from energydsl.findings import Findings
-from energydsl.marginal import by_slope, sum_out
+from energydsl.marginal import latent_layer, sum_out
 from energydsl.model import Model
 from energydsl.normalizer import Exact, Normalizer, log_partition_of, trouble
 from energydsl.structure import Structure
-from energydsl.sweep.base import AbstractSweep, Refusal
+from energydsl.sweep.base import AbstractSweep
 from energydsl.sweep.gather import first_of, gather_block, load_block, totals
-from energydsl.variable import Variable
 
 
 class EBM(eqx.Module):
@@ -99,8 +98,8 @@ class EBM(eqx.Module):
                 "latent=True; without, -log p(v) up to log Z is ebm.energy(v)."
             )
         self._check_shown(v)
-        layer = self._layer(latents)
-        if layer is None:
+        layer = latent_layer(self.structure)
+        if isinstance(layer, Refusal):
             return -self._conditioned_log_partition(v)
         blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latents}
         return sum_out(self.model.energy, {**v, **blank}, layer)
@@ -111,22 +110,6 @@ class EBM(eqx.Module):
             raise ValueError(
                 f"free_energy got {sorted(v)}; the variables that are not latent are {shown}."
             )
-
-    def _layer(
-        self, latents: list[Variable]
-    ) -> dict[str, tuple[AbstractConditional, np.ndarray]] | None:
-        """How each latent site is summed out, if they are independent given the rest."""
-        structure = self.structure
-        hidden = structure.free & structure.of_variables(w.name for w in latents)
-        if structure.crowded or hidden[structure.edges].all(axis=1).any():
-            return None
-        layer = {}
-        for w in latents:
-            law = conditional_for(w.domain, structure.degree_in(w))
-            if law is None or not by_slope(law):
-                return None
-            layer[w.name] = law, np.flatnonzero(~structure.skeleton.mask(w).ravel())
-        return layer
 
     def _conditioned_log_partition(self, v: Values) -> Array:
         held = self.model.evidence

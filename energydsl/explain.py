@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from energydsl import graph
+from energydsl._types import Refusal
 from energydsl.advice import samplers
 from energydsl.findings import Findings
 from energydsl.model import Model
 from energydsl.normalizer import RULES, Exact
 from energydsl.structure import Structure
-from energydsl.sweep import AbstractSweep, Refusal
+from energydsl.sweep import AbstractSweep
 from energydsl.values import has_zero_field, is_attractive
 
 FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from energydsl._types import Refusal
 from energydsl.model import Model, Skeleton
 from energydsl.normalizer import Normalizer, choose
 from energydsl.structure import Structure
-from energydsl.sweep import Refusal
 
 
 class Findings:

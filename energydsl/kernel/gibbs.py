@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.ebm import EBM
 from energydsl.expression import Expression, sites_of
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 from energydsl.structure import Structure
-from energydsl.sweep import AbstractSweep, Block, Refusal
+from energydsl.sweep import AbstractSweep, Block
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.dense import plan_dense
 from energydsl.sweep.gather import plan_gather
@@ -97,6 +97,9 @@ class GibbsEnsemble(AbstractEnsemble):
 
     def refresh(self, ebm: EBM, carry: Any) -> Any:
         return carry
+
+    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
+        return self.sweep.pack(xs)
 
     def load(self, ebm: EBM) -> Any:
         return self.sweep.load(ebm.structure, ebm.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import Array, lax
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.gibbs import Gibbs
-from energydsl.latent import Layer, given, latent, latent_layer, placed, visible
+from energydsl.latent import draw_latents, given, latent, placed, slope_energy, visible
+from energydsl.marginal import Layer, latent_layer
 from energydsl.objective.base import AbstractObjective
 
 CHAINS = 100
@@ -75,7 +77,7 @@ class ContrastiveDivergence(AbstractObjective):
                 "ed.Gibbs()."
             )
         check_covered(ebm, self._kernel)
-        if latent(ebm) and not isinstance(latent_layer(ebm), Layer):
+        if isinstance(latent_layer(ebm.structure), Refusal):
             example = jax.tree.map(lambda a: a[0], data)
             check_covered(given(ebm, example), self._kernel)
 
@@ -85,9 +87,9 @@ class ContrastiveDivergence(AbstractObjective):
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        still, layer = _frozen(ebm), latent_layer(ebm) if latent(ebm) else None
-        exact = layer is None or isinstance(layer, Layer)
-        energy = layer.slope_energy if isinstance(layer, Layer) else ebm.energy
+        still, layer = _frozen(ebm), latent_layer(ebm.structure)
+        exact = not isinstance(layer, Refusal)
+        energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
         filled, ensemble, carry = batch, self._ensemble(still), state
         if self.start == "persistent":
             carry = ensemble.refresh(still, carry)
@@ -95,7 +97,7 @@ class ContrastiveDivergence(AbstractObjective):
         if not exact or self.start != "persistent":
             key, clamp_key, start_key = jr.split(key, 3)
             if not exact or self.start == "data":
-                filled = self._filled(still, batch, clamp_key)
+                filled = self._filled(still, layer, batch, clamp_key)
             if self.start == "data":
                 carry = ensemble.start(still, filled, key=start_key, warmup=0)
             elif self.start == "noise":
@@ -124,11 +126,12 @@ class ContrastiveDivergence(AbstractObjective):
         xs = jax.vmap(lambda k: ebm.start(key=k))(jr.split(place_key, self.chains or CHAINS))
         return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
 
-    def _filled(self, ebm: EBM, batch: Configuration, key: Array) -> Configuration:
+    def _filled(
+        self, ebm: EBM, layer: Layer | Refusal, batch: Configuration, key: Array
+    ) -> Configuration:
         """The batch with its latents drawn given what it shows."""
         if not latent(ebm):
             return jax.vmap(lambda v: placed(ebm, v))(batch)
-        layer = latent_layer(ebm)
 
         def settle(v: Configuration, key: Array) -> Configuration:
             rest = given(ebm, v)
@@ -143,8 +146,9 @@ class ContrastiveDivergence(AbstractObjective):
             return lax.scan(step, (x, state), keys[2:])[0][0]
 
         def one(v: Configuration, key: Array) -> Configuration:
-            drawn = layer.draw(v, key=key) if isinstance(layer, Layer) else settle(v, key)
-            return placed(ebm, {**v, **drawn})
+            if isinstance(layer, Refusal):
+                return placed(ebm, {**v, **settle(v, key)})
+            return placed(ebm, {**v, **draw_latents(ebm, layer, v, key=key)})
 
         size = len(next(iter(batch.values())))
         return jax.vmap(one)(batch, jr.split(key, size))

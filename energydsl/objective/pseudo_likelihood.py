@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.conditional import AbstractConditional, Linear
 from energydsl.ebm import EBM
 from energydsl.latent import latent, visible
 from energydsl.objective.base import AbstractObjective
-from energydsl.sweep import Refusal
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.gather import GatherBlock, first_of, gather_block, load_block, totals
 from energydsl.variable import Variable

@@ -2,5 +2,4 @@
 
 from energydsl.sweep.base import AbstractSweep as AbstractSweep
 from energydsl.sweep.base import Block as Block
-from energydsl.sweep.base import Refusal as Refusal
 from energydsl.sweep.base import colour_blocks as colour_blocks

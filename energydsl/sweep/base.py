@@ -15,19 +15,12 @@ import equinox as eqx
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.conditional import AbstractConditional, conditional_for
 from energydsl.domain import Real
 from energydsl.model import Model
 from energydsl.structure import Structure
 from energydsl.variable import Variable
-
-
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """Why something does not apply."""
-
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

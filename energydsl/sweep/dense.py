@@ -15,11 +15,11 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.conditional import AbstractConditional, Gaussian, Linear
 from energydsl.model import Model
 from energydsl.structure import Structure
-from energydsl.sweep.base import AbstractSweep, Block, Refusal, laws_of
+from energydsl.sweep.base import AbstractSweep, Block, laws_of
 from energydsl.variable import Variable
 
 DENSE_DEGREE = 16

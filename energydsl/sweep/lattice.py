@@ -19,13 +19,13 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.arguments import argument
 from energydsl.conditional import AbstractConditional
 from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.model import Model
 from energydsl.structure import Structure
-from energydsl.sweep.base import AbstractSweep, Refusal, laws_of
+from energydsl.sweep.base import AbstractSweep, laws_of
 from energydsl.variable import Variable
 
 Offset = tuple[int, ...]

@@ -10,9 +10,10 @@ import pytest
 import scipy.stats
 
 import energydsl as ed
-from energydsl import latent
+from energydsl._types import Refusal
 from energydsl.fitting import _joined, _partition
-from energydsl.sweep import Refusal
+from energydsl.latent import draw_latents, slope_energy
+from energydsl.marginal import latent_layer
 from tests.oracles.enumerate import exact_law
 
 FALSE_ALARM = 1e-6  # chance that a correct objective fails one of these tests
@@ -107,18 +108,18 @@ def test_free_energy_sums_the_latents_out(kind):
     )  # fmt: skip
     expected = -np.log(np.exp(-energies).sum() * step)
     free = ebm.free_energy
-    assert isinstance(latent.latent_layer(ebm), latent.Layer) == (kind != "coupled")
+    layer = latent_layer(ebm.structure)
+    assert isinstance(layer, Refusal) == (kind == "coupled")
     assert float(free(v)) == pytest.approx(expected, rel=1e-5)
     if kind != "coupled":
-        slope_energy = latent.latent_layer(ebm).slope_energy(v)
-        assert float(slope_energy) == pytest.approx(expected, rel=1e-5)
+        assert float(slope_energy(ebm, layer, v)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_draws_of_the_latents_follow_their_law():
     ebm, (w, _, c) = rbm()
-    layer, n = latent.latent_layer(ebm), 20_000
+    layer, n = latent_layer(ebm.structure), 20_000
     v = {"x": jnp.array([1, 0, 1, 1, 0], jnp.int8)}
-    drawn = jax.vmap(lambda k: layer.draw(v, key=k)["h"])(jax.random.split(KEY, n))
+    drawn = jax.vmap(lambda k: draw_latents(ebm, layer, v, key=k)["h"])(jax.random.split(KEY, n))
     for j, p in enumerate(1 / (1 + np.exp(-(np.asarray(v["x"]) @ w + c)))):
         test = scipy.stats.binomtest(int(drawn[:, j].sum()), n, float(p))
         assert test.pvalue > FALSE_ALARM / 3
@@ -199,7 +200,8 @@ def test_latents_without_a_formula_are_drawn_by_the_kernel_with_the_data_held():
     w = rng.normal(size=(3, 2)).astype(np.float32)
     u = np.float32(0.8)
     ebm = ed.compile(ed.Model(-(x @ w @ h) - jnp.asarray(u) * h[0] * h[1]))
-    assert isinstance(latent.latent_layer(ebm), Refusal)
+    layer = latent_layer(ebm.structure)
+    assert isinstance(layer, Refusal)
     data = rng.integers(0, 2, (40, 3)).astype(np.int8)
     hs = states([0, 1], 2)
     weights = np.exp(data @ w @ hs.T + u * hs[:, 0] * hs[:, 1])
@@ -207,7 +209,9 @@ def test_latents_without_a_formula_are_drawn_by_the_kernel_with_the_data_held():
     expected = weights @ (hs[:, 0] * hs[:, 1])
     cd = ed.ContrastiveDivergence(settle=30)
     keys = jax.random.split(KEY, 200)
-    filled = jax.jit(jax.vmap(lambda k: cd._filled(ebm, {"x": jnp.asarray(data)}, k)["h"]))(keys)
+    filled = jax.jit(jax.vmap(lambda k: cd._filled(ebm, layer, {"x": jnp.asarray(data)}, k)["h"]))(
+        keys
+    )
     seen = np.asarray(filled[..., 0] * filled[..., 1]).sum(0)
     z = (seen - 200 * expected) / np.sqrt(200 * expected * (1 - expected))
     assert scipy.stats.chi2.sf((z**2).sum(), len(z)) > FALSE_ALARM
