@@ -34,10 +34,12 @@ from energydsl.declare import (
 from energydsl.diagnostics import Diagnosis, Finding, diagnose
 from energydsl.domain import AbstractDomain
 from energydsl.ebm import EBM, log_partition
-from energydsl.estimate import LogZ, estimate_log_partition, log_likelihood
+from energydsl.estimator import AIS, AbstractEstimator
 from energydsl.expression import Expression
 from energydsl.fitting import History, fit
 from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
+from energydsl.likelihood import LogLikelihood, estimate_log_partition, log_likelihood
+from energydsl.log_z import LogZ
 from energydsl.model import Model, mixture
 from energydsl.normalizer import Exact, Intractable
 from energydsl.objective import (
@@ -60,9 +62,11 @@ from energydsl.potential import (
 from energydsl.sampling import Chains, sample
 
 __all__ = [
+    "AIS",
     "EBM",
     "NUTS",
     "AbstractDomain",
+    "AbstractEstimator",
     "AbstractKernel",
     "AbstractObjective",
     "AbstractPotential",
@@ -82,6 +86,7 @@ __all__ = [
     "Langevin",
     "Linear",
     "LogDensity",
+    "LogLikelihood",
     "LogZ",
     "MaximumLikelihood",
     "MetropolisHastings",

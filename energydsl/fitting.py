@@ -26,7 +26,7 @@ from jax import Array, lax
 from energydsl._types import Configuration
 from energydsl.checkpoint import fingerprint
 from energydsl.ebm import EBM
-from energydsl.latent import latent, visible
+from energydsl.examples import check_examples, count_of
 from energydsl.objective.base import AbstractObjective
 from energydsl.optimizer import Update
 from energydsl.running import AbstractRun, At, Store
@@ -103,7 +103,7 @@ def fit(
     optimizer = optax.adam(LEARNING_RATE) if optimizer is None else optimizer
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"fit got the optimizer {optimizer!r}; expected one such as optax.adam().")
-    checked = _checked(ebm, data)
+    checked = check_examples(ebm, data, "fit")
     batch = _batch_size(batch, checked)
     objective.check(ebm, checked)
     run = _Fit(ebm, objective, checked, key, optimizer, int(steps), batch)
@@ -154,7 +154,7 @@ class _Fit(AbstractRun):
         self.update = Update.of(optimizer, optimum, moving)
         state = _begin(ebm, objective, data, self.init_key)
         none = jax.tree.map(jnp.zeros_like, moving)
-        order = jnp.arange(_examples(data), dtype=jnp.int32)
+        order = jnp.arange(count_of(data), dtype=jnp.int32)
         self.at = At(_Carry(moving, none, optimum, state, order), 0, 0)
 
     def begin(self, checkpoint: str | PathLike | None) -> None:
@@ -278,7 +278,7 @@ def _minibatch(
     data: Configuration, order: Array, key: Array, batch: int, t: Array
 ) -> tuple[Array, Configuration]:
     """The examples of step t, in an order that depends on the epoch alone."""
-    size = _examples(data)
+    size = count_of(data)
     if batch == size:
         return order, data
     epoch, place = jnp.divmod(t, size // batch)
@@ -320,50 +320,8 @@ def _run_chunk(
     return lax.fori_loop(0, count, body, (carry, buffer))
 
 
-def _examples(data: Configuration) -> int:
-    return len(next(iter(data.values())))
-
-
-def _checked(ebm: EBM, data: Any) -> Configuration:
-    """Data in its variables' dtypes, or what is wrong with it."""
-    shown = {v.name: v for v in visible(ebm)}
-    if not shown:
-        raise ValueError(
-            "fit got a model whose free variables are all latent; data must show at least one."
-        )
-    if not isinstance(data, Mapping):
-        if len(shown) > 1:
-            raise ValueError(
-                f"fit got one array of data for the variables {list(shown)}; give a dict with an "
-                "array for each."
-            )
-        data = {next(iter(shown)): data}
-    hidden = [w.name for w in latent(ebm) if w.name in data]
-    missing, unknown = set(shown) - set(data), set(data) - set(shown) - set(hidden)
-    if hidden or missing or unknown:
-        said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
-        listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
-        raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
-    arrays = {n: a if isinstance(a, jax.Array) else np.asarray(a) for n, a in data.items()}
-    for n, v in shown.items():
-        if arrays[n].ndim != len(v.shape) + 1 or arrays[n].shape[1:] != v.shape:
-            axes = ", ".join(map(str, ("examples", *v.shape)))
-            raise ValueError(
-                f"The data of {n!r} has shape {arrays[n].shape}; expected ({axes}), examples first."
-            )
-    sizes = {n: len(arrays[n]) for n in shown}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"The data has {sizes} examples; expected as many of each variable.")
-    if not min(sizes.values()):
-        raise ValueError("The data has no examples; expected at least one.")
-    return {
-        n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
-        for n, v in shown.items()
-    }
-
-
 def _batch_size(batch: int | None, data: Configuration) -> int:
-    size = _examples(data)
+    size = count_of(data)
     if batch is None:
         return size
     if not isinstance(batch, int | np.integer) or batch < 1:

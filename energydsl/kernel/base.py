@@ -62,6 +62,10 @@ class AbstractEnsemble(eqx.Module):
         """The same chains under other parameters: whatever the old ones determined, anew."""
 
     @abc.abstractmethod
+    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
+        """The chains put elsewhere, chains first; what they have learnt stays."""
+
+    @abc.abstractmethod
     def load(self, ebm: EBM) -> Any:
         """What depends on the parameters alone, computed once for many steps."""
 
@@ -92,6 +96,9 @@ class MappedEnsemble(AbstractEnsemble):
 
     def refresh(self, ebm: EBM, carry: Any) -> Any:
         return carry
+
+    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
+        return xs, carry[1]
 
     def load(self, ebm: EBM) -> None:
         return None

@@ -103,6 +103,9 @@ class PointEnsemble(AbstractEnsemble):
         points, states = carry
         return jax.vmap(lambda p: self.kernel.at(ebm, p.z, p.x))(points), states
 
+    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
+        return jax.vmap(lambda x: self.kernel.enter(ebm, x))(xs), carry[1]
+
     def load(self, ebm: EBM) -> None:
         return None
 

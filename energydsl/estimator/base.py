@@ -1,0 +1,23 @@
+"""The contract of an estimator: log Z with its error, where no exact rule gives it."""
+
+from __future__ import annotations
+
+import abc
+
+import equinox as eqx
+from jax import Array
+
+from energydsl.ebm import EBM
+from energydsl.log_z import LogZ
+
+
+class AbstractEstimator(eqx.Module):
+    """One way to estimate log Z."""
+
+    @abc.abstractmethod
+    def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
+        """Log Z of kind "estimate" or "bound".
+
+        Raises:
+            TypeError, ValueError: the estimator's own arguments do not fit the model.
+        """

@@ -1,0 +1,62 @@
+"""LogZ: a value of log Z that says how it was had, and how well it is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.special import logsumexp
+from scipy.stats import t as student
+
+
+@dataclasses.dataclass(frozen=True)
+class LogZ:
+    """log Z, and how well it is known.
+
+    Attributes:
+        value: the estimate; exact where `kind` says so.
+        standard_error: of `value`, in nats.
+        lower: where the 95 % interval begins.
+        upper: where it ends.
+        kind: "exact", "estimate" or "bound" (then log Z lies between `lower` and `upper`).
+        ess: the effective number of independent weights behind an estimate.
+    """
+
+    value: float
+    standard_error: float
+    lower: float
+    upper: float
+    kind: str
+    ess: float
+
+    @staticmethod
+    def exact(value: float) -> LogZ:
+        """A value without error."""
+        return LogZ(value, 0.0, value, value, "exact", np.inf)
+
+    @staticmethod
+    def from_log_weights(log_weights: np.ndarray) -> LogZ:
+        """The log of the mean of independent weights w with E w = Z.
+
+        The error is the jackknife's over weights, the interval Student's.
+        """
+        n = len(log_weights)
+        value = float(logsumexp(log_weights) - np.log(n))
+        if not np.isfinite(value):
+            return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0)
+        shares = np.exp(log_weights - logsumexp(log_weights))
+        ess = float(1 / np.sum(shares**2))
+        with np.errstate(divide="ignore"):
+            without = value + np.log1p(-shares) + np.log(n / (n - 1))
+        error = float(np.sqrt((n - 1) * np.mean((without - without.mean()) ** 2)))
+        error = error if np.isfinite(error) else np.inf
+        half = float(student.ppf(0.975, n - 1)) * error
+        return LogZ(value, error, value - half, value + half, "estimate", ess)
+
+    def __str__(self) -> str:
+        if self.kind == "exact":
+            return f"log Z = {self.value:.6g} (exact)"
+        return (
+            f"log Z = {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % from "
+            f"{self.lower:.6g} to {self.upper:.6g}; {self.ess:.3g} effective chains)"
+        )
