@@ -41,7 +41,7 @@ from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, Metro
 from energydsl.likelihood import LogLikelihood, estimate_log_partition, log_likelihood
 from energydsl.log_z import LogZ
 from energydsl.model import Model, mixture
-from energydsl.normalizer import Exact, Intractable
+from energydsl.normalizer import AbstractRule, Exact, Intractable
 from energydsl.objective import (
     AbstractObjective,
     ContrastiveDivergence,
@@ -70,6 +70,7 @@ __all__ = [
     "AbstractKernel",
     "AbstractObjective",
     "AbstractPotential",
+    "AbstractRule",
     "Chains",
     "Configuration",
     "ContrastiveDivergence",

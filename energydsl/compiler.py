@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from energydsl.arguments import as_double
 from energydsl.ebm import EBM
 from energydsl.findings import Findings
 from energydsl.model import Model
-from energydsl.normalizer import choose
+from energydsl.normalizer import AbstractRule, choose
 from energydsl.structure import Structure
 from energydsl.sweep import AbstractSweep, colour_blocks
 from energydsl.sweep.base import conditionals
@@ -34,12 +35,15 @@ ROUNDING = 1e-12
 """Of the largest eigenvalue in float64: a smaller one cannot be told from zero."""
 
 
-def compile(model: Model, *, budget: int = DEFAULT_BUDGET) -> EBM:
+def compile(
+    model: Model, *, budget: int = DEFAULT_BUDGET, rules: Sequence[AbstractRule] = ()
+) -> EBM:
     """Find a model's structure, and choose its normalizer and its sweep.
 
     Args:
         model: the energy.
         budget: log2 of the number of terms that exact log Z may sum for one connected component.
+        rules: for exact log Z, of your own, tried beside the library's.
 
     Returns:
         The EBM; `EBM.explain` says what was found.
@@ -51,15 +55,19 @@ def compile(model: Model, *, budget: int = DEFAULT_BUDGET) -> EBM:
     """
     if not isinstance(model, Model):
         raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
+    for rule in rules:
+        if not isinstance(rule, AbstractRule):
+            raise TypeError(f"compile got the rule {rule!r}; expected an ed.AbstractRule.")
     began = time.perf_counter()
     structure = Structure(model)
     _check_free(structure)
     _check_covered(structure)
     sweep, lowerings = _choose_sweep(structure)
-    normalizer = choose(structure, budget)
+    rules = tuple(rules)
+    normalizer = choose(structure, budget, rules)
     _check_normalisable(structure, model)
     seconds = time.perf_counter() - began
-    return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, seconds))
+    return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, rules, seconds))
 
 
 def _choose_sweep(

@@ -155,6 +155,6 @@ def _rules_refused(findings: Findings, component: int) -> dict[str, str]:
     structure, budget = findings.structure, findings.budget
     return {
         rule.name: rule.reason(structure, component, budget)
-        for rule in RULES
+        for rule in (*findings.rules, *RULES)
         if np.isinf(rule.costs(structure, budget)[component])
     }

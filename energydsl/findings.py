@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from energydsl._types import Refusal
 from energydsl.model import Model, Skeleton
-from energydsl.normalizer import Normalizer, choose
+from energydsl.normalizer import AbstractRule, Normalizer, choose
 from energydsl.structure import Structure
 
 
 class Findings:
-    """What the compiler concluded: one static object, equal where structure and budget are."""
+    """What the compiler concluded: one static object.
+
+    Equal where structure, budget and rules are.
+    """
 
     def __init__(
         self,
@@ -17,6 +20,7 @@ class Findings:
         normalizer: Normalizer,
         lowerings: tuple[tuple[str, Refusal | None], ...],
         budget: int,
+        rules: tuple[AbstractRule, ...],
         seconds: float,
     ) -> None:
         self.structure = structure
@@ -24,19 +28,23 @@ class Findings:
         self.lowerings = lowerings
         """The lowerings of a sweep that were considered, in order, with why not."""
         self.budget = budget
+        self.rules = rules
+        """Those for exact log Z that the user gave."""
         self.seconds = seconds
         self._normalizers: dict[Skeleton, Normalizer] = {}
 
     def normalizer_of(self, rest: Model) -> Normalizer:
         """Of the same model with more of it held: found once for each set of sites."""
         if rest.skeleton not in self._normalizers:
-            self._normalizers[rest.skeleton] = choose(Structure(rest), self.budget)
+            self._normalizers[rest.skeleton] = choose(Structure(rest), self.budget, self.rules)
         return self._normalizers[rest.skeleton]
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Findings):
-            return False
-        return other.budget == self.budget and other.structure == self.structure
+        return isinstance(other, Findings) and other._identity == self._identity
 
     def __hash__(self) -> int:
-        return hash((self.structure, self.budget))
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.structure, self.budget, tuple(map(type, self.rules))

@@ -53,8 +53,8 @@ def draw_latents(ebm: EBM, layer: Layer, v: Configuration, *, key: Array) -> Con
 
 def given(ebm: EBM, v: Configuration) -> EBM:
     """The EBM of the latents, given what data shows."""
-    shown = placed(ebm, v)
-    return compile_model(ebm.model.condition(shown), budget=ebm.findings.budget)
+    findings, held = ebm.findings, ebm.model.condition(placed(ebm, v))
+    return compile_model(held, budget=findings.budget, rules=findings.rules)
 
 
 def placed(ebm: EBM, x: Configuration) -> Configuration:

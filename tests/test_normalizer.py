@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import energydsl as ed
 from energydsl.arguments import as_double
+from energydsl.domain import Positive
 from energydsl.normalizer import Plan, log_partition_of
 from energydsl.normalizer.enumeration import Enumeration, Independent
 from tests.expressions import FINITE, energies, model_of
@@ -264,3 +265,53 @@ def test_equal_plans_are_one_program_and_others_are_not():
     forced = ed.Exact(one.structure, (Plan(Enumeration(), components, 0.0, 0.0),))
     assert forced != one
     assert ed.Exact(one.structure, (Plan(Enumeration(), components[:3], 0.0, 0.0),)) != forced
+
+
+class Exponential(ed.AbstractRule):
+    """Sites x > 0, each alone with an energy r x: Z = 1/r."""
+
+    name = "exponential"
+
+    def costs(self, structure, budget):
+        alone = structure.component_sizes == 1
+        for v in structure.variables:
+            if not isinstance(v.domain, Positive) or structure.degree_in(v) > 1:
+                sites = structure.of_variables([v.name]) & structure.free
+                alone[structure.component_of[sites]] = False
+        return np.where(alone, 1.0, np.inf)
+
+    def reason(self, structure, component, budget):
+        return "not linear in one positive site"
+
+    def bytes(self, structure, components):
+        return 0.0
+
+    def log_partition(self, structure, model, components):
+        inside = np.isin(structure.component_of, components)
+        slope = jax.grad(model.energy_of)({v.name: jnp.ones(v.shape) for v in model.variables})
+        rates = jnp.concatenate([slope[v.name].ravel() for v in model.variables])
+        return -jnp.log(rates[inside]).sum()
+
+
+def test_a_rule_of_ones_own_is_tried_beside_the_librarys(untyped):
+    x, y = ed.positive("x", 3), ed.real("y")
+    model = ed.Model((jnp.array([1.0, 2.0, 3.0]) * x).sum() + 0.5 * y**2)
+    ebm = ed.compile(model, rules=[Exponential()])
+    assert [p.rule.name for p in ebm.normalizer.plans] == ["exponential", "gaussian"]
+    expected = -np.log(6.0) + np.log(2 * np.pi) / 2
+    assert float(ed.log_partition(ebm)) == pytest.approx(expected, rel=1e-12)
+    assert "not exponential" in str(ed.compile(ed.Model(y**2 / 2), rules=[Exponential()]).explain())
+    with pytest.raises(TypeError, match="rule 'mine'"):
+        ed.compile(model, rules=["mine"])
+
+
+def test_a_rule_written_anew_is_another_program():
+    x = ed.positive("x")
+    model = ed.Model(2.0 * x)
+
+    class Again(Exponential):
+        def log_partition(self, structure, model, components):
+            return 2 * super().log_partition(structure, model, components)
+
+    first, second = (ed.compile(model, rules=[rule()]) for rule in (Exponential, Again))
+    assert float(ed.log_partition(second)) == pytest.approx(2 * float(ed.log_partition(first)))

@@ -36,17 +36,18 @@ RULES: tuple[AbstractRule, ...] = (
 """Every rule that is tried; a new one is a file of this folder and a name here."""
 
 
-def choose(structure: Structure, budget: int) -> Normalizer:
-    """The cheapest rule for each component, or why some component has none."""
-    costs = np.stack([rule.costs(structure, budget) for rule in RULES])
+def choose(structure: Structure, budget: int, more: tuple[AbstractRule, ...] = ()) -> Normalizer:
+    """The cheapest rule for each component, of `RULES` and more, or why some has none."""
+    rules = (*more, *RULES)
+    costs = np.stack([rule.costs(structure, budget) for rule in rules])
     stuck = np.flatnonzero(np.isinf(costs).all(axis=0))
     if len(stuck):
         worst = int(stuck[np.argmax(structure.component_sizes[stuck])])
-        reasons = [f"{rule.name}: {rule.reason(structure, worst, budget)}" for rule in RULES]
+        reasons = [f"{rule.name}: {rule.reason(structure, worst, budget)}" for rule in rules]
         return Intractable("; ".join(reasons))
     chosen = costs.argmin(axis=0)
     plans = []
-    for k, rule in enumerate(RULES):
+    for k, rule in enumerate(rules):
         components = np.flatnonzero(chosen == k)
         if len(components):
             operations = float(costs[k, components].sum())
