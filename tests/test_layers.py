@@ -48,7 +48,7 @@ LAYERS = [
     ["cli"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-BASES = {"base", "gradient"}
+BASES = {"base", "gradient", "tuning"}
 """Contracts that members of a family share."""
 GATHERERS = {"__init__", "choose"}
 """Files of a family that know all its members."""

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import Array
-from jaxtyping import Float, Int
-from numpyro.infer.hmc_util import dual_averaging
 
 from energydsl.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point
-
-
-class LangevinState(eqx.Module):
-    """What a chain has learnt: its step size, and how long it may still learn."""
-
-    log_step: Float[Array, ""]
-    averages: Any
-    warmup_left: Int[Array, ""]
+from energydsl.kernel.tuning import Tuned
 
 
 class Langevin(AbstractGradientKernel):
@@ -52,17 +40,14 @@ class Langevin(AbstractGradientKernel):
         if not 0 < self.target < 1:
             raise ValueError(f"Langevin got target={self.target}; expected a rate between 0 and 1.")
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> LangevinState:
-        log_step = jnp.log(jnp.asarray(self.step_size, float))
-        averages = dual_averaging()[0](jnp.log(10.0) + log_step)  # type: ignore[arg-type]
-        left = warmup if self.adjusted else 0
-        return LangevinState(log_step, averages, jnp.asarray(left))
+    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Tuned:
+        return Tuned.begin(self.step_size, warmup if self.adjusted else 0)
 
     def move(
-        self, ebm: EBM, point: Point, state: LangevinState, *, key: Array
-    ) -> tuple[Point, LangevinState, dict[str, Array]]:
+        self, ebm: EBM, point: Point, state: Tuned, *, key: Array
+    ) -> tuple[Point, Tuned, dict[str, Array]]:
         noise_key, accept_key = jr.split(key)
-        h = jnp.exp(state.log_step)
+        h = state.value
         noise = jr.normal(noise_key, point.z.shape)
         new = self.at(ebm, point.z - h * point.slope + jnp.sqrt(2 * h) * noise, point.x)
         if not self.adjusted:
@@ -72,20 +57,6 @@ class Langevin(AbstractGradientKernel):
         log_ratio = point.energy - new.energy + (noise @ noise) / 2 - (back @ back) / (4 * h)
         accept = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
         taken = jr.uniform(accept_key) < accept
-        point = _choose(taken, new, point)
+        point = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, point)
         info = {"acceptance_rate": accept, "step_size": h}
-        return point, self._learn(state, accept), info
-
-    def _learn(self, state: LangevinState, accept: Array) -> LangevinState:
-        update = dual_averaging()[1]
-        averages = update(self.target - accept, state.averages)
-        # Adapting for ever would bias the chain: with warmup's end the average stays.
-        log_step = jnp.where(state.warmup_left > 1, averages[0], averages[1])
-        learning = state.warmup_left > 0
-        old = (state.log_step, state.averages)
-        log_step, averages = _choose(learning, (log_step, averages), old)
-        return LangevinState(log_step, averages, state.warmup_left - learning)
-
-
-def _choose(condition: Array, a: Any, b: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+        return point, state.learn(accept, self.target), info
