@@ -65,7 +65,16 @@ class LogLikelihood:
     lower: float
     upper: float
     kind: str
-    examples: np.ndarray
+    examples: np.ndarray = dataclasses.field(repr=False)
+
+    def __str__(self) -> str:
+        text = f"{self.value:.5g} nats an example, of {len(self.examples):,}"
+        if self.kind == "exact":
+            return f"{text} (log Z exact)"
+        return (
+            f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % from {self.lower:.5g} "
+            f"to {self.upper:.5g})"
+        )
 
 
 def log_likelihood(

@@ -22,6 +22,7 @@ def test_log_likelihood_sums_to_one():
     assert np.exp(found.examples).sum() == pytest.approx(1.0, abs=1e-5)
     assert found.kind == "exact" and found.standard_error == 0
     assert found.value == pytest.approx(found.examples.mean())
+    assert str(found) == f"{found.value:.5g} nats an example, of 32 (log Z exact)"
 
 
 def test_an_estimate_stays_one():
@@ -30,6 +31,7 @@ def test_an_estimate_stays_one():
     log_z = ed.estimate_log_partition(ebm, key=jr.key(0))
     found = ed.log_likelihood(ebm, {"x": data}, log_z=log_z)
     assert found.kind == "estimate" and found.standard_error == log_z.standard_error
+    assert "(log Z: estimate; 95 % from" in str(found)
     assert found.lower < ed.log_likelihood(ebm, data).value < found.upper
     wide = ed.compile(ebm.model, budget=1)
     with pytest.raises(ed.IntractableError, match="Estimate it"):

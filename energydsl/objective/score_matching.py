@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from energydsl._types import Configuration
 from energydsl.domain import Real
 from energydsl.ebm import EBM
-from energydsl.latent import visible
+from energydsl.latent import latent, visible
 from energydsl.objective.base import AbstractObjective, energy_shown, why_not_summed
 
 
@@ -48,10 +48,12 @@ class ScoreMatching(AbstractObjective):
         odd = [str(v) for v in visible(ebm) if not isinstance(v.domain, Real)]
         if odd:
             finite = all(v.domain.finite for v in visible(ebm))
-            other = "PseudoLikelihood() or ContrastiveDivergence()"
+            other = "ContrastiveDivergence()" if finite else "ContrastiveDivergence(kernel=...)"
+            if finite and not latent(ebm):
+                other = f"PseudoLikelihood() or {other}"
             raise TypeError(
                 f"ScoreMatching follows slopes over all of the real line, and {odd} have none. "
-                f"Use {other if finite else 'ContrastiveDivergence(kernel=...)'}."
+                f"Use {other}."
             )
         reason = why_not_summed(ebm, data)
         if reason is not None:
