@@ -25,6 +25,12 @@ def is_traced(*trees: object) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def check_key(key: object, function: str) -> None:
+    """Raise TypeError unless this is a key for random numbers."""
+    if not isinstance(key, Array):
+        raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
     """Why something does not apply."""

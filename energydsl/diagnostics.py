@@ -11,6 +11,7 @@ import numpy as np
 
 from energydsl.sampling import Chains, check_chains
 from energydsl.trace import FEWEST, Trace
+from energydsl.values import no_growth
 
 RHAT_GOOD, RHAT_BAD = 1.01, 1.1
 """Above the first, Vehtari et al. (2021) want more draws; above the second, so does everyone."""
@@ -23,6 +24,9 @@ CHANCE = 0.01
 
 BFMI_LOW = 0.3
 """Below it, Betancourt (2016), arXiv:1604.00695, finds the tails poorly explored."""
+
+ACCEPTED_LOW = 0.05
+"""Below it, hardly anything moves; no target of a kernel lies below 0.2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +150,30 @@ def _of_run(chains: Chains) -> Iterator[Finding]:
     if count == 1:
         said = "There is one chain: another mode would go unseen. Run several: chains=4."
         yield Finding("warning", "chains", said)
+    lost = no_growth(chains.ebm.structure, chains.ebm.model)
+    if lost is not None:
+        said = f"{lost[0].upper()}{lost[1:]}. As it is, there is no law to draw from."
+        yield Finding("error", "improper", said)
+    yield from _of_steps(chains.stats)
+
+
+def _of_steps(stats: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """What a kernel told of its own steps."""
+    diverging = stats.get("diverging", np.zeros(1, bool))
+    if diverging.any():
+        said = (
+            f"{int(diverging.sum()):,} of {diverging.size:,} trajectories diverged: somewhere the "
+            "energy bends more sharply than steps can follow, and draws miss that place. Raise the "
+            "kernel's target, or choose another parametrisation."
+        )
+        yield Finding("warning", "diverging", said)
+    rate = stats.get("acceptance_rate", np.ones(1)).mean()
+    if rate < ACCEPTED_LOW:
+        said = (
+            f"Of proposals, {rate:.1%} were accepted; expected at least {ACCEPTED_LOW:.0%}. Give "
+            "the kernel a smaller step, or a longer warmup to find one."
+        )
+        yield Finding("warning", "acceptance", said)
 
 
 def _bfmi(energy: np.ndarray) -> np.ndarray:

@@ -205,6 +205,14 @@ class EBM(eqx.Module):
         return f"EBM({self.model.expression}; log Z {self.normalizer})"
 
 
+def check_ebm(ebm: object, function: str) -> None:
+    """Raise TypeError unless this is an EBM."""
+    if not isinstance(ebm, EBM):
+        raise TypeError(
+            f"{function} got {type(ebm).__name__}; compile it first: ed.compile(model)."
+        )
+
+
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """Exact log Z, computed in float64 and differentiable in the parameters.
 
@@ -213,9 +221,11 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
 
     Raises:
         IntractableError: no exact rule applies; the message says why.
+        TypeError: a model that is not compiled.
         ValueError: the rule fails on these values (a precision that is not positive definite, a
             quadrature that does not settle). Inside a JAX transformation the result is NaN.
     """
+    check_ebm(ebm, "log_partition")
     if not isinstance(ebm.normalizer, Exact):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
     default = jnp.zeros(()).dtype

@@ -16,7 +16,7 @@ from energydsl.model import Model
 from energydsl.normalizer import RULES, Exact
 from energydsl.structure import Structure
 from energydsl.sweep import AbstractSweep
-from energydsl.values import has_zero_field, is_attractive
+from energydsl.values import has_zero_field, is_attractive, no_growth
 
 FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
 """What a component may be shown to be, in words."""
@@ -92,7 +92,8 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
 def _values(structure: Structure, model: Model) -> list[str]:
     """What the parameters' values, as they are now, add to the structure."""
     found = {"attractive": is_attractive, "zero field": has_zero_field}
-    return [word for word, test in found.items() if test(structure, model)]
+    words = [word for word, test in found.items() if test(structure, model)]
+    return words + [said for said in (no_growth(structure, model),) if said]
 
 
 def _component(structure: Structure, number: int) -> dict[str, Any]:

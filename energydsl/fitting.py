@@ -23,9 +23,9 @@ import optax
 import paramax
 from jax import Array, lax
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, check_key
 from energydsl.checkpoint import fingerprint
-from energydsl.ebm import EBM
+from energydsl.ebm import EBM, check_ebm
 from energydsl.examples import check_examples, count_of
 from energydsl.objective.base import AbstractObjective
 from energydsl.optimizer import Update
@@ -92,8 +92,8 @@ def fit(
         TypeError, ValueError: an objective that does not fit the model, data outside the domains,
             numbers that make no sense, or a checkpoint of another run.
     """
-    if not isinstance(ebm, EBM):
-        raise TypeError(f"fit got {type(ebm).__name__}; compile it first: ed.compile(model).")
+    check_ebm(ebm, "fit")
+    check_key(key, "fit")
     if not isinstance(objective, AbstractObjective):
         raise TypeError(
             f"fit got the objective {objective!r}; expected one such as ed.ContrastiveDivergence()."

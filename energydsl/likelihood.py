@@ -10,13 +10,14 @@ import equinox as eqx
 import numpy as np
 from jax import Array, lax
 
-from energydsl._types import Configuration, IntractableError
-from energydsl.ebm import EBM, log_partition
+from energydsl._types import Configuration, IntractableError, check_key
+from energydsl.ebm import EBM, check_ebm, log_partition
 from energydsl.estimator import AIS, AbstractEstimator
 from energydsl.examples import check_examples
 from energydsl.latent import latent
 from energydsl.log_z import LogZ
 from energydsl.normalizer import Exact
+from energydsl.values import no_growth
 
 
 def estimate_log_partition(
@@ -33,17 +34,19 @@ def estimate_log_partition(
         A value that says its error and its kind, which is never "exact".
 
     Raises:
-        TypeError, ValueError: a method that does not fit the model.
+        TypeError, ValueError: a method that does not fit the model, or an energy that is seen not
+            to grow far out.
     """
-    if not isinstance(ebm, EBM):
-        raise TypeError(
-            f"estimate_log_partition got {type(ebm).__name__}; compile it first: ed.compile(model)."
-        )
+    check_ebm(ebm, "estimate_log_partition")
+    check_key(key, "estimate_log_partition")
     method = AIS() if method is None else method
     if not isinstance(method, AbstractEstimator):
         raise TypeError(
             f"estimate_log_partition got the method {method!r}; expected one such as ed.AIS()."
         )
+    lost = no_growth(ebm.structure, ebm.model)
+    if lost is not None:
+        raise ValueError(f"log Z does not exist: {lost}.")
     return method.estimate(ebm, key=key)
 
 
@@ -93,6 +96,7 @@ def log_likelihood(
         IntractableError: log Z or F(v) has no exact rule and no `log_z` was given.
         ValueError, TypeError: data that does not fit the variables, or is empty.
     """
+    check_ebm(ebm, "log_likelihood")
     examples = check_examples(ebm, data, "log_likelihood")
     if log_z is None:
         if not isinstance(ebm.normalizer, Exact):

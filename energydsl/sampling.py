@@ -22,9 +22,9 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
-from energydsl._types import Configuration, Quantity, Values
+from energydsl._types import Configuration, Quantity, Values, check_key
 from energydsl.checkpoint import fingerprint
-from energydsl.ebm import EBM
+from energydsl.ebm import EBM, check_ebm
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
 from energydsl.quantity import Quantities
@@ -120,10 +120,8 @@ def sample(
     _check_counts(chains=chains, draws=draws, thin=thin)
     if warmup < 0:
         raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
-    if not isinstance(ebm, EBM):
-        raise TypeError(f"sample got {type(ebm).__name__}; compile it first: ed.compile(model).")
-    if not isinstance(key, jax.Array):
-        raise TypeError(f"sample got key={key!r}; expected a key such as jax.random.key(0).")
+    check_ebm(ebm, "sample")
+    check_key(key, "sample")
     chosen = None
     if kernel is None:
         kernel, chosen = choose(ebm)

@@ -6,6 +6,7 @@ are sound: True is proven on the values, without tolerance, and False may mean n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,20 @@ import numpy as np
 
 from energydsl._types import is_traced
 from energydsl.arguments import argument, as_double, batched
+from energydsl.domain import Real
 from energydsl.factor import Factor, Sites
 from energydsl.model import Model
 from energydsl.structure import Structure
 
 MAX_TERMS = 2**26
 """Factor energies evaluated at most to show that a batch has no field."""
+
+RAYED, RAYS, MAX_RAYED = 8, 4, 100_000
+"""Components whose growth is looked at, along how many rays each, in models of at most so many
+sites."""
+
+NEAR_FAR = (1e6, 1e12)
+"""How far out the growth is taken."""
 
 
 def is_attractive(structure: Structure, model: Model) -> bool:
@@ -57,6 +66,56 @@ def has_zero_field(structure: Structure, model: Model) -> bool:
         return False
     with jax.enable_x64(True):
         return all(batch.is_even() for batch in _batches(structure, model))
+
+
+def no_growth(structure: Structure, model: Model) -> str | None:
+    r"""That exp(-E) is seen to have no finite integral, in words; None where it is not seen.
+
+    Real sites of a component go out along random rays, $x = r u$, the others held at random. An
+    integral over n of them is finite only if E grows faster than $n \log r$; its growth is taken
+    from r = 10^6 to 10^12, in float64. Looks at the `RAYED` largest components.
+    """
+    real = structure.of_variables(v.name for v in structure.variables if isinstance(v.domain, Real))
+    real &= structure.free
+    if not real.any() or structure.sites > MAX_RAYED or is_traced(model):
+        return None
+    sizes = np.bincount(structure.component_of[real], minlength=1)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        energy = jax.jit(_along(structure, as_double(model)))
+        for component in np.argsort(-sizes, kind="stable")[:RAYED]:
+            inside = real & (structure.component_of == component)
+            for k in range(RAYS if inside.any() else 0):
+                ray = (-1) ** k * np.where(inside, rng.normal(size=structure.sites), 0.0)
+                near, far = (float(energy(jnp.asarray(r * ray))) for r in NEAR_FAR)
+                growth = (far - near) / np.log(NEAR_FAR[1] / NEAR_FAR[0])
+                # NaN, where both are infinite, says nothing.
+                if far == -np.inf or growth <= inside.sum():
+                    site = structure.describe(int(np.argmax(inside)))
+                    return (
+                        f"the energy does not grow far out along {site} and what it is coupled "
+                        "to, so exp(-E) has no finite integral; a term such as 0.01 * (x @ x) "
+                        "would confine it"
+                    )
+    return None
+
+
+def _along(structure: Structure, model: Model) -> Callable[[jax.Array], jax.Array]:
+    """E at a shift of all sites from a random start, evidence in its place."""
+    free = structure.skeleton.free
+    keys = jax.random.split(jax.random.key(0), len(free))
+    start = {v.name: v.domain.start(v.shape, key=k) for v, k in zip(free, keys, strict=True)}
+
+    def energy(shift: jax.Array) -> jax.Array:
+        x = {
+            v.name: start[v.name] + shift[structure.offset[v.name] :][: v.size].reshape(v.shape)
+            if isinstance(v.domain, Real)
+            else start[v.name]
+            for v in free
+        }
+        return model.energy(x)
+
+    return energy
 
 
 class _Batch:

@@ -210,6 +210,26 @@ def test_values_that_are_not_finite_are_named_and_left_out():
     assert diagnose(chains).numbers["x"]["rhat"] < 1.01
 
 
+def test_divergences_and_refusals_are_said():
+    chains = chains_of({"s": coins(4, 500, 3)})
+    chains.stats["diverging"] = np.arange(2000).reshape(4, 500) < 7
+    chains.stats["acceptance_rate"] = np.full((4, 500), 0.02)
+    assert found(chains) == [("warning", "diverging"), ("warning", "acceptance")]
+    assert message(chains, "diverging").startswith("7 of 2,000 trajectories diverged")
+    assert message(chains, "acceptance").startswith("Of proposals, 2.0% were accepted")
+    chains.stats["diverging"][:] = False
+    chains.stats["acceptance_rate"][:] = 0.2
+    assert not found(chains)
+
+
+def test_an_energy_that_does_not_grow_has_no_law_to_draw_from():
+    x = ed.real("x", 3)
+    flat = ed.Model(ed.tanh(x).sum())
+    chains = chains_of({"x": rng.normal(size=(4, 500, 3))}, model=flat)
+    assert found(chains) == [("error", "improper")]
+    assert "does not grow far out along x[0]" in message(chains, "improper")
+
+
 def test_errors_come_first():
     draws = rng.normal(size=(4, 500, 2))
     draws[1, 7, 1] = np.nan

@@ -2,15 +2,18 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import energydsl as ed
 from energydsl import values
 from energydsl.structure import Structure
-from energydsl.values import has_zero_field, is_attractive
+from energydsl.values import has_zero_field, is_attractive, no_growth
 
 S, B = ed.spin("s", 4), ed.binary("b", 4)
 C, N = ed.categorical("c", 4, levels=2), ed.integer("n", 4, low=3, high=4)
@@ -202,3 +205,51 @@ def test_new_values_give_new_answers():
     structure = Structure(model(-1.0))
     assert is_attractive(structure, model(-2.0))
     assert not is_attractive(structure, model(0.5))
+
+
+X, T = ed.real("x", 2), ed.spin("t", 3)
+SMOOTH = eqx.nn.MLP(2, "scalar", 8, 2, activation=jnp.tanh, key=jr.key(0))
+GROWS = [
+    (X**4).sum(),
+    abs(X).sum(),
+    ed.Neural(SMOOTH)(X) + 1e-6 * (X**2).sum(),
+    ed.LogDensity(dist.Cauchy(0.0, 1.0))(X).sum(),
+    ed.LogDensity(dist.StudentT(0.1, 0.0, 1.0))(X).sum(),
+    ed.LogDensity(dist.MultivariateStudentT(1.0, jnp.zeros(2), jnp.eye(2)))(X),
+    (X**4).sum() - X[0] * T.sum() + ed.positive("p"),
+    -ed.logaddexp(-((X - 3) ** 2).sum(), -((X + 3) ** 2).sum()),
+    ed.exp(X).sum() + ed.exp(-X).sum(),
+    T.sum() * 1.0,
+]
+DOES_NOT = [
+    -(X**4).sum(),
+    (X**3).sum(),
+    ed.Neural(SMOOTH)(X),
+    ed.log(1 + abs(X)).sum(),
+    X[0] ** 4 + 0.1 * X[1] ** 3,
+    -(X**3).sum() - X[0] * T.sum() + ed.positive("p"),
+]
+
+
+@pytest.mark.parametrize("energy", GROWS, ids=str)
+def test_energies_that_grow(energy):
+    model = ed.Model(energy)
+    assert no_growth(Structure(model), model) is None
+
+
+@pytest.mark.parametrize("energy", DOES_NOT, ids=str)
+def test_energies_that_do_not_grow(energy):
+    model = ed.Model(energy)
+    assert "far out along x[" in no_growth(Structure(model), model)
+
+
+def test_an_energy_that_does_not_grow_is_told_where_its_integral_is_asked_for():
+    ebm = ed.compile(ed.Model(ed.Neural(SMOOTH)(X)))
+    said = r"does not grow far out along x\[0\].*0\.01 \* \(x @ x\) would confine it"
+    assert "does not grow far out" in str(ebm.explain())
+    with pytest.raises(ValueError, match=said):
+        ed.estimate_log_partition(ebm, key=jr.key(0))
+    with pytest.raises(ValueError, match=said):
+        ed.fit(ebm, ed.MaximumLikelihood(), np.zeros((4, 2), np.float32), key=jr.key(0))
+    with pytest.raises(ValueError, match="no finite integral"):
+        ed.log_partition(ebm)

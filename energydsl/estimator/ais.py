@@ -15,9 +15,8 @@ from energydsl._types import Configuration
 from energydsl.annealing import Path, Place
 from energydsl.ebm import EBM
 from energydsl.estimator.base import AbstractEstimator
-from energydsl.kernel import Cycle, Gibbs, Langevin
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
-from energydsl.kernel.choose import choose
+from energydsl.kernel.choose import cheapest
 from energydsl.log_z import LogZ
 
 WIDER = 1.2
@@ -65,7 +64,7 @@ class AIS(AbstractEstimator):
                 )
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
-        kernel = _default(ebm) if self.kernel is None else self.kernel
+        kernel = cheapest(ebm) if self.kernel is None else self.kernel
         check_covered(ebm, kernel)
         path = Path(ebm)
         # The base may have taken a conditional's family away.
@@ -79,14 +78,6 @@ class AIS(AbstractEstimator):
         terms = _anneal(path, ensemble, place, carry, betas, self.steps, key=run_key)
         total = np.asarray(terms, np.float64).sum(axis=0)
         return LogZ.from_log_weights(path.base.log_partition - total)
-
-
-def _default(ebm: EBM) -> AbstractKernel:
-    """Cheap steps serve annealing best: one sweep, one gradient, or both."""
-    for kernel in (Gibbs(), Langevin(), Cycle(Gibbs(), Langevin())):
-        if kernel.moves(ebm)[ebm.structure.free].all():
-            return kernel
-    return choose(ebm)[0]
 
 
 @eqx.filter_jit

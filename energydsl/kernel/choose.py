@@ -1,4 +1,4 @@
-"""The kernel that `energydsl.sample` takes where none is given."""
+"""The kernels that are taken where none is given."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ KERNELS = {
 
 
 def choose(ebm: EBM) -> tuple[AbstractKernel, str]:
-    """The first kernel that `EBM.explain` recommends, and why it does."""
+    """For draws: the first kernel that `EBM.explain` recommends, and why it does."""
     name, reason = next(iter(samplers(ebm.structure, ebm.sweep).items()))
     return KERNELS[name], reason
+
+
+def cheapest(ebm: EBM) -> AbstractKernel:
+    """For annealing and learning: cheap steps that move every free site, a sweep or a gradient."""
+    for kernel in (Gibbs(), Langevin(), Cycle(Gibbs(), Langevin())):
+        if kernel.moves(ebm)[ebm.structure.free].all():
+            return kernel
+    return MetropolisHastings()

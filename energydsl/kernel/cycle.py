@@ -18,6 +18,9 @@ class Cycle(AbstractKernel):
 
     Args:
         *kernels: at least one; together they must move every free site.
+
+    Raises:
+        TypeError, ValueError: something that is no kernel, or nothing at all.
     """
 
     kernels: tuple[AbstractKernel, ...]
@@ -25,6 +28,9 @@ class Cycle(AbstractKernel):
     def __init__(self, *kernels: AbstractKernel) -> None:
         if not kernels:
             raise ValueError("Cycle got no kernels; expected at least one.")
+        for kernel in kernels:
+            if not isinstance(kernel, AbstractKernel):
+                raise TypeError(f"Cycle got {kernel!r}; expected kernels such as ed.Gibbs().")
         self.kernels = kernels
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> tuple[Any, ...]:

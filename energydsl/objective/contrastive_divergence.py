@@ -14,7 +14,7 @@ from jax import Array, lax
 from energydsl._types import Configuration, Refusal
 from energydsl.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
-from energydsl.kernel.gibbs import Gibbs
+from energydsl.kernel.choose import cheapest
 from energydsl.latent import draw_latents, given, latent, placed, slope_energy, visible
 from energydsl.marginal import Layer, latent_layer
 from energydsl.objective.base import AbstractObjective
@@ -33,7 +33,8 @@ class ContrastiveDivergence(AbstractObjective):
 
     Args:
         k: steps of the kernel for one step of learning.
-        kernel: what moves the chains; `Gibbs` if not given.
+        kernel: what moves the chains, with its settings as given (nothing is tuned); `Gibbs`,
+            `Langevin` or a cycle of the two if not given.
         start: where chains begin: at the batch (CD), where the last step left them (persistent
             CD), or at random (short-run).
         chains: how many, 100 if not given; with ``start="data"`` one an example.
@@ -76,10 +77,10 @@ class ContrastiveDivergence(AbstractObjective):
                 f"ContrastiveDivergence got the kernel {self.kernel!r}; expected one such as "
                 "ed.Gibbs()."
             )
-        check_covered(ebm, self._kernel)
+        check_covered(ebm, self._moving(ebm))
         if isinstance(latent_layer(ebm.structure), Refusal):
-            example = jax.tree.map(lambda a: a[0], data)
-            check_covered(given(ebm, example), self._kernel)
+            rest = given(ebm, jax.tree.map(lambda a: a[0], data))
+            check_covered(rest, self._moving(rest))
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
         return self._random(ebm, key) if self.start == "persistent" else None
@@ -113,12 +114,11 @@ class ContrastiveDivergence(AbstractObjective):
         state = carry if self.start == "persistent" else None
         return jnp.mean(ups) - jnp.mean(downs), (state, info)
 
-    @property
-    def _kernel(self) -> AbstractKernel:
-        return Gibbs() if self.kernel is None else self.kernel
+    def _moving(self, ebm: EBM) -> AbstractKernel:
+        return cheapest(ebm) if self.kernel is None else self.kernel
 
     def _ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        return self._kernel.ensemble(ebm)
+        return self._moving(ebm).ensemble(ebm)
 
     def _random(self, ebm: EBM, key: Array) -> Any:
         """Chains at random configurations, in the kernel's own representation."""
@@ -135,12 +135,13 @@ class ContrastiveDivergence(AbstractObjective):
 
         def settle(v: Configuration, key: Array) -> Configuration:
             rest = given(ebm, v)
+            kernel = self._moving(rest)
             keys = jr.split(key, self.settle + 2)
             x = rest.start(key=keys[0])
-            state = self._kernel.init(rest, x, key=keys[1], warmup=0)
+            state = kernel.init(rest, x, key=keys[1], warmup=0)
 
             def step(carry: Any, key: Array) -> tuple[Any, None]:
-                x, state, _ = self._kernel.step(rest, *carry, key=key)
+                x, state, _ = kernel.step(rest, *carry, key=key)
                 return (x, state), None
 
             return lax.scan(step, (x, state), keys[2:])[0][0]

@@ -10,6 +10,7 @@ from energydsl._types import Configuration
 from energydsl.ebm import EBM, log_partition
 from energydsl.normalizer import Exact
 from energydsl.objective.base import AbstractObjective, energy_shown, why_not_summed
+from energydsl.values import no_growth
 
 
 class MaximumLikelihood(AbstractObjective):
@@ -33,6 +34,10 @@ class MaximumLikelihood(AbstractObjective):
                 f"MaximumLikelihood needs the latents summed out exactly. {reason}. "
                 "Use ContrastiveDivergence(), which draws them."
             )
+
+        lost = no_growth(ebm.structure, ebm.model)
+        if lost is not None:
+            raise ValueError(f"MaximumLikelihood has no log Z to begin with: {lost}.")
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> None:
         return None

@@ -41,7 +41,7 @@ class PseudoLikelihood(AbstractObjective):
                 raise TypeError(
                     f"PseudoLikelihood needs the conditional of every site, and {name!r} has none "
                     f"of a known family ({law.reason}). Use ScoreMatching() where all is real, "
-                    "else ContrastiveDivergence(kernel=...)."
+                    "else ContrastiveDivergence()."
                 )
         self._blocks(ebm)
 

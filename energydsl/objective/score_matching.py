@@ -48,7 +48,7 @@ class ScoreMatching(AbstractObjective):
         odd = [str(v) for v in visible(ebm) if not isinstance(v.domain, Real)]
         if odd:
             finite = all(v.domain.finite for v in visible(ebm))
-            other = "ContrastiveDivergence()" if finite else "ContrastiveDivergence(kernel=...)"
+            other = "ContrastiveDivergence()"
             if finite and not latent(ebm):
                 other = f"PseudoLikelihood() or {other}"
             raise TypeError(

@@ -1,0 +1,49 @@
+"""Which kernels are taken where none is given."""
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import energydsl as ed
+from energydsl.kernel.choose import cheapest, choose
+
+S, X, P = ed.spin("s", 3), ed.real("x", 2), ed.positive("p")
+QUARTIC = (X**4).sum()
+MODELS = {
+    "Gibbs()": -0.3 * (S[1:] * S[:-1]).sum() + (X**2).sum(),
+    "Langevin": QUARTIC + P,
+    "Cycle(Gibbs(), Langevin": QUARTIC + P - X[0] * S.sum(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cheapest_kernel_moves_every_site(name):
+    ebm = ed.compile(ed.Model(MODELS[name]))
+    kernel = cheapest(ebm)
+    assert str(kernel).startswith(name)
+    assert kernel.moves(ebm)[ebm.structure.free].all()
+
+
+def test_draws_are_by_the_kernel_that_explain_names_first():
+    ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"]))
+    kernel, reason = choose(ebm)
+    assert str(kernel) == "Cycle(Gibbs(), NUTS())"
+    chains = ed.sample(ebm, key=jr.key(0), warmup=2, draws=2, chains=2, progress=False)
+    assert chains.kernel == kernel and chains.chosen == reason
+
+
+def test_contrastive_divergence_and_annealing_need_no_kernel():
+    ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"] * jnp.asarray(0.5)))
+    data = {"s": np.ones((4, 3), int), "x": np.zeros((4, 2)), "p": np.ones(4)}
+    _, history = ed.fit(ebm, ed.ContrastiveDivergence(), data, key=jr.key(0), steps=2)
+    assert np.isfinite(history["loss"]).all()
+    found = ed.estimate_log_partition(ebm, ed.AIS(chains=8, temperatures=10), key=jr.key(0))
+    assert np.isfinite(found.value)
+
+
+def test_a_cycle_takes_kernels_only(untyped):
+    with pytest.raises(TypeError, match=r"Cycle got <class.*Gibbs'>; expected kernels such as"):
+        ed.Cycle(ed.Gibbs)
+    with pytest.raises(ValueError, match="Cycle got no kernels"):
+        ed.Cycle()
