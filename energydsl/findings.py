@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from energydsl._types import Refusal
-from energydsl.model import Model, Skeleton
+from energydsl.model import Model
 from energydsl.normalizer import AbstractRule, Normalizer, choose
+from energydsl.skeleton import Skeleton
 from energydsl.structure import Structure
 
 

@@ -19,8 +19,9 @@ import paramax
 from energydsl import graph
 from energydsl.domain import Real
 from energydsl.factor import Entries, Factor, Leaf, Sites, Whole, factorise
-from energydsl.model import Model, Skeleton
+from energydsl.model import Model
 from energydsl.polynomial import Degrees, degrees
+from energydsl.skeleton import Skeleton
 from energydsl.variable import Variable
 
 MAX_PAIRS = 50_000_000

@@ -17,7 +17,7 @@ LAYERS = [
     ["operation"],
     ["expression"],
     ["declare", "potential"],
-    ["factor"],
+    ["factor", "skeleton"],
     ["model"],
     ["structure"],
     ["arguments"],
