@@ -10,7 +10,7 @@ from jax import Array
 
 from energydsl._types import Configuration
 from energydsl.ebm import EBM
-from energydsl.kernel.base import AbstractKernel
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
 
 class Cycle(AbstractKernel):
@@ -34,23 +34,23 @@ class Cycle(AbstractKernel):
         self.kernels = kernels
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> tuple[Any, ...]:
-        keys = jr.split(key, len(self.kernels))
+        kernels = self._busy(ebm)
+        keys = jr.split(key, len(kernels))
         return tuple(
             kernel.init(ebm, x, key=k, warmup=warmup)
-            for kernel, k in zip(self.kernels, keys, strict=True)
+            for kernel, k in zip(kernels, keys, strict=True)
         )
 
     def step(
         self, ebm: EBM, x: Configuration, state: tuple[Any, ...], *, key: Array
     ) -> tuple[Configuration, tuple[Any, ...], dict[str, Array]]:
-        states, info = [], {}
-        keys = jr.split(key, len(self.kernels))
-        for number, (kernel, old, k) in enumerate(zip(self.kernels, state, keys, strict=True)):
-            x, new, said = kernel.step(ebm, x, old, key=k)
+        kernels, states, said = self._busy(ebm), [], []
+        keys = jr.split(key, len(kernels))
+        for kernel, old, k in zip(kernels, state, keys, strict=True):
+            x, new, info = kernel.step(ebm, x, old, key=k)
             states.append(new)
-            # Two kernels may say the same of themselves; the first keeps the plain name.
-            info |= {n if n not in info else f"{n}_{number}": v for n, v in said.items()}
-        return x, tuple(states), info
+            said.append(info)
+        return x, tuple(states), _together(said)
 
     def moves(self, ebm: EBM) -> np.ndarray:
         return np.any([kernel.moves(ebm) for kernel in self.kernels], axis=0)
@@ -58,5 +58,60 @@ class Cycle(AbstractKernel):
     def reason(self, ebm: EBM) -> str:
         return "; ".join(f"{k}: {k.reason(ebm)}" for k in self.kernels)
 
+    def ensemble(self, ebm: EBM) -> AbstractEnsemble:
+        return CycleEnsemble(tuple(kernel.ensemble(ebm) for kernel in self._busy(ebm)))
+
+    def _busy(self, ebm: EBM) -> list[AbstractKernel]:
+        """Those that find something to move: a conditioned model may leave one nothing."""
+        return [kernel for kernel in self.kernels if kernel.moves(ebm).any()]
+
     def __str__(self) -> str:
         return f"Cycle({', '.join(map(str, self.kernels))})"
+
+
+class CycleEnsemble(AbstractEnsemble):
+    """Each kernel's chains in its own representation; the last one's say where they stand."""
+
+    parts: tuple[AbstractEnsemble, ...]
+
+    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> tuple[Any, ...]:
+        keys = jr.split(key, len(self.parts))
+        return tuple(
+            part.start(ebm, xs, key=k, warmup=warmup)
+            for part, k in zip(self.parts, keys, strict=True)
+        )
+
+    def refresh(self, ebm: EBM, carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(part.refresh(ebm, c) for part, c in zip(self.parts, carry, strict=True))
+
+    def place(self, ebm: EBM, carry: tuple[Any, ...], xs: Configuration) -> tuple[Any, ...]:
+        return tuple(part.place(ebm, c, xs) for part, c in zip(self.parts, carry, strict=True))
+
+    def load(self, ebm: EBM) -> tuple[Any, ...]:
+        return tuple(part.load(ebm) for part in self.parts)
+
+    def advance(
+        self, ebm: EBM, tables: tuple[Any, ...], carry: tuple[Any, ...], *, key: Array
+    ) -> tuple[tuple[Any, ...], dict[str, Array]]:
+        keys = jr.split(key, len(self.parts))
+        xs, new, said = self.configurations(ebm, carry), [], []
+        for part, table, old, k in zip(self.parts, tables, carry, keys, strict=True):
+            moved, info = part.advance(ebm, table, part.place(ebm, old, xs), key=k)
+            xs = part.configurations(ebm, moved)
+            new.append(moved)
+            said.append(info)
+        return tuple(new), _together(said)
+
+    def configurations(self, ebm: EBM, carry: tuple[Any, ...]) -> Configuration:
+        return self.parts[-1].configurations(ebm, carry[-1])
+
+    def energies(self, ebm: EBM, carry: tuple[Any, ...]) -> Array:
+        return self.parts[-1].energies(ebm, carry[-1])
+
+
+def _together(said: list[dict[str, Array]]) -> dict[str, Array]:
+    """What kernels said of themselves; of two that say the same, the first has the plain name."""
+    info: dict[str, Array] = {}
+    for number, told in enumerate(said):
+        info |= {n if n not in info else f"{n}_{number}": v for n, v in told.items()}
+    return info

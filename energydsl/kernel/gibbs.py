@@ -47,10 +47,7 @@ class Gibbs(AbstractKernel):
     def step(
         self, ebm: EBM, x: Configuration, state: None, *, key: Array
     ) -> tuple[Configuration, None, dict[str, Array]]:
-        sweep = self._sweep(ebm)
-        if sweep is None:
-            # As part of a cycle it may find nothing to draw.
-            return x, None, {}
+        sweep = self._planned(ebm)
         packed = sweep.pack(jax.tree.map(lambda a: a[None], x))
         tables = sweep.load(ebm.structure, ebm.model)
         moved = sweep.unpack(sweep.sweep(ebm.structure, tables, packed, key=key))
