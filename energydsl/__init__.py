@@ -3,6 +3,10 @@
 declare -> compile -> normalise / sample -> diagnose
 """
 
+# ArviZ, imported first, leaves a lazy NumPyro of which `import numpyro.distributions` would make a
+# second, incomplete copy; this form loads the one.
+from numpyro import distributions as _distributions  # noqa: F401
+
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler import compile
 from energydsl.datatree import to_arviz

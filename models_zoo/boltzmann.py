@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import typer
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 
 import energydsl as ed
 from models_zoo._shared import Out, Seed, write_chains
@@ -77,7 +77,8 @@ def conditional_gap(ebm: ed.EBM, states: np.ndarray) -> float:
 
     def gap(x: jax.Array, i: jax.Array) -> jax.Array:
         rise = ebm.energy({"x": x.at[i].set(1)}) - ebm.energy({"x": x.at[i].set(0)})
-        return abs(ebm.conditional("x", {"x": x}).probs[i, 0] - jax.nn.sigmoid(rise))
+        off = jnp.exp(ebm.conditional("x", {"x": x}).log_prob(jnp.zeros_like(x)))
+        return abs(off[i] - jax.nn.sigmoid(rise))
 
     sites = jnp.arange(states.shape[1])
     gaps = jax.vmap(jax.vmap(gap, (None, 0)), (0, None))(jnp.asarray(states), sites)
@@ -108,7 +109,7 @@ def draw(weights: np.ndarray, exact: np.ndarray, seen: np.ndarray, path: Path) -
     limit = np.abs(weights).max() or 1.0
     image = matrix.imshow(weights, cmap="RdBu", vmin=-limit, vmax=limit)
     matrix.set(title="weights W", xlabel="unit", ylabel="unit")
-    figure.colorbar(image, ax=matrix)
+    figure.colorbar(image, ax=matrix, label="weight")
 
     top = np.argsort(-exact)[:20]
     bars.bar(np.arange(len(top)), exact[top], color="0.8", label="exact")
@@ -118,14 +119,16 @@ def draw(weights: np.ndarray, exact: np.ndarray, seen: np.ndarray, path: Path) -
     )  # fmt: skip
     labels = [f"{state:0{int(np.log2(len(exact)))}b}"[::-1] for state in top]
     bars.set_xticks(np.arange(len(top)), labels, rotation=90, family="monospace", fontsize=7)
-    bars.set(title="the likeliest states", ylabel="probability")
+    bars.set(title="the likeliest states", xlabel="state, unit 0 first", ylabel="probability")
     bars.legend()
 
-    grid = np.geomspace(exact.min(), exact.max(), 200)
-    band = 2 * np.sqrt(grid / count)
-    scatter.fill_between(grid, np.maximum(grid - band, 0.5 / count), grid + band, color="0.85")
+    grid = np.geomspace(0.01 / count, 1, 500)
+    low, high = np.array(binom.interval(0.99, count, grid)) / count
+    scatter.fill_between(grid, np.maximum(low, 0.5 / count), high, color="0.85")
     scatter.plot(grid, grid, "k-", lw=1)
     scatter.plot(exact[seen > 0], share[seen > 0], ".", ms=4)
     scatter.set(xscale="log", yscale="log", xlabel="exact probability", ylabel="share of the draws")
-    scatter.set(ylim=(0.5 / count, 1), title="every state seen; band: two standard errors")
+    scatter.set(
+        xlim=(grid[0], 1), ylim=(0.5 / count, 1), title="states that were drawn; band: 99 %"
+    )
     figure.savefig(path, dpi=150)

@@ -22,8 +22,8 @@ from typing import Annotated, Any
 import jax.random as jr
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 import typer
+from numpyro import distributions as dist
 from numpyro.infer import MCMC
 from numpyro.infer import NUTS as NumPyroNUTS
 
@@ -108,8 +108,8 @@ def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     import arviz as az
 
     def z(method: str, a: float, b: float) -> float:
-        errors = [float(az.mcse(draws, method=method)) for draws in (ours, theirs)]
-        return float((a - b) / np.hypot(*errors))
+        own, other = (float(az.mcse(draws, method=method)) for draws in (ours, theirs))
+        return float((a - b) / np.hypot(own, other))
 
     return {
         "mean": float(ours.mean()),
@@ -132,12 +132,12 @@ def draw(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], path: Path)
     names = [*(f"theta[{s}]" for s in SCHOOLS), "mu", "tau"]
     at = np.arange(len(names))
     forest.errorbar(
-        EFFECTS, at[:8] + 0.22, xerr=1.645 * ERRORS, fmt="s", ms=4, color="0.7", capsize=2,
+        EFFECTS, at[:8] - 0.22, xerr=1.645 * ERRORS, fmt="s", ms=4, color="0.7", capsize=2,
         label="school alone",
     )  # fmt: skip
     for draws, shift, style, label in (
         (ours, 0.0, {"color": "C0", "fmt": "o"}, "energydsl"),
-        (theirs, -0.22, {"color": "C1", "fmt": "D"}, "NumPyro"),
+        (theirs, 0.22, {"color": "C1", "fmt": "D"}, "NumPyro"),
     ):
         mean = np.array([draws[n].mean() for n in names])
         low, high = np.quantile([draws[n].ravel() for n in names], [0.05, 0.95], axis=1)
@@ -147,11 +147,13 @@ def draw(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], path: Path)
     forest.set_yticks(at, labels)
     forest.invert_yaxis()
     forest.axvline(0, color="0.8", lw=1, zorder=0)
-    forest.set(xlabel="effect in points", title="means and 90 % intervals")
+    forest.set(xlabel="effect / points", title="means and 90 % intervals")
     forest.legend(loc="lower right")
 
     pairs = slice(None, None, max(1, ours["tau"].size // 4000))
     funnel.plot(ours["theta[A]"].ravel()[pairs], ours["tau"].ravel()[pairs], ".", ms=2, alpha=0.5)
-    funnel.set(yscale="log", ylim=(1e-2, 1e2), xlabel="effect of school A", ylabel=r"spread $\tau$")
-    funnel.set(title="schools are alike where their spread is small")
+    funnel.set(xlabel="effect of school A / points", ylabel=r"spread $\tau$ / points")
+    funnel.set(
+        yscale="log", ylim=(1e-2, 50), title="energydsl: the funnel, wide where schools differ"
+    )
     figure.savefig(path, dpi=150)

@@ -132,19 +132,20 @@ def draw(
     at = np.array([row["temperature"] for row in rows])
     fine = np.linspace(0.95 * at[0], 1.05 * at[-1], 300)
     figure = Figure(figsize=(13, 7), layout="constrained")
-    upper, lower = figure.subfigures(2, 1)
+    parts = figure.add_gridspec(2, 1)
+    upper, lower = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
 
     energy, magnetisation = upper.subplots(1, 2)
     energy.plot(fine, [kaufman_energy(size, t) for t in fine], "k-", lw=1, label="Kaufman, exact")
     magnetisation.plot(fine, yang_magnetisation(fine), "k-", lw=1, label="Yang, infinite lattice")
     for axis, name, error, label in (
-        (energy, "energy", "error", "energy"),
-        (magnetisation, "magnetisation", "magnetisation_error", "|magnetisation|"),
+        (energy, "energy", "error", "energy per site / J"),
+        (magnetisation, "magnetisation", "magnetisation_error", "|magnetisation| per site"),
     ):
         values, errors = ([row[k] for row in rows] for k in (name, error))
         axis.errorbar(at, values, errors, fmt="o", ms=4, capsize=3, label=f"Gibbs, {size} x {size}")
-        axis.axvline(CRITICAL, color="0.7", ls="--", zorder=0)
-        axis.set(xlabel="temperature  T / J", ylabel=f"{label} per site")
+        axis.axvline(CRITICAL, color="0.7", ls="--", zorder=0, label="$T_c$")
+        axis.set(xlabel="temperature  T / J", ylabel=label)
         axis.legend()
 
     shown = sorted({at[0], min(at, key=lambda t: abs(t - CRITICAL)), at[-1]})

@@ -86,32 +86,39 @@ def main(
         )
         if not drawn.stats["energy"].size:  # interrupted before its first draw
             break
-        mean = drawn.draws["x"].mean(axis=(0, 1))
-        restored = np.where(mean > 0, 1, -1)
-
-        before, after = np.mean(noisy != clean), np.mean(restored != clean)
-        numbers[name] = {
-            "coupling": float(nearest),
-            "error_noisy": float(before),
-            "error_restored": float(after),
-            # What the model itself expects, without the clean picture.
-            "error_expected": float(np.mean(1 - np.abs(mean)) / 2),
-            "fold": float(before / max(after, 1 / clean.size)),
-            "rhat_energy": estimate(drawn.stats["energy"]).rhat,
-            "seconds": drawn.seconds,
-        }
-        sheets[name] = {
-            "clean": clean,
-            f"noisy: {before:.2%} wrong": noisy,
-            f"restored: {after:.2%} wrong": restored,
-            "posterior mean": mean,
-        }
+        numbers[name] = {"coupling": float(nearest), **scored(drawn, clean, noisy)}
+        sheets[name] = {"clean": clean, "noisy": noisy, "posterior mean": posterior_mean(drawn)}
         write_chains(drawn, out / f"{name}.nc", dims={n: ["row", "column"] for n in ("x", "y")})
         if drawn.stopped:
             break
     if sheets:
-        draw(sheets, out / "restored.png")
+        draw(numbers, sheets, out / "restored.png")
     return numbers
+
+
+def posterior_mean(drawn: ed.Chains) -> np.ndarray:
+    """Of each hidden pixel; its sign is the restored picture."""
+    return drawn.draws["x"].mean(axis=(0, 1))
+
+
+def scored(drawn: ed.Chains, clean: np.ndarray, noisy: np.ndarray) -> dict[str, float]:
+    """Shares of wrong pixels before and after, and how far they fell."""
+    mean = posterior_mean(drawn)
+    before, after = np.mean(noisy != clean), np.mean(restored(mean) != clean)
+    return {
+        "error_noisy": float(before),
+        "error_restored": float(after),
+        # What the model itself expects, without the clean picture.
+        "error_expected": float(np.mean(1 - np.abs(mean)) / 2),
+        "fold": float(before / max(after, 1 / clean.size)),
+        "rhat_energy": estimate(drawn.stats["energy"]).rhat,
+        "seconds": drawn.seconds,
+    }
+
+
+def restored(mean: np.ndarray) -> np.ndarray:
+    """The picture that is wrong in the fewest pixels that can be expected."""
+    return np.where(mean > 0, 1, -1)
 
 
 def pictures() -> dict[str, np.ndarray]:
@@ -144,14 +151,22 @@ def lattice_agreement(coupling: np.ndarray) -> np.ndarray:
     return (1 + 2 / np.pi * modulus * ellipkm1(modulus**2)) / np.tanh(2 * coupling) / 2
 
 
-def draw(sheets: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+def draw(numbers: dict[str, Any], sheets: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     """A row of pictures for each image."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    rows = figure.subplots(len(sheets), 4, squeeze=False)
-    for row, sheet in zip(rows, sheets.values(), strict=True):
-        for axis, (title, picture) in zip(row, sheet.items(), strict=True):
+    heights = [len(sheet["clean"]) / sheet["clean"].shape[1] for sheet in sheets.values()]
+    figure = Figure(figsize=(13, 3.2 * sum(heights) + 0.5 * len(heights)), layout="constrained")
+    rows = figure.subplots(len(sheets), 4, squeeze=False, height_ratios=heights)
+    for row, (name, sheet) in zip(rows, sheets.items(), strict=True):
+        wrong, mean = numbers[name], sheet["posterior mean"]
+        shown = {
+            "clean": sheet["clean"],
+            f"noisy: {wrong['error_noisy']:.2%} wrong": sheet["noisy"],
+            f"restored: {wrong['error_restored']:.2%} wrong": restored(mean),
+            "posterior mean": mean,
+        }
+        for axis, (title, picture) in zip(row, shown.items(), strict=True):
             axis.imshow(picture, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
             axis.set(title=title, xticks=[], yticks=[])
     figure.savefig(path, dpi=150)

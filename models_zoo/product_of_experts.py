@@ -22,7 +22,7 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import typer
-from scipy.special import logsumexp
+from scipy.special import softmax
 from scipy.stats import norm
 
 import energydsl as ed
@@ -111,7 +111,7 @@ def moments(x: np.ndarray, s: np.ndarray) -> dict[str, np.ndarray]:
 
 def exact_moments(grid: np.ndarray, spins: np.ndarray, logs: np.ndarray) -> dict[str, float]:
     """Means on the grid, over the states of the spins that have a row of weights."""
-    weights = np.exp(logs - logsumexp(logs))
+    weights = softmax(logs)
     each = [moments(grid, s) for s in spins]
     return {
         name: float(sum(w @ m[name] for w, m in zip(weights, each, strict=True)))
@@ -136,7 +136,7 @@ def log_z(ebm: ed.EBM, model: ed.Model, spins: np.ndarray, *, key: jax.Array) ->
     """Log Z by quadrature at each state of the spins, summed, and by annealing."""
     each = [float(ed.log_partition(ed.compile(model.condition(s=s)))) for s in spins]
     found = ed.estimate_log_partition(ebm, key=key)
-    exact = float(logsumexp(each))
+    exact = float(np.logaddexp.reduce(each))
     return {
         "AIS": {
             "mean": float(found.value),
@@ -162,19 +162,23 @@ def draw(logs: np.ndarray, seen: dict[str, ed.Chains], path: Path) -> None:
 
     figure = Figure(figsize=(15, 4.8), layout="constrained")
     joint, held, bars = figure.subplots(1, 3)
-    for axis, name, rows in ((joint, "joint", logs), (held, "held", logs[HELD])):
-        density = np.exp(logsumexp(rows, axis=0) - logsumexp(rows)).reshape(POINTS, POINTS)
+    held_at = "({:+d}, {:+d})".format(*SPINS[HELD][0])
+    for axis, name, rows, state in (
+        (joint, "joint", logs, "free"),
+        (held, "held", logs[HELD], f"held at {held_at}"),
+    ):
+        density = softmax(rows).sum(axis=0).reshape(POINTS, POINTS)
         axis.imshow(density.T, origin="lower", extent=(-REACH, REACH) * 2, cmap="Blues")
         x = seen[name].draws["x"].reshape(-1, 2)
         axis.plot(*x[:: max(1, len(x) // 1000)].T, ".", ms=2, color="C1")
         axis.set(xlim=(-6, 6), ylim=(-6, 6), xlabel="$x_1$", ylabel="$x_2$")
-        axis.set(title=f"{seen[name].kernel}: spins {'free' if name == 'joint' else 'held'}")
+        axis.set(title=f"spins {state}\ndots: {next(iter(KERNELS[name]))}")
 
-    exact = np.exp(logsumexp(logs, axis=1) - logsumexp(logs))
+    exact = softmax(logs).sum(axis=1)
     number = (seen["joint"].draws["s"].reshape(-1, 2) > 0) @ [2, 1]
     bars.bar(np.arange(4), exact, color="0.8", label="exact")
     bars.plot(np.arange(4), np.bincount(number, minlength=4) / len(number), "o", label="draws")
     bars.set_xticks(np.arange(4), ["".join("-+"[int(i > 0)] for i in s) for s in SPINS])
-    bars.set(xlabel="spins", ylabel="probability")
+    bars.set(xlabel="signs of $s_1, s_2$", ylabel="probability", title="spins")
     bars.legend()
     figure.savefig(path, dpi=150)

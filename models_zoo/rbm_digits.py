@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -30,10 +31,13 @@ from models_zoo._shared import Out, Seed, write_chains
 
 THRESHOLD = 8
 SIDE = 8
+WEIGHTS, PIXELS, UNITS = np.zeros((SIDE**2, 16)), np.zeros(SIDE**2), np.zeros(16)
 
 
-def declare(weights: np.ndarray, pixels: np.ndarray, units: np.ndarray) -> ed.Model:
-    """Couple pixels x to hidden units h by W, with biases b and c."""
+def declare(
+    weights: np.ndarray = WEIGHTS, pixels: np.ndarray = PIXELS, units: np.ndarray = UNITS
+) -> ed.Model:
+    """Couple pixels x to hidden units h by W, with biases b and c; all zero if not given."""
     x, h = ed.binary("x", len(pixels)), ed.binary("h", len(units), latent=True)
     return ed.Model(-(x @ weights @ h) - pixels @ x - units @ h)
 
@@ -85,7 +89,7 @@ def main(
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's digits in black and white: four in five to learn from, the rest to score."""
-    images = (load_digits().data >= THRESHOLD).astype(np.int8)
+    images = (np.asarray(load_digits(return_X_y=True)[0]) >= THRESHOLD).astype(np.int8)
     order = np.random.default_rng(0).permutation(len(images))
     return images[order[:1437]], images[order[1437:]]
 
@@ -108,16 +112,19 @@ def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
     from matplotlib.figure import Figure
 
     weights = np.asarray(ebm.parameters[0])
-    dreamt = jax.vmap(lambda x: ebm.conditional("x", x).probs[:, 1])(drawn.last)
-    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    on = jnp.ones(SIDE**2, int)
+    dreamt = jax.vmap(lambda x: jnp.exp(ebm.conditional("x", x).log_prob(on)))(drawn.last)
+    figure = Figure(figsize=(14, 4))
+    figure.set_layout_engine("constrained", w_pad=0.15)
     real, model, filters = figure.subplots(1, 3, width_ratios=(5, 5, 3))
     real.imshow(sheet(test[:60]), cmap="gray_r", vmin=0, vmax=1)
     real.set_title("held out")
     model.imshow(sheet(np.asarray(dreamt)), cmap="gray_r", vmin=0, vmax=1)
-    model.set_title("drawn: a chain each, p(pixel is on)")
+    model.set_title("drawn, a chain each: p(pixel is on)")
     limit = np.abs(weights).max()
-    filters.imshow(sheet(weights.T, columns=4), cmap="RdBu", vmin=-limit, vmax=limit)
-    filters.set_title("weights of each hidden unit")
+    image = filters.imshow(sheet(weights.T, columns=4), cmap="RdBu", vmin=-limit, vmax=limit)
+    filters.set_title("W, a hidden unit each")
+    figure.colorbar(image, ax=filters, shrink=0.8)
     for axis in (real, model, filters):
         axis.axis("off")
     figure.savefig(path, dpi=150)

@@ -77,7 +77,7 @@ def main(
 
 def log_partition(model: ed.Model, temperature: jax.Array) -> jax.Array:
     """Log Z(T)."""
-    return ed.log_partition(ed.compile(model / temperature))
+    return jnp.asarray(ed.log_partition(ed.compile(model / temperature)))
 
 
 def mean_energy(model: ed.Model, temperature: jax.Array) -> jax.Array:
@@ -124,8 +124,8 @@ def draw(
     capacity.set(ylabel="heat capacity")
 
     states.plot(temperatures, curves["states"], "k-", lw=1, label="$e^S$")
-    for limit in (2, count):
-        states.axhline(limit, color="0.7", ls="--", zorder=0)
+    for limit, label in ((2, f"2 and {count:,}"), (count, None)):
+        states.axhline(limit, color="0.7", ls="--", zorder=0, label=label)
     states.set(ylabel="effective number of states", yscale="log")
     for axis in (energy, capacity, states):
         axis.set(xlabel="temperature  T / J", xscale="log")

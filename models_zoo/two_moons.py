@@ -26,6 +26,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import typer
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.datasets import make_moons
 
@@ -45,6 +46,13 @@ OBJECTIVES = {
     ),
 }
 """What is compared, with the learning rate of each."""
+TITLES = {
+    "truth": "law of the data",
+    "denoising": "denoising score matching",
+    "explicit": "explicit score matching",
+    "divergence": "contrastive divergence",
+    "likelihood": "maximum likelihood",
+}
 
 
 def declare(seed: int = 0, width: int = 32) -> ed.Model:
@@ -95,7 +103,7 @@ def true_log_density(x: np.ndarray, points: int = 500) -> np.ndarray:
     angle = (np.arange(points) + 0.5) / points * np.pi
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     arcs = np.concatenate([upper, np.array([1.0, 0.5]) - upper]) - CENTRE
-    squares = ((x[:, None] - arcs) ** 2).sum(axis=-1)
+    squares = cdist(x, arcs, "sqeuclidean")
     whole = np.log(len(arcs)) + np.log(2 * np.pi * NOISE**2)
     return logsumexp(-squares / (2 * NOISE**2), axis=1) - whole
 
@@ -125,12 +133,14 @@ def draw(learnt: dict[str, ed.EBM], numbers: dict[str, Any], test: np.ndarray, p
     for name, ebm in learnt.items():
         energies[name] = np.asarray(jax.vmap(ebm.energy)({"x": grid}))
 
-    figure = Figure(figsize=(4 * len(energies), 4.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(energies) + 1, 3.8), layout="constrained")
     axes = figure.subplots(1, len(energies), sharey=True)
     for axis, (name, energy) in zip(axes, energies.items(), strict=True):
         above = np.minimum(energy - energy.min(), 12.0).reshape(len(side), -1)
         image = axis.contourf(side, side, above, levels=np.linspace(0, 12, 25), cmap="viridis_r")
         axis.plot(*test[:300].T, ".", ms=1.5, color="k", alpha=0.6)
-        axis.set(title=f"{name}: {numbers[name]['log_likelihood']:.3f} nats", aspect="equal")
-    figure.colorbar(image, ax=axes, label="energy above the lowest, cut at 12")
+        score = f"{numbers[name]['log_likelihood']:.3f} nats a test point"
+        axis.set(title=f"{TITLES[name]}\n{score}", xlabel="$x_1$", aspect="equal")
+    axes[0].set_ylabel("$x_2$")
+    figure.colorbar(image, ax=axes, pad=0.01, label="energy above the lowest, cut at 12")
     figure.savefig(path, dpi=150)

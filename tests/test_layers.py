@@ -103,3 +103,13 @@ def test_importing_starts_no_backend():
         "assert not xla_bridge.backends_are_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_arviz_may_be_imported_first():
+    """It leaves a lazy NumPyro behind, which must become one whole module."""
+    code = (
+        "import arviz, energydsl, numpyro\n"
+        "assert numpyro.distributions.distribution\n"
+        "assert numpyro.distributions.Normal is energydsl.conditional.dist.Normal"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
