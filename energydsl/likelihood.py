@@ -16,7 +16,7 @@ from energydsl.estimator import AIS, AbstractEstimator
 from energydsl.examples import check_examples
 from energydsl.latent import latent
 from energydsl.log_z import LogZ
-from energydsl.normalizer import Exact
+from energydsl.normalizer import Exact, error_of
 from energydsl.values import no_growth
 
 
@@ -104,7 +104,7 @@ def log_likelihood(
                 f"log Z is {ebm.normalizer}. Estimate it: "
                 "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
             )
-        log_z = LogZ.exact(float(log_partition(ebm)))
+        log_z = LogZ.exact(float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer))
     energies = np.asarray(_energies(ebm, examples), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(

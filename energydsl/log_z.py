@@ -30,9 +30,9 @@ class LogZ:
     ess: float
 
     @staticmethod
-    def exact(value: float) -> LogZ:
-        """A value without error."""
-        return LogZ(value, 0.0, value, value, "exact", np.inf)
+    def exact(value: float, error: float = 0.0) -> LogZ:
+        """A value with no error but the numerical one of its rule."""
+        return LogZ(value, error, value - error, value + error, "exact", np.inf)
 
     @staticmethod
     def from_log_weights(log_weights: np.ndarray) -> LogZ:

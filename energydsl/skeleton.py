@@ -126,6 +126,7 @@ def take_out(
 
 def put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
     """The tree with these values in their slots: an expression as the user wrote it."""
+
     def rule(node: Expression, *children: Expression) -> Expression:
         match node:
             case Parameter(slot=int(slot)):

@@ -6,6 +6,7 @@ state (mixed radix over its sites' levels), so that the passes are those of the 
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -59,6 +60,34 @@ class States:
         return values
 
 
+class Energies:
+    """The energy of each of some components: of the factors that contain a free site of theirs."""
+
+    def __init__(self, structure: Structure, components: np.ndarray) -> None:
+        self._count, self._owned = len(components), []
+        for factor in structure.factors:
+            owner = owners(structure, factor, components)
+            rows = np.flatnonzero(owner >= 0)
+            if len(rows):
+                self._owned.append((factor, rows, owner[rows]))
+        self.size = sum(factor.size for factor, _, _ in self._owned)
+
+    def __call__(self, model: Model, values: Configuration) -> Array:
+        """At values of all variables."""
+        env, total = model.environment(values), jnp.zeros(self._count)
+        for factor, rows, owner in self._owned:
+            total += by_owner(take(factor_energies(factor, env), rows), owner, self._count)
+        return total
+
+
+def state_bits(structure: Structure) -> np.ndarray:
+    """log2 of how many states the finite free sites of each component have, rounded up."""
+    finite = structure.free & (structure.levels > 0)
+    bits = np.log2(structure.levels[finite].astype(float))
+    total = np.bincount(structure.component_of[finite], bits, len(structure.component_sizes))
+    return np.ceil(total - 1e-9).astype(int)
+
+
 def positions(structure: Structure, components: np.ndarray) -> np.ndarray:
     """Where each component stands in `components`; -1 elsewhere, and at index -1 (clamped)."""
     position = np.full(len(structure.component_sizes) + 1, -1)
@@ -85,3 +114,17 @@ def held_energy(structure: Structure, model: Model) -> Array:
         if len(rows):
             total = total + factor_energies(factor, env)[rows].sum()
     return total
+
+
+def by_owner(numbers: Array, owner: np.ndarray, count: int) -> Array:
+    """The sum over what each owner has."""
+    if count == 1:
+        return jnp.sum(numbers)[None]
+    return jax.ops.segment_sum(numbers, owner, count)
+
+
+def take(flat: Array, index: np.ndarray) -> Array:
+    """Entries by position; no gather where they are all, in order."""
+    if index.size == flat.size and (index.ravel() == np.arange(flat.size)).all():
+        return flat.reshape(index.shape)
+    return flat[index]

@@ -6,7 +6,7 @@ x \in \mathbb{R}^2,\ s \in \{-1, +1\}^2.$$
 Energies add, so a product of experts is a sum. Kernels are changed by a word: spins and reals
 together move under two cycles and under Metropolis-Hastings; with the spins held, the reals move
 under NUTS and Langevin. Their means are compared with exact ones, and log Z by annealed importance
-sampling with log Z by quadrature, the spins summed. Where all experts are Gaussian, log Z has a
+sampling with log Z by quadrature, which sums the spins. Where all experts are Gaussian, log Z has a
 closed form: the overlap of the experts.
 
 Source: Hinton (2002), Neural Computation 14(8), 1771-1800.
@@ -72,7 +72,7 @@ def main(
         ebm, spins = ed.compile(model_of), SPINS[states[name]]
         exact = exact_moments(grid, spins, logs[states[name]])
         key_of = jr.fold_in(key, place)
-        numbers[name] = {"log Z": log_z(ebm, model, spins, key=key_of)}
+        numbers[name] = {"log Z": log_z(ebm, key=key_of)}
         for i, (word, kernel) in enumerate(KERNELS[name].items()):
             drawn = ed.sample(
                 ebm, kernel, key=jr.fold_in(key_of, i), chains=chains, draws=draws, thin=thin
@@ -132,11 +132,9 @@ def summary(drawn: ed.Chains, exact: dict[str, float]) -> dict[str, dict[str, fl
     }
 
 
-def log_z(ebm: ed.EBM, model: ed.Model, spins: np.ndarray, *, key: jax.Array) -> dict[str, Any]:
-    """Log Z by quadrature at each state of the spins, summed, and by annealing."""
-    each = [float(ed.log_partition(ed.compile(model.condition(s=s)))) for s in spins]
-    found = ed.estimate_log_partition(ebm, key=key)
-    exact = float(np.logaddexp.reduce(each))
+def log_z(ebm: ed.EBM, *, key: jax.Array) -> dict[str, Any]:
+    """Log Z by quadrature, which sums free spins, and by annealing."""
+    exact, found = float(ed.log_partition(ebm)), ed.estimate_log_partition(ebm, key=key)
     return {
         "AIS": {
             "mean": float(found.value),

@@ -22,7 +22,7 @@ LAYERS = [
     ["structure"],
     ["arguments"],
     ["conditional", "states", "values"],
-    ["marginal"],
+    ["marginal", "surface"],
     ["sweep", "normalizer"],
     ["findings"],
     ["advice"],

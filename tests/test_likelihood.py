@@ -39,6 +39,14 @@ def test_an_estimate_stays_one():
     assert ed.log_likelihood(wide, data, log_z=ed.LogZ.exact(1.0)).kind == "exact"
 
 
+def test_the_error_of_a_quadrature_is_handed_on():
+    y = ed.real("y")
+    ebm = ed.compile(ed.Model(abs(y - 0.3) + 0.1 * y**2))
+    found = ed.log_likelihood(ebm, np.zeros(10))
+    assert found.kind == "exact" and 0 < found.standard_error < 1e-6
+    assert found.lower < found.value < found.upper
+
+
 def test_data_is_checked():
     ebm = rbm()
     with pytest.raises(ValueError, match="at least one"):

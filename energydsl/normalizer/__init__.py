@@ -73,6 +73,16 @@ def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
         return value.astype(dtype), sum(moves, jnp.zeros((), dtype))
 
 
+def error_of(model: Model, normalizer: Exact) -> float:
+    """The numerical error of log Z, in nats."""
+    with jax.enable_x64(True):
+        double = as_double(model)
+        return sum(
+            plan.rule.error(normalizer.structure, double, plan.components)
+            for plan in normalizer.plans
+        )
+
+
 def trouble(model: Model, normalizer: Exact) -> str:
     """Why log Z is NaN."""
     with jax.enable_x64(True):

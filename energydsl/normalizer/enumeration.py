@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl.arguments import factor_energies
 from energydsl.model import Model
 from energydsl.normalizer.base import AbstractRule
-from energydsl.states import States, owners
+from energydsl.states import Energies, States
 from energydsl.structure import Structure
 
 CHUNK = 2**20
@@ -47,29 +46,16 @@ class Enumeration(AbstractRule):
         return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
 
     def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        states = States(structure, components)
-        owned = [(f, owners(structure, f, components)) for f in structure.factors]
-        kept = [(f, owner) for f, owner in owned if (owner >= 0).any()]
+        states, energies = States(structure, components), Energies(structure, components)
         blank = model.blank()
-
-        def energies(t: Array) -> Array:
-            """Each component's energy in its t-th state."""
-            env = model.environment(states.put(blank, t))
-            total = jnp.zeros(len(components))
-            for factor, owner in kept:
-                each = factor_energies(factor, env)
-                rows = np.flatnonzero(owner >= 0)
-                total += jax.ops.segment_sum(each[rows], owner[rows], len(components))
-            return total
-
-        size = sum(f.size for f, _ in kept) + structure.sites
-        width = int(max(1, min(states.largest, CHUNK // max(size, 1))))
+        width = int(max(1, min(states.largest, CHUNK // (energies.size + structure.sites))))
         passes = math.ceil(states.largest / width)
 
         @jax.checkpoint
         def step(total: Array, first: Array) -> tuple[Array, None]:
             t = first + jnp.arange(width)
-            seen = jnp.where(t[:, None] < states.states, -jax.vmap(energies)(t), -jnp.inf)
+            each = jax.vmap(lambda t: energies(model, states.put(blank, t)))(t)
+            seen = jnp.where(t[:, None] < states.states, -each, -jnp.inf)
             return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
 
         start = jnp.full(len(components), -jnp.inf)
