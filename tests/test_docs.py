@@ -1,24 +1,50 @@
-"""The README's code runs, and the API page has every public name."""
+"""The README's code and the page on extending run, and the API page has every public name."""
 
+import ast
 import re
 from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
 
 import energydsl as ed
 
 ROOT = Path(__file__).parents[1]
+LONGEST = 40
+"""Lines in which a kernel, a rule, a potential and an objective of a user's own can be written."""
 
 
-def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
+def code_of(page):
+    """The Python of a page, block by block, its line numbers kept."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    pattern = r"^```(?:\{code-cell\} )?python\n(?:---\n.*?^---\n|(?::[^\n]*\n)+)?(.*?)^```$"
+    for block in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        # Blank lines in front let a traceback show the page's own line numbers.
+        yield "\n" * text.count("\n", 0, block.start(1)) + block[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/extending.md"])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = list(re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    assert blocks, "README.md has no ```python block"
-
     namespace = {}
-    for block in blocks:
-        # Blank lines in front let a traceback show the README's own line numbers.
-        above = "\n" * text.count("\n", 0, block.start(1))
-        exec(compile(above + block[1], str(ROOT / "README.md"), "exec"), namespace)
+    for code in code_of(page):
+        exec(compile(code, str(ROOT / page), "exec"), namespace)
+    plt.close("all")
+    assert namespace, f"{page} has no block of Python"
+
+
+def test_every_family_is_extended_in_few_lines():
+    classes = [
+        node
+        for code in code_of("docs/extending.md")
+        for node in ast.parse(code).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    extended = {base.attr for node in classes for base in node.bases}
+    families = ("Potential", "Domain", "Kernel", "Rule", "Objective")
+    assert extended == {f"Abstract{family}" for family in families}
+    for node in classes:
+        assert node.end_lineno - node.lineno < LONGEST, node.name
 
 
 def test_the_api_page_has_every_public_name():
