@@ -105,11 +105,13 @@ class AbstractRun(abc.ABC):
         return stopped
 
     def _beat(self) -> str | None:
-        """A chunk as long as a bar's beat, found by doubling. Returns why to stop, if there is."""
+        """A chunk as long as a bar's beat, found by trying. Returns why to stop, if there is."""
         began = time.perf_counter()
         stopped = self.chunk(self.length)
         seconds = time.perf_counter() - began
-        if seconds < CHUNK_SECONDS / 2:
+        if seconds < CHUNK_SECONDS / 8:
+            self.length *= 8
+        elif seconds < CHUNK_SECONDS / 2:
             self.length *= 2
         elif seconds > CHUNK_SECONDS * 2:
             self.length = max(1, self.length // 2)

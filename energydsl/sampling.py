@@ -27,6 +27,7 @@ from energydsl.checkpoint import fingerprint
 from energydsl.ebm import EBM, check_ebm
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
+from energydsl.latent import placed
 from energydsl.quantity import Quantities
 from energydsl.running import AbstractRun, At, Store
 
@@ -209,7 +210,7 @@ class _Run(AbstractRun):
         carry, buffer = _run_chunk(
             self.ebm, self.ensemble, self.at.carry, self.step_key, numbers, self.keep, self.capacity
         )
-        return carry, {k: np.asarray(v)[:, :count] for k, v in buffer.items()}
+        return carry, {k: np.moveaxis(np.asarray(v)[:count], 0, 1) for k, v in buffer.items()}
 
     def _commit(
         self, carry: Any, new: dict[str, np.ndarray], count: int, thin: int, *, warm: bool
@@ -235,7 +236,7 @@ class _Run(AbstractRun):
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
-        last = self.ensemble.configurations(self.ebm, self.at.carry)
+        last = _configurations(self.ebm, self.ensemble, self.at.carry)
         return Chains(
             draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
             time.perf_counter() - self.began, stopped,
@@ -245,6 +246,11 @@ class _Run(AbstractRun):
 @eqx.filter_jit
 def _begin(ebm: EBM, ensemble: AbstractEnsemble, xs: Configuration, key: Array, warmup: int) -> Any:
     return ensemble.start(ebm, xs, key=key, warmup=warmup)
+
+
+@eqx.filter_jit
+def _configurations(ebm: EBM, ensemble: AbstractEnsemble, carry: Any) -> Configuration:
+    return ensemble.configurations(ebm, carry)
 
 
 def _look(
@@ -298,13 +304,12 @@ def _run_chunk(
         begin = first + i * thin
         carry, info = lax.fori_loop(begin, begin + thin, advance, (carry, blank))
         seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
-        return carry, {k: b.at[:, i].set(seen[k]) for k, b in buffer.items()}
+        return carry, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
 
     shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
     blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
-    buffer = {
-        k: jnp.zeros((s.shape[0], capacity, *s.shape[1:]), s.dtype) for k, s in shapes.items()
-    }
+    # Draws first, so that each is written in one piece.
+    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in shapes.items()}
     return lax.fori_loop(0, count, draw, (carry, buffer))
 
 
@@ -313,17 +318,17 @@ def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configur
     if start is None:
         return jax.vmap(lambda k: ebm.start(key=k))(jr.split(key, chains))
     ebm.model.check_names(start)
-    shapes = {v.name: v.shape for v in ebm.structure.skeleton.free}
-    if all(np.shape(start[n]) == s for n, s in shapes.items()):
-        one = ebm.check(start)
-        return {n: jnp.broadcast_to(a, (chains, *a.shape)) for n, a in one.items()}
-    wrong = {n: np.shape(start[n]) for n, s in shapes.items() if np.shape(start[n]) != (chains, *s)}
+    free = ebm.structure.skeleton.free
+    shapes = {v.name: v.shape for v in free}
+    alike = all(np.shape(start[n]) == s for n, s in shapes.items())
+    batch = () if alike else (chains,)
+    wrong = {n: np.shape(start[n]) for n, s in shapes.items() if np.shape(start[n]) != (*batch, *s)}
     if wrong:
         raise ValueError(
             f"start has shapes {wrong}; expected {shapes}, or those with {chains} chains in front."
         )
-    each = [ebm.check({n: np.asarray(start[n])[i] for n in shapes}) for i in range(chains)]
-    return jax.tree.map(lambda *a: jnp.stack(a), *each)
+    xs = placed(ebm, {v.name: v.check(start[v.name], batch) for v in free})
+    return {v.name: jnp.broadcast_to(xs[v.name], (chains, *v.shape)) for v in free}
 
 
 def _check_counts(**counts: int) -> None:

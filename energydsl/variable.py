@@ -46,9 +46,9 @@ class Variable:
         """How many sites it has."""
         return math.prod(self.shape)
 
-    def check(self, array: object) -> jnp.ndarray:
-        """`array` as a value of this variable, in its dtype; see `AbstractDomain.check`."""
-        return self.domain.check(array, self.shape, f"Variable {self.name!r}")
+    def check(self, array: object, batch: tuple[int, ...] = ()) -> jnp.ndarray:
+        """A value, or a batch of values, in this variable's dtype; see `AbstractDomain.check`."""
+        return self.domain.check(array, (*batch, *self.shape), f"Variable {self.name!r}")
 
     def describe(self, site: int) -> str:
         """A site by name, as the user would index it: ``s[3, 4]``."""
