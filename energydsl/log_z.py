@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.stats import t as student
+from scipy.special import logsumexp, stdtrit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class LogZ:
             without = value + np.log1p(-shares) + np.log(n / (n - 1))
         error = float(np.sqrt((n - 1) * np.mean((without - without.mean()) ** 2)))
         error = error if np.isfinite(error) else np.inf
-        half = float(student.ppf(0.975, n - 1)) * error
+        half = float(stdtrit(n - 1, 0.975)) * error
         return LogZ(value, error, value - half, value + half, "estimate", ess)
 
     def __str__(self) -> str:
