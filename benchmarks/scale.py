@@ -33,6 +33,28 @@ ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=1, warmup=0, draws=1000
 print(time.perf_counter() - began, file=open(OUT, "w"))
 """
 
+DRAWS = """
+import jax, energydsl as ed
+s = ed.spin("s", (64, 64))
+bonds = (s * ed.roll(s, 1, 0)).sum() + (s * ed.roll(s, 1, 1)).sum()
+ebm = ed.compile(ed.Model(-0.4 * bonds))
+ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), warmup=0, draws=COUNT,
+          keep={"m": lambda x: x["s"].astype(float).mean()}, progress=False)
+"""
+
+STEPS = """
+import jax, jax.numpy as jnp, numpy as np, energydsl as ed
+x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
+weight = 0.01 * jax.random.normal(jax.random.key(1), (64, 16))
+ebm = ed.compile(ed.Model(-(x @ weight @ h) - jnp.zeros(64) @ x))
+data = np.random.default_rng(0).integers(0, 2, (1000, 64))
+ed.fit(ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(0),
+       steps=COUNT, batch=100, progress=False)
+"""
+
+FEW, MANY, GROWTH = 2_000, 50_000, 0.01
+"""Draws or steps of a short and of a long run, and how many GB more the long one may take."""
+
 
 def rows() -> list[Row]:
     """One fresh process each."""
@@ -40,6 +62,8 @@ def rows() -> list[Row]:
         _row("compile 1024 x 1024 lattice", LATTICE, 5.0),
         _row("compile random graph, 10^6 edges", RANDOM_GRAPH, 20.0),
         _row("10^6 sites, 1,000 draws, keep=", MILLION, None),
+        _growth("memory of draws under keep=", DRAWS),
+        _growth("memory of learning steps", STEPS),
     ]
 
 
@@ -57,3 +81,13 @@ def _row(name: str, code: str, seconds_limit: float | None) -> Row:
         bound = f"{seconds_limit:g} s, 2 GB"
         kept = limit(max(memory / 2.0, seconds / seconds_limit), 1.0)
     return Row(name, f"{seconds:.2f} s, {memory:.2f} GB", bound, kept)
+
+
+def _growth(name: str, code: str) -> Row:
+    few, many = (process(f"COUNT = {count}\n{code}")[1] for count in (FEW, MANY))
+    return Row(
+        f"{name}, {MANY:,}",
+        f"{many:.3f} GB",
+        f"{few:.3f} GB of {FEW:,}",
+        f"{1e3 * (many - few):+.0f} MB: {limit(many - few, GROWTH)}",
+    )
