@@ -1,0 +1,75 @@
+"""What the sampling loop gives every kernel, without a line of the kernel's own."""
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import energydsl as ed
+from energydsl import sampling
+
+S, X = ed.spin("s", 3), ed.real("x", 2)
+MIXED = ed.compile(ed.Model((X**2).sum() - 0.3 * X[0] * S.sum() - 0.2 * S[0] * S[1]))
+REAL = ed.compile(ed.Model((X**4).sum() - 0.3 * X[0] * X[1]))
+RUNS = [
+    (MIXED, ed.Gibbs()),
+    (MIXED, ed.MetropolisHastings()),
+    (REAL, ed.Langevin()),
+    (REAL, ed.Langevin(adjusted=False, step_size=0.02)),
+    (REAL, ed.NUTS()),
+    (MIXED, ed.Cycle(ed.Gibbs(), ed.Langevin())),
+    (MIXED, ed.Cycle(ed.Gibbs(), ed.NUTS())),
+]
+every_kernel = pytest.mark.parametrize(("ebm", "kernel"), RUNS, ids=[str(k) for _, k in RUNS])
+
+
+def run(ebm, kernel, draws=12, **options):
+    options = {"chains": 2, "warmup": 15, "key": jr.key(0), "progress": False, **options}
+    return ed.sample(ebm, kernel, draws=draws, **options)
+
+
+def same(a, b):
+    assert a.draws.keys() == b.draws.keys() and a.stats.keys() == b.stats.keys()
+    for mine, other in ((a.draws, b.draws), (a.stats, b.stats)):
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], other[name])
+
+
+@every_kernel
+def test_a_checkpoint_is_gone_on_from_bit_for_bit(ebm, kernel, tmp_path):
+    whole = run(ebm, kernel)
+    run(ebm, kernel, draws=5, checkpoint=tmp_path)
+    same(run(ebm, kernel, checkpoint=tmp_path), whole)
+
+
+@every_kernel
+def test_draws_do_not_depend_on_chunks(ebm, kernel, monkeypatch):
+    whole = run(ebm, kernel)
+    monkeypatch.setattr(sampling, "BUFFER_DRAWS", 3)
+    same(run(ebm, kernel), whole)
+
+
+@every_kernel
+def test_quantities_are_those_of_the_draws(ebm, kernel):
+    kept = run(ebm, kernel, thin=2, keep={"norm": lambda x: jnp.sum(x["x"] ** 2)})
+    whole = run(ebm, kernel, thin=2)
+    expected = (whole.draws["x"] ** 2).sum(-1)
+    np.testing.assert_allclose(kept.draws["norm"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(kept.stats["energy"], whole.stats["energy"])
+
+
+@every_kernel
+def test_energies_and_statistics_go_to_arviz(ebm, kernel):
+    chains = run(ebm, kernel)
+    values = {n: a[1, -1] for n, a in chains.draws.items()}
+    assert float(ebm.energy(values)) == pytest.approx(float(chains.stats["energy"][1, -1]), 1e-5)
+    for name, last in chains.last.items():
+        np.testing.assert_array_equal(last, chains.draws[name][:, -1])
+    tree = ed.to_arviz(chains)
+    assert set(tree["posterior"].data_vars) == set(chains.draws)
+    assert set(chains.stats) <= set(map(str, tree["sample_stats"].data_vars))
+
+
+def test_nuts_tells_what_its_trajectories_did():
+    stats = run(REAL, ed.NUTS()).stats
+    assert {"diverging", "tree_depth", "acceptance_rate", "step_size"} <= set(stats)
