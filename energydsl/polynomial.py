@@ -13,34 +13,16 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex
 
 
 @dataclasses.dataclass(frozen=True)
 class Degrees:
-    """Bounds on the degree in each argument, and jointly in all of them."""
+    """Bounds on the degree in each argument, the others held, and jointly in all of them."""
 
     each: tuple[float, ...]
     total: float
-
-    def __or__(self, other: Degrees) -> Degrees:
-        """Of a sum."""
-        return self._join(other, max)
-
-    def __mul__(self, other: Degrees) -> Degrees:
-        """Of a product."""
-        return self._join(other, lambda a, b: a + b)
-
-    def __pow__(self, k: float) -> Degrees:
-        return Degrees(tuple(_times(k, d) for d in self.each), _times(k, self.total))
-
-    def _join(self, other: Degrees, rule: Callable[[float, float], float]) -> Degrees:
-        each = tuple(rule(a, b) for a, b in zip(self.each, other.each, strict=True))
-        return Degrees(each, rule(self.total, other.total))
-
-    @property
-    def constant(self) -> bool:
-        return self.total == 0
 
 
 def degrees(function: Callable[..., jax.Array], arguments: Sequence, count: int) -> Degrees:
@@ -52,17 +34,28 @@ def degrees(function: Callable[..., jax.Array], arguments: Sequence, count: int)
         count: how many of them are variables; the rest count as constants.
     """
     closed = jax.make_jaxpr(function)(*arguments)
-    zero = Degrees((0.0,) * count, 0.0)
     inputs = []
     for position, argument in enumerate(arguments):
-        own = Degrees(tuple(float(position == k) for k in range(count)), 1.0)
-        known = own if position < count else zero
+        known = _moving(position, count) if position < count else np.zeros(count + 1)
         inputs += [known] * len(jax.tree.leaves(argument))
-    return functools.reduce(lambda a, b: a | b, _run(closed.jaxpr, inputs, zero), zero)
+    results = _run(closed.jaxpr, inputs, np.zeros(count + 1))
+    *each, total = _highest(results, np.zeros(count + 1)).tolist()
+    return Degrees(tuple(each), total)
 
 
-def _times(k: float, d: float) -> float:
-    return 0.0 if d == 0 else k * d
+# A bound is an array: entry k where argument k alone moves, the last one where all of them do.
+
+
+def _moving(position: int, count: int) -> np.ndarray:
+    return np.isin(np.arange(count + 1), (position, count)).astype(float)
+
+
+def _highest(bounds: Sequence[np.ndarray], zero: np.ndarray) -> np.ndarray:
+    return functools.reduce(np.maximum, bounds, zero)
+
+
+def _power(bound: np.ndarray, k: float) -> np.ndarray:
+    return np.multiply(k, bound, out=np.zeros_like(bound), where=(bound > 0) & (k > 0))
 
 
 _LINEAR = {
@@ -74,11 +67,11 @@ _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}
 _INDEXED = {"gather", "dynamic_slice"}
 
 
-def _run(jaxpr: jex.Jaxpr, inputs: Sequence[Degrees], zero: Degrees) -> list[Degrees]:
+def _run(jaxpr: jex.Jaxpr, inputs: Sequence[np.ndarray], zero: np.ndarray) -> list[np.ndarray]:
     known: dict = dict(zip(jaxpr.invars, inputs, strict=True))
     known.update({v: zero for v in jaxpr.constvars})
 
-    def read(atom) -> Degrees:
+    def read(atom) -> np.ndarray:
         return zero if isinstance(atom, jex.Literal) else known[atom]
 
     for equation in jaxpr.eqns:
@@ -102,30 +95,28 @@ def _inner(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
     return getattr(body, "jaxpr", body)
 
 
-def _apply(equation: jex.JaxprEqn, values: list[Degrees], zero: Degrees) -> Degrees:
+def _apply(equation: jex.JaxprEqn, values: list[np.ndarray], zero: np.ndarray) -> np.ndarray:
     name = equation.primitive.name
-    everything = functools.reduce(lambda a, b: a | b, values, zero)
-    unknown = everything**math.inf
-    if everything.constant or (everything.total < math.inf and _is_finiteness_test(equation)):
+    everything = _highest(values, zero)
+    unknown = np.where(everything > 0, math.inf, 0.0)
+    if everything[-1] < math.inf and _is_finiteness_test(equation):
         return zero
     if name in _LINEAR:
         return everything
     if name in _BILINEAR:
-        return values[0] * values[1]
+        return values[0] + values[1]
     if name in _INDEXED:
-        moved = functools.reduce(lambda a, b: a | b, values[1:], zero)
-        return values[0] if moved.constant else unknown
+        return np.where(_highest(values[1:], zero) > 0, unknown, values[0])
     if name == "div":
-        return values[0] if values[1].constant else unknown
+        return np.where(values[1] > 0, unknown, values[0])
     if name == "square":
-        return values[0] ** 2
-    if name == "integer_pow":
-        power = equation.params["y"]
-        return values[0] ** power if power >= 0 else unknown
+        return _power(values[0], 2)
+    if name == "integer_pow" and equation.params["y"] >= 0:
+        return _power(values[0], equation.params["y"])
     if name == "select_n":
-        return everything if values[0].constant else unknown
-    if name == "convert_element_type":
-        return values[0] if jnp.issubdtype(equation.params["new_dtype"], jnp.inexact) else unknown
+        return np.where(values[0] > 0, unknown, everything)
+    if name == "convert_element_type" and jnp.issubdtype(equation.params["new_dtype"], jnp.inexact):
+        return values[0]
     return unknown
 
 

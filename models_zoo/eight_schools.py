@@ -39,12 +39,12 @@ def declare(errors: np.ndarray = ERRORS) -> ed.Model:
     """Pull the effects of schools together, as far as `tau` lets them be apart."""
     mu, tau = ed.real("mu"), ed.positive("tau")
     z, y = ed.real("z", len(errors)), ed.real("y", len(errors))
-    theta = mu + tau * z
+    normal = ed.LogDensity(dist.Normal)
     return ed.Model(
-        ed.LogDensity(dist.Normal(0, 5))(mu)
-        + ed.LogDensity(dist.HalfCauchy(5))(tau)
-        + ed.LogDensity(dist.Normal(0, 1))(z)
-        + ed.LogDensity(dist.Normal(0, errors))(y - theta)
+        normal(mu, 0, 5)
+        + ed.LogDensity(dist.HalfCauchy)(tau, 5)
+        + normal(z, 0, 1)
+        + normal(y, mu + tau * z, errors)
     )
 
 

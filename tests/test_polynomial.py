@@ -67,6 +67,11 @@ def bound(text, *more):
         ("jax.jit(lambda a: a * a)(u)", (2, 0, 2)),
         ("jax.checkpoint(lambda a: a * a)(u * v)", (2, 2, 4)),
         ("jnp.trace(jnp.outer(u, u)) + v[1]", (2, 1, 2)),
+        ("((u - MATRIX[0]) / v)**2 + jnp.log(v)", (2, math.inf, math.inf)),
+        ("u @ jnp.diag(jnp.exp(v)) @ u", (2, math.inf, math.inf)),
+        ("jnp.where(v > 0, u, u**3)", (3, math.inf, math.inf)),
+        ("u[v.astype(int)]", (1, math.inf, math.inf)),
+        ("u**0 * jnp.sin(v)", (0, math.inf, math.inf)),
     ],
 )
 def test_polynomials_are_recognised(text, expected):
@@ -149,6 +154,8 @@ TERMS = st.recursive(
                 "({a} * {b})",
                 "({a} / (1.5 + MATRIX[2]))",
                 "({a} / (3 + {b}))",
+                "({a} * jnp.exp(-({b})**2))",
+                "jnp.where({b} > 0, {a}, {a}**2)",
                 "({a}**2)",
                 "({a} @ MATRIX * 0.1)",
                 "jnp.sum({a}) * {b}",

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import paramax
 import pytest
+from scipy.stats import multivariate_normal, norm
 
 import energydsl as ed
 
@@ -120,6 +121,15 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
         ("ed.Table(np.zeros(2))(x)", TypeError, "of domain real; expected a view of a finite"),
         ("ed.Table(np.zeros(2))(3)", TypeError, "Expected a variable or a view of one"),
         ("ed.LogDensity(3)", TypeError, "LogDensity got int, which has no log_prob"),
+        ("ed.LogDensity(dist.Bernoulli)", TypeError, "got Bernoulli, .* BernoulliLogits"),
+        ("ed.LogDensity(dist.Normal(0, 1))(x, x)", TypeError, "has its parameters already"),
+        ("ed.LogDensity(dist.Normal)(x, 0, 1, 2)", TypeError, "too many .* Expected loc, scale"),
+        ("ed.LogDensity(dist.Normal)(x, rate=x)", TypeError, "keyword argument 'rate'"),
+        ("ed.LogDensity(dist.Gamma)(t)", TypeError, "missing .*'concentration'"),
+        ("ed.LogDensity(dist.Normal)(x, validate_args=True)", TypeError, "got validate_args; exp"),
+        ("ed.LogDensity(dist.Normal)(x, 0, x)", ValueError, "x, which is real, for Normal's scale"),
+        ("ed.LogDensity(dist.Normal)(x, 0, s)", ValueError, "s, which is spin, for Normal's sca"),
+        ("ed.LogDensity(dist.Normal)(x, 0, -1)", ValueError, r"-1 for Normal's scale; .*Positive"),
         ("ed.LogDensity(dist.Normal(np.zeros(2), 1))(x)", ValueError, r"do not broadcast"),
         ("ed.LogDensity(dist.Dirichlet(np.ones(3)))(s[0])", ValueError, "of at least"),
         ("ed.Neural(3)", TypeError, "Neural got int; expected a callable"),
@@ -132,7 +142,8 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
     ],
 )
 def test_a_mistake_is_caught_where_it_is_written(untyped, wrong, error, message):
-    names = {"ed": ed, "np": np, "dist": dist, "s": ed.spin("s", 3), "x": ed.real("x", 3)}
+    names = {"ed": ed, "np": np, "dist": dist}
+    names |= {"s": ed.spin("s", 3), "x": ed.real("x", 3), "t": ed.positive("t", 3)}
     with pytest.raises(error, match=message):
         eval(wrong, names)
 
@@ -196,6 +207,62 @@ def test_a_log_density_is_fixed_like_any_potential():
         model = ed.Model(fixed(x))
         assert model.parameter_count == 0
         np.testing.assert_allclose(model.energy({"x": np.zeros(3)}), 1.5 * np.log(2 * np.pi))
+
+
+PLAIN = {
+    f"{type(q).__name__}{k}": (q, view)
+    for k, (q, view) in enumerate(FAMILIES)
+    if q.get_args() and set(q.get_args()) == set(type(q).arg_constraints)
+}
+
+
+@pytest.mark.parametrize(("q", "view"), PLAIN.values(), ids=PLAIN)
+def test_a_family_called_on_parameters_is_the_distribution(q, view):
+    x = view.variable.domain.start(view.shape, key=jr.key(4))
+    by_name = {n: getattr(q, n) for n in q.get_args()}
+    found = energy(ed.LogDensity(type(q))(view, **by_name), x=x)
+    np.testing.assert_allclose(found, -np.sum(q.log_prob(x)), rtol=2e-5, atol=1e-5)
+
+
+def test_a_family_s_parameters_may_be_variables():
+    mu, tau, x = ed.real("mu"), ed.positive("tau"), ed.real("x", 4)
+    normal = ed.LogDensity(dist.Normal)
+    model = ed.Model(normal(x, mu, 0.5 + tau) + normal(mu, scale=3.0))
+    assert str(model).startswith("Model: E = Normal(x, mu, 0.5 + tau).sum() + Normal(mu, 0, 3)")
+    given = {"x": RNG.normal(size=4), "mu": np.float32(0.7), "tau": np.float32(1.2)}
+    expected = -norm.logpdf(given["x"], 0.7, 1.7).sum() - norm.logpdf(0.7, 0, 3)
+    np.testing.assert_allclose(model.energy(given), expected, rtol=1e-5)
+    ebm = ed.compile(model)
+    # Each x meets mu and tau, which meet each other.
+    assert len(ebm.structure.edges) == 4 + 4 + 1
+    law = ebm.conditional(mu, given)
+    precision = 1 / 9 + 4 / 1.7**2
+    np.testing.assert_allclose(law.scale, precision**-0.5, rtol=1e-5)
+    np.testing.assert_allclose(law.loc, given["x"].sum() / 1.7**2 / precision, rtol=1e-5)
+
+
+def test_a_parameter_looked_up_by_a_label_makes_a_mixture():
+    x, k = ed.real("x", 3), ed.categorical("k", 3, levels=2)
+    means, logits = jnp.array([-1.0, 2.0]), jnp.log(jnp.array([0.3, 0.7]))
+    drawn = ed.LogDensity(dist.Normal)(x, ed.Table(means)(k), 0.5)
+    model = ed.Model(drawn + ed.LogDensity(dist.CategoricalLogits)(k, logits))
+    ebm = ed.compile(model)
+    np.testing.assert_allclose(ed.log_partition(ebm), 0.0, atol=1e-6)
+    held = ed.compile(model.condition(x=np.array([-1.0, 0.6, 3.0])))
+    weights = np.array([0.3, 0.7]) * norm.pdf(np.array([[-1.0], [0.6], [3.0]]), means, 0.5)
+    np.testing.assert_allclose(ed.log_partition(held), np.log(weights.sum(1)).sum(), rtol=1e-6)
+    probs = held.conditional(k, held.start(key=jr.key(0))).probs
+    np.testing.assert_allclose(probs, weights / weights.sum(1, keepdims=True), rtol=1e-4)
+
+
+def test_another_parametrisation_is_another_model():
+    x = ed.real("x", 2)
+    normal, matrix = ed.LogDensity(dist.MultivariateNormal), 2 * np.eye(2)
+    models = [ed.Model(normal(x, **{n: matrix})) for n in ("precision_matrix", "scale_tril")]
+    assert models[0] != models[1]
+    assert "MultivariateNormal[precision_matrix](x, f32[2,2])" in str(models[0])
+    expected = -multivariate_normal.logpdf([1.0, -2.0], np.zeros(2), np.eye(2) / 2)
+    np.testing.assert_allclose(models[0].energy({"x": np.array([1.0, -2.0])}), expected, rtol=1e-5)
 
 
 class Flow(eqx.Module):

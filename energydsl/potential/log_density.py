@@ -7,13 +7,17 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
 import numpyro.distributions as dist
 import paramax
 from jax import Array
+from numpyro.distributions import constraints
 
+from energydsl._types import is_traced
 from energydsl.density import is_density, is_density_family
 from energydsl.domain import AbstractDomain
-from energydsl.expression import Apply, Expression, Parameter, as_expression
+from energydsl.expression import Apply, Expression, Parameter, View, as_expression
 from energydsl.potential.base import AbstractPotential
 
 
@@ -25,7 +29,10 @@ class _Elementwise(eqx.Module):
 
     @property
     def name(self) -> str:
-        return self.family.__name__
+        """With the parametrisation, where a family has several and this is not the first."""
+        first = _names(self.family)[: len(self.names)]
+        which = "" if self.names == first else f"[{', '.join(self.names)}]"
+        return self.family.__name__ + which
 
     def energy(self, x: Array, *parameters: Array) -> Array:
         arguments = dict(zip(self.names, parameters, strict=True))
@@ -36,29 +43,40 @@ class _Elementwise(eqx.Module):
 
 
 class LogDensity(AbstractPotential):
-    r"""Minus a log-density: $E(x) = -\log q(x)$.
+    r"""Minus a log-density: $E(x) = -\log q(x)$, or $-\log q(x \mid \theta)$.
 
     A plain NumPyro distribution makes one factor an event of the view (a Normal one a site), and
     its parameters broadcast against the view; any other object is one factor over all of it.
     Numbers stay numbers, which learning leaves alone, unless NumPyro has made arrays of them to
     match another parameter's shape.
 
+    A NumPyro family takes its parameters when it is called, by position or name as NumPyro does,
+    and they may be expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
+
     Args:
-        distribution: a NumPyro distribution, or anything with ``log_prob`` (a flowjax flow).
+        distribution: a NumPyro distribution or family, or anything with ``log_prob`` (a flowjax
+            flow).
+
+    Raises:
+        TypeError: no ``log_prob``; parameters that the family does not take; or given to a
+            distribution, which has its own.
+        ValueError: a parameter outside its constraint, as numbers or as a variable that may be.
     """
 
     distribution: Any
 
     def __check_init__(self) -> None:
         if not callable(getattr(self.distribution, "log_prob", None)):
+            given = getattr(self.distribution, "__name__", type(self.distribution).__name__)
             raise TypeError(
-                f"LogDensity got {type(self.distribution).__name__}, which has no log_prob; "
-                "expected a NumPyro distribution, a flowjax flow or the like."
+                f"LogDensity got {given}, which has no log_prob; expected a NumPyro distribution "
+                "or family (of Bernoulli: BernoulliLogits), a flowjax flow or the like."
             )
 
     @property
     def name(self) -> str:
-        return f"LogDensity[{type(self.distribution).__name__}]"
+        kind = self.distribution
+        return f"LogDensity[{(kind if isinstance(kind, type) else type(kind)).__name__}]"
 
     def energy(self, x: Array) -> Array:
         return -jnp.sum(self.distribution.log_prob(x))
@@ -66,19 +84,77 @@ class LogDensity(AbstractPotential):
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
         return is_density(self.distribution, domain, shape)
 
-    def __call__(self, view: Expression) -> Expression:
+    def __call__(self, view: Expression, *parameters: object, **named: object) -> Expression:
         q = self.distribution
+        if isinstance(q, type):
+            return _given(q, view, _taken(q, parameters, named))
+        if parameters or named:
+            raise TypeError(
+                f"{self.name} has its parameters already; give the family to call it on "
+                "expressions, as in ed.LogDensity(dist.Normal)(x, mu, tau)."
+            )
         if not _is_plain(q):
             return super().__call__(view)
-        constraints = type(q).arg_constraints
-        names = tuple(n for n in constraints if n in q.get_args())
-        parameters = [as_expression(_parameter(getattr(q, n))) for n in names]
-        ndims = (q.event_dim, *(constraints[n].event_dim for n in names))
-        return Apply.of(_Elementwise(type(q), names), (view, *parameters), ndims).sum()
+        return _given(type(q), view, {n: getattr(q, n) for n in q.get_args()})
+
+
+def _given(family: Any, view: Expression, parameters: dict[str, Any]) -> Expression:
+    """Minus the log-density of a family, one factor an event, summed."""
+    needs = family.arg_constraints
+    names = tuple(n for n in _names(family) if n in parameters)
+    operands = [as_expression(_parameter(parameters[n])) for n in names]
+    for name, operand in zip(names, operands, strict=True):
+        _check_constraint(f"{family.__name__}'s {name}", needs[name], operand)
+    ndims = (family.support.event_dim, *(needs[n].event_dim for n in names))
+    return Apply.of(_Elementwise(family, names), (view, *operands), ndims).sum()
+
+
+def _names(family: Any) -> tuple[str, ...]:
+    """The parameters of a family in the order in which it takes them."""
+    return tuple(n for n in inspect.signature(family).parameters if n in family.arg_constraints)
+
+
+def _taken(family: Any, parameters: tuple, named: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a family by name, as its own constructor takes them."""
+    names, needs = _names(family), family.arg_constraints
+    try:
+        bound = inspect.signature(family).bind(*parameters, **named)
+    except TypeError as error:
+        raise TypeError(
+            f"LogDensity[{family.__name__}] could not take its parameters: {error}. "
+            f"Expected {', '.join(names) or 'none'}, by position or name after the view."
+        ) from None
+    if other := sorted(set(bound.arguments) - set(names)):
+        raise TypeError(
+            f"LogDensity[{family.__name__}] got {', '.join(other)}; expected no parameters but "
+            f"{', '.join(names)}. What else a distribution needs, build into an instance."
+        )
+    given = dict(bound.arguments)
+    bound.apply_defaults()
+    # A default of a vector or matrix is NumPyro's own, or stands for another parametrisation.
+    defaults = {n: bound.arguments[n] for n in names if not needs[n].event_dim}
+    return {n: value for n, value in (defaults | given).items() if value is not None}
+
+
+def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
+    """Refuse numbers outside a constraint, and a variable that can be outside it."""
+    if constraint.event_dim or isinstance(constraint, type(constraints.dependent)):
+        return
+    if isinstance(operand, Parameter):
+        values, given, advice = paramax.unwrap(operand.value), str(operand), ""
+    elif isinstance(operand, View) and not operand.variable.domain.event_ndim:
+        domain = operand.variable.domain
+        values = domain.values if domain.finite else domain.start((64,), key=jr.key(0))
+        given = f"{operand}, which is {domain},"
+        advice = " Declare it over that domain, or transform it, as by ed.exp."
+    else:
+        return
+    if not is_traced(values) and not np.all(constraint(jnp.asarray(values))):
+        raise ValueError(f"LogDensity got {given} for {what}; expected {constraint}.{advice}")
 
 
 def _parameter(value: Any) -> Any:
-    kept = int | float | Parameter | paramax.AbstractUnwrappable
+    kept = int | float | Expression | paramax.AbstractUnwrappable
     return value if isinstance(value, kept) else jnp.asarray(value)
 
 

@@ -82,6 +82,9 @@ FOOLING = {
     "its mean a variable": lambda: (
         ed.apply(lambda a, b: -dist.Normal(a, 1.0).log_prob(b), X[0], X[1]) + normal(X[0])
     ),
+    "its scale a variable": lambda: ed.LogDensity(dist.Normal)(X, 0.0, P) + P,
+    "its mean itself": lambda: ed.LogDensity(dist.Laplace)(X, X) + normal(X[0]),
+    "its mean a part of itself": lambda: ed.LogDensity(dist.Normal)(X, X[0]) + normal(X[1]),
     "truncated by NumPyro": lambda: ed.LogDensity(dist.TruncatedNormal(0.0, 1.0, low=0.5))(P),
     "negated": lambda: -ed.LogDensity(dist.Laplace(0.0, 1.0))(X),
     "doubled by its owner": lambda: ed.LogDensity(Doubled())(X),
