@@ -176,7 +176,8 @@ def apply(function: Callable[..., Array], *views: object) -> Expression:
     arrays that the function closes over are baked in.
 
     Args:
-        function: arrays in (integers for categorical views, else floats), one array out.
+        function: arrays in (integers for categorical views, else floats), one array out. Exact
+            rules call it in float64; index by `jnp.int32`, which stays what it is.
         *views: views, arrays or numbers.
     """
     return Apply.of(Function(function), views)

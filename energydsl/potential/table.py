@@ -35,7 +35,7 @@ def _level(domain: AbstractDomain, value: Array) -> Array:
     levels = domain.values
     step = int(levels[1] - levels[0]) if len(levels) > 1 else 1
     if (np.diff(levels) == step).all():
-        return ((value - int(levels[0])) / step).astype(int)
+        return ((value - int(levels[0])) / step).astype(jnp.int32)
     return jnp.searchsorted(jnp.asarray(levels, value.dtype), value)
 
 

@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 def slope(ebm, objective, data, key=KEY):
-    """The loss and its gradient in what learning moves."""
+    """The loss and its gradient in what learning moves, compiled as `fit` compiles them."""
     data = {n: jnp.asarray(a) for n, a in data.items()}
     state = objective.init(ebm, data, key=key)
     moving, still = _partition(ebm)
@@ -29,7 +29,7 @@ def slope(ebm, objective, data, key=KEY):
     def loss(moving):
         return objective.loss(_joined(moving, still), data, state, key=key)[0]
 
-    value, slopes = jax.value_and_grad(loss)(moving)
+    value, slopes = jax.jit(jax.value_and_grad(loss))(moving)
     return float(value), jax.tree.leaves(slopes)
 
 
@@ -70,6 +70,30 @@ def test_the_exact_likelihood_and_its_gradient_are_those_of_the_enumerated_law()
     assert value == pytest.approx(float(true_value), abs=1e-5)
     for ours, true in zip(slopes, true_slopes, strict=True):
         np.testing.assert_allclose(ours, true, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        ed.spin("x", 2),
+        ed.binary("x", 2),
+        ed.categorical("x", 2, levels=3),
+        ed.integer("x", 2, low=-1, high=2),
+    ],
+    ids=lambda x: str(x.variable.domain),
+)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_table_s_slope_is_its_frequencies_less_its_probabilities(x, coupled):
+    rng, domain = np.random.default_rng(2), x.variable.domain
+    energies = rng.normal(size=(domain.levels, domain.levels) if coupled else domain.levels)
+    energy = ed.Table(energies)(x[0], x[1]) if coupled else ed.Table(energies)(x[0]) + 0.0 * x.sum()
+    levels = rng.integers(domain.levels, size=(30, 2))
+    ebm = ed.compile(ed.Model(energy))
+    _, slopes = slope(ebm, ed.MaximumLikelihood(), {"x": domain.values[levels]})
+    seen = np.zeros_like(energies)
+    np.add.at(seen, tuple(levels.T) if coupled else levels[:, 0], 1 / 30)
+    probs = np.exp(-energies) / np.exp(-energies).sum()
+    np.testing.assert_allclose(slopes[0], seen - probs, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["spin", "integer", "gaussian", "held", "coupled"])
