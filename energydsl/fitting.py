@@ -7,7 +7,6 @@ holds are always ones at which the loss was seen to be finite.
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,9 +23,9 @@ import paramax
 from jax import Array, lax
 
 from energydsl._types import Configuration, check_key
+from energydsl.batches import AbstractReader, AbstractSource, source_of
 from energydsl.checkpoint import fingerprint
 from energydsl.ebm import EBM, check_ebm
-from energydsl.examples import check_examples, count_of
 from energydsl.objective.base import AbstractObjective
 from energydsl.optimizer import Update
 from energydsl.running import AbstractRun, At, Store
@@ -73,14 +72,16 @@ def fit(
         ebm: where to begin.
         objective: what to go down, such as ``ed.ContrastiveDivergence()``.
         data: an array for each variable that is no latent, examples first; or one array, where
-            there is one such variable.
+            there is one such variable. Or an iterator of batches of such data, all of one size:
+            a step each, ending where it ends.
         key: a `jax.random.key`; the same key learns the same.
         optimizer: optax's; Adam at a rate of 0.01 if not given.
         steps: how many updates.
         batch: examples a step, in a new order each epoch, what is left over left out; all of them
             if not given.
         checkpoint: a folder. A run that finds its own checkpoint there goes on from it, and ends
-            bit for bit where it would have ended; `steps` may then be larger.
+            bit for bit where it would have ended; `steps` may then be larger. An iterator must
+            begin anew, with the same batches: those of the steps taken are passed over.
         progress: show a bar on a terminal.
 
     Returns:
@@ -103,10 +104,9 @@ def fit(
     optimizer = optax.adam(LEARNING_RATE) if optimizer is None else optimizer
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"fit got the optimizer {optimizer!r}; expected one such as optax.adam().")
-    checked = check_examples(ebm, data, "fit")
-    batch = _batch_size(batch, checked)
-    objective.check(ebm, checked)
-    run = _Fit(ebm, objective, checked, key, optimizer, int(steps), batch)
+    source = source_of(ebm, data, batch)
+    objective.check(ebm, source.first)
+    run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     run.begin(checkpoint)
     return run.finish(progress)
 
@@ -122,7 +122,7 @@ class _Carry(NamedTuple):
     """The optimizer's state."""
     state: Any
     order: Array
-    """This epoch's order of the examples."""
+    """What the examples' reader keeps: this epoch's order."""
 
 
 class _Fit(AbstractRun):
@@ -130,18 +130,20 @@ class _Fit(AbstractRun):
 
     word: ClassVar[str] = "steps"
 
+    sound: bool = True
+    """Whether the update to come is one that a finite loss gave parameters for."""
+
     def __init__(
         self,
         ebm: EBM,
         objective: AbstractObjective,
-        data: Configuration,
+        source: AbstractSource,
         key: Array,
         optimizer: optax.GradientTransformation,
         steps: int,
-        batch: int,
     ) -> None:
-        self.ebm, self.objective, self.data, self.key = ebm, objective, data, key
-        self.rows, self.batch = steps, batch
+        self.ebm, self.objective, self.source, self.key = ebm, objective, source, key
+        self.rows = steps
         self.began = time.perf_counter()
         moving, self.still = _partition(ebm)
         if not jax.tree.leaves(moving):
@@ -152,23 +154,23 @@ class _Fit(AbstractRun):
         self.init_key, self.step_key = jr.split(key)
         optimum = optimizer.init(moving)
         self.update = Update.of(optimizer, optimum, moving)
-        state = _begin(ebm, objective, data, self.init_key)
+        state = _begin(ebm, objective, source.first, self.init_key)
         none = jax.tree.map(jnp.zeros_like, moving)
-        order = jnp.arange(count_of(data), dtype=jnp.int32)
-        self.at = At(_Carry(moving, none, optimum, state, order), 0, 0)
+        self.at = At(_Carry(moving, none, optimum, state, source.order), 0, 0)
 
     def begin(self, checkpoint: str | PathLike | None) -> None:
         """Make room for the history, and find an earlier run's checkpoint."""
         # No step yet: the program is compiled, and shows what it will tell.
-        _, told = self._compute(0)
+        _, told = self._compute(*self.source.read(0))
         self.store = Store({k: np.empty(self.rows, a.dtype) for k, a in told.items()})
         self.resume(checkpoint, self._identity())
+        self.source.skip(self.at.steps)
 
     def finish(self, progress: bool) -> tuple[EBM, History]:
         """Take the steps that are left."""
         stopped = self.go(self.rows, type(self.objective).__name__, progress)
         moving = self.at.carry.moving
-        if not (stopped or "").startswith("stopped"):
+        if self.sound:
             after = eqx.apply_updates(moving, self.at.carry.change)
             if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(after)):
                 moving = after
@@ -184,8 +186,10 @@ class _Fit(AbstractRun):
         return f"loss {self.store.arrays['loss'][self.at.rows - 1]:.4g}" if self.at.rows else ""
 
     def chunk(self, length: int) -> str | None:
-        count = min(length, CAPACITY, self.rows - self.at.rows)
-        carry, new = self._compute(count)
+        reader, count = self.source.read(min(length, CAPACITY, self.rows - self.at.rows))
+        if not count:
+            return f"stopped after {self.at.steps} steps: {self.source.ended}"
+        carry, new = self._compute(reader, count)
         first = new["loss"][0] if not self.at.rows else self.store.arrays["loss"][0]
         limit = first + DIVERGED * (1 + abs(first))
         bad = ~(np.isfinite(new["loss"]) & (new["loss"] <= limit))
@@ -193,8 +197,9 @@ class _Fit(AbstractRun):
             self._commit(carry, new)
             return None
         good = int(bad.argmax())
+        self.sound = False
         if good:
-            self._commit(*self._compute(good))
+            self._commit(*self._compute(reader, good))
         value = new["loss"][good]
         why = "has diverged" if np.isfinite(value) else "is not finite"
         hint = "give the optimizer a lower learning rate, or clip its gradients"
@@ -202,11 +207,10 @@ class _Fit(AbstractRun):
             hint = "the starting parameters or the data do not suit this objective"
         return f"stopped after {self.at.steps} steps: the loss {why} ({value:.4g}); {hint}"
 
-    def _compute(self, count: int) -> tuple[_Carry, dict[str, np.ndarray]]:
+    def _compute(self, reader: AbstractReader, count: int) -> tuple[_Carry, dict[str, np.ndarray]]:
         numbers = jnp.asarray([self.at.steps, count])
         carry, buffer = _run_chunk(
-            self.still, self.objective, self.update, self.data, self.at.carry, self.step_key,
-            self.batch, numbers,
+            self.still, self.objective, self.update, reader, self.at.carry, self.step_key, numbers
         )  # fmt: skip
         return carry, {k: np.asarray(v)[:count] for k, v in buffer.items()}
 
@@ -220,9 +224,9 @@ class _Fit(AbstractRun):
             "model": fingerprint(self.ebm.model),
             "objective": repr(self.objective),
             "optimizer": self.update.digest,
-            "data": _digest(self.data),
+            "data": self.source.digest,
             "key": np.asarray(jr.key_data(self.key)).tolist(),
-            "batch": self.batch,
+            "batch": self.source.size,
         }
 
 
@@ -256,13 +260,13 @@ def _step(
     still: EBM,
     objective: AbstractObjective,
     update: Update,
-    data: Configuration,
+    reader: AbstractReader,
     carry: _Carry,
     key: Array,
-    batch: int,
     t: Array,
+    i: Array,
 ) -> tuple[_Carry, dict[str, Array]]:
-    order, seen = _minibatch(data, carry.order, key, batch, t)
+    order, seen = reader.batch(carry.order, key, t, i)
     moving = eqx.apply_updates(carry.moving, carry.change)
 
     def loss(moving: Any) -> tuple[Array, Any]:
@@ -274,64 +278,31 @@ def _step(
     return _Carry(moving, change, optimum, state, order), {"loss": value, **info}
 
 
-def _minibatch(
-    data: Configuration, order: Array, key: Array, batch: int, t: Array
-) -> tuple[Array, Configuration]:
-    """The examples of step t, in an order that depends on the epoch alone."""
-    size = count_of(data)
-    if batch == size:
-        return order, data
-    epoch, place = jnp.divmod(t, size // batch)
-
-    def shuffled() -> Array:
-        shuffle_key = jr.fold_in(jr.fold_in(key, 0), epoch)
-        return jr.permutation(shuffle_key, jnp.arange(size, dtype=order.dtype))
-
-    order = lax.cond(place == 0, shuffled, lambda: order)
-    rows = lax.dynamic_slice(order, (place * batch,), (batch,))
-    return order, {n: a[rows] for n, a in data.items()}
-
-
 @eqx.filter_jit
 def _run_chunk(
     still: EBM,
     objective: AbstractObjective,
     update: Update,
-    data: Configuration,
+    reader: AbstractReader,
     carry: _Carry,
     key: Array,
-    batch: int,
     numbers: Array,
 ) -> tuple[_Carry, dict[str, Array]]:
     """`count` steps from step `first` on, and what they told in a buffer of CAPACITY rows."""
     first, count = numbers
 
-    def step(carry: _Carry, t: Array) -> tuple[_Carry, dict[str, Array]]:
-        return _step(still, objective, update, data, carry, key, batch, t)
+    def step(carry: _Carry, i: Array) -> tuple[_Carry, dict[str, Array]]:
+        return _step(still, objective, update, reader, carry, key, first + i, i)
 
     def body(i: Array, loop: tuple[_Carry, dict[str, Array]]) -> Any:
         carry, buffer = loop
-        carry, said = step(carry, first + i)
+        carry, said = step(carry, i)
         return carry, {k: b.at[i].set(said[k]) for k, b in buffer.items()}
 
-    shapes = jax.eval_shape(step, carry, first)[1]
+    shapes = jax.eval_shape(step, carry, count)[1]
     _check_scalars(objective, shapes)
     buffer = {k: jnp.zeros(CAPACITY, s.dtype) for k, s in shapes.items()}
     return lax.fori_loop(0, count, body, (carry, buffer))
-
-
-def _batch_size(batch: int | None, data: Configuration) -> int:
-    size = count_of(data)
-    if batch is None:
-        return size
-    if not isinstance(batch, int | np.integer) or batch < 1:
-        raise ValueError(f"fit got batch={batch!r}; expected a whole number of at least 1.")
-    if batch > size:
-        raise ValueError(
-            f"fit got batch={batch}, more than the {size} examples; give at most {size}, or leave "
-            "it out to use all at each step."
-        )
-    return int(batch)
 
 
 def _check_scalars(objective: AbstractObjective, shapes: dict[str, Any]) -> None:
@@ -341,11 +312,3 @@ def _check_scalars(objective: AbstractObjective, shapes: dict[str, Any]) -> None
             f"{type(objective).__name__} tells arrays of shapes {wide} at each step; the history "
             "holds scalars: reduce them."
         )
-
-
-def _digest(data: Configuration) -> str:
-    seal = hashlib.blake2b(digest_size=16)
-    for name, array in sorted(data.items()):
-        plain = np.asarray(array)
-        seal.update(f"{name}{plain.shape}{plain.dtype}".encode() + plain.tobytes())
-    return seal.hexdigest()

@@ -175,17 +175,6 @@ def test_data_may_be_one_array_and_the_same_key_learns_the_same():
     assert np.array_equal(first["loss"], second["loss"])
 
 
-def test_an_epoch_shows_every_example_once_in_an_order_of_its_own():
-    data = {"x": jnp.arange(10)}
-    order, seen = jnp.arange(10, dtype=jnp.int32), []
-    for t in range(6):
-        order, batch = fitting._minibatch(data, order, KEY, 3, jnp.asarray(t))
-        seen.append(np.asarray(batch["x"]))
-    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
-    assert len(set(first)) == len(set(second)) == 9
-    assert not np.array_equal(first, second)
-
-
 def test_what_is_learnt_does_not_depend_on_chunks(monkeypatch):
     ebm, data = rbm(), bits()
     objective = ed.ContrastiveDivergence(start="persistent", chains=8)

@@ -31,6 +31,7 @@ LAYERS = [
     ["compiler"],
     ["latent", "unconstrained"],
     ["examples", "log_z"],
+    ["batches"],
     ["kernel"],
     ["annealing"],
     ["estimator"],
