@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 
-from energydsl.domain import AbstractDomain, Real
+from energydsl.domain import AbstractDomain, Binary, Categorical, Real
 
 FAMILIES = {
     "AsymmetricLaplace", "Beta", "BetaProportion", "Cauchy", "Chi2", "Dirichlet", "Exponential",
@@ -22,6 +22,14 @@ FAMILIES = {
     "MultivariateStudentT", "Normal", "SoftLaplace", "StudentT", "VonMises", "Weibull",
 }  # fmt: skip
 """NumPyro's, each of a fixed support."""
+
+DISCRETE: dict[str, type[AbstractDomain]] = {
+    "BernoulliLogits": Binary,
+    "BernoulliProbs": Binary,
+    "CategoricalLogits": Categorical,
+    "CategoricalProbs": Categorical,
+}
+"""NumPyro's whose support is a finite domain, of as many levels as they have parameters."""
 
 WRAPPERS = {"ExpandedDistribution", "Independent"}
 """NumPyro's, which stay normalised if what they wrap is."""
@@ -56,7 +64,10 @@ def is_density(q: Any, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
 
 def is_density_family(family: type[dist.Distribution], domain: AbstractDomain) -> bool:
     """The same of a NumPyro family called on one event."""
-    return not domain.finite and _is_listed(family) and _on(family, domain)
+    name = family.__name__
+    if domain.finite:
+        return DISCRETE.get(name) is type(domain) and getattr(dist, name) is family
+    return _is_listed(family) and _on(family, domain)
 
 
 def _is_listed(family: type) -> bool:

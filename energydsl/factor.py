@@ -98,7 +98,7 @@ class Term:
     leaves: tuple[Leaf, ...]
     energy: Callable[..., Array]
     bare: bool = False
-    """Whether it is a view's own values, or a function's own value of such: no more, no less."""
+    """Whether it is a view's own values, or a function's own value of such before others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Factor:
     energy: Callable[..., Array]
     bare: bool = False
     """Whether the energy is the function of the first leaf, of the sites of the second as they
-    are and of parameters: neither scaled nor changed in any way."""
+    are and then of what the other leaves give: neither scaled nor changed in any way."""
 
     @property
     def sites(self) -> dict[int, Sites]:
@@ -217,9 +217,7 @@ def _apply(node: Apply, operands: list[Term]) -> Term:
         return node.one(function, *arguments)
 
     if not entries:
-        # A function of parameters alone next to the first operand's own sites.
-        alone = sum(isinstance(leaf, Sites) for leaf in leaves) == 1
-        bare = alone and inner[0].bare and isinstance(inner[0].leaves[0], Sites)
+        bare = inner[0].bare and isinstance(inner[0].leaves[0], Sites)
         return Term(batch, (), (function, *leaves), energy, bare)
     number = Count(_numbers(entries))
     spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
@@ -387,8 +385,8 @@ def _flatten(term: Term) -> Factor:
         if not match:
             kept.append(leaf)
     energy = term.energy
-    # Of a view itself no function is the first leaf.
-    bare = term.bare and isinstance(kept[0], Whole)
+    # Of a view itself no function is the first leaf; and its sites may come again as others.
+    bare = term.bare and isinstance(kept[0], Whole) and slots.count(1) == 1
     return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)), bare)
 
 

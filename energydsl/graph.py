@@ -40,6 +40,18 @@ def components(nodes: int, edges: Edges) -> tuple[int, np.ndarray]:
     return csgraph.connected_components(adjacency(nodes, edges), directed=False)
 
 
+def on_cycles(nodes: int, arrows: Edges) -> np.ndarray:
+    """True at each node that can reach itself along arrows; loops and repeats may be there."""
+    circular = np.zeros(nodes, bool)
+    if len(arrows):
+        tails, heads = arrows.T
+        matrix = sp.csr_array((np.ones(len(arrows), np.int8), (tails, heads)), (nodes, nodes))
+        count, labels = csgraph.connected_components(matrix, connection="strong")
+        circular = np.bincount(labels, minlength=count)[labels] > 1
+        circular[tails[tails == heads]] = True
+    return circular
+
+
 def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
     """Sides 0 and 1 with every edge across, or None where there is an odd cycle."""
     sides = parity(nodes, edges)

@@ -16,6 +16,7 @@ LAYERS = [
     ["variable"],
     ["operation"],
     ["expression"],
+    ["bounds"],
     ["declare", "potential"],
     ["factor", "skeleton"],
     ["model"],

@@ -130,6 +130,16 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
         ("ed.LogDensity(dist.Normal)(x, 0, x)", ValueError, "x, which is real, for Normal's scale"),
         ("ed.LogDensity(dist.Normal)(x, 0, s)", ValueError, "s, which is spin, for Normal's sca"),
         ("ed.LogDensity(dist.Normal)(x, 0, -1)", ValueError, r"-1 for Normal's scale; .*Positive"),
+        (
+            "ed.LogDensity(dist.CategoricalLogits)(c, np.zeros(3))",
+            ValueError,
+            "3 numbers along .* c",
+        ),
+        (
+            "ed.LogDensity(dist.Categorical(np.ones(2) / 2))(s)",
+            ValueError,
+            "levels that count from",
+        ),
         ("ed.LogDensity(dist.Normal(np.zeros(2), 1))(x)", ValueError, r"do not broadcast"),
         ("ed.LogDensity(dist.Dirichlet(np.ones(3)))(s[0])", ValueError, "of at least"),
         ("ed.Neural(3)", TypeError, "Neural got int; expected a callable"),
@@ -144,6 +154,7 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
 def test_a_mistake_is_caught_where_it_is_written(untyped, wrong, error, message):
     names = {"ed": ed, "np": np, "dist": dist}
     names |= {"s": ed.spin("s", 3), "x": ed.real("x", 3), "t": ed.positive("t", 3)}
+    names["c"] = ed.categorical("c", 3, levels=2)
     with pytest.raises(error, match=message):
         eval(wrong, names)
 

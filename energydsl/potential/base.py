@@ -31,10 +31,11 @@ class AbstractPotential(eqx.Module):
         """The energy of one point, in units of k_B T; a scalar."""
 
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
-        r"""Whether $\int e^{-E(x)}\,dx = 1$ over one event of this shape, whatever the parameters.
+        r"""Whether $\int e^{-E(x, \dots)}\,dx = 1$ over one event of the first argument.
 
-        Then log Z is 0 wherever nothing else acts on these sites. Asked of the potential with
-        None in place of its arrays; True must be certain.
+        That is its domain and shape; it must hold whatever the other arguments and the parameters
+        are. Then log Z is 0 of a model in which such densities are each given earlier ones. Asked
+        of the potential with None in place of its arrays; True must be certain.
         """
         return False
 

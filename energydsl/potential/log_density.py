@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import paramax
@@ -15,6 +14,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from energydsl._types import is_traced
+from energydsl.bounds import domain_in, lies_in
 from energydsl.density import is_density, is_density_family
 from energydsl.domain import AbstractDomain
 from energydsl.expression import Apply, Expression, Parameter, View, as_expression
@@ -22,10 +22,14 @@ from energydsl.potential.base import AbstractPotential
 
 
 class _Elementwise(eqx.Module):
-    """A NumPyro family, its parameters given as arguments."""
+    """A NumPyro family, its parameters given as arguments.
+
+    `assured` says that those which variables give are sure to be ones that it takes.
+    """
 
     family: type[dist.Distribution] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
+    assured: bool = eqx.field(static=True)
 
     @property
     def name(self) -> str:
@@ -35,11 +39,13 @@ class _Elementwise(eqx.Module):
         return self.family.__name__ + which
 
     def energy(self, x: Array, *parameters: Array) -> Array:
+        if _of_labels(self.family):
+            x = x.astype(jnp.int32)
         arguments = dict(zip(self.names, parameters, strict=True))
         return -self.family(**arguments).log_prob(x)
 
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
-        return is_density_family(self.family, domain)
+        return self.assured and is_density_family(self.family, domain)
 
 
 class LogDensity(AbstractPotential):
@@ -105,8 +111,11 @@ def _given(family: Any, view: Expression, parameters: dict[str, Any]) -> Express
     operands = [as_expression(_parameter(parameters[n])) for n in names]
     for name, operand in zip(names, operands, strict=True):
         _check_constraint(f"{family.__name__}'s {name}", needs[name], operand)
+    if _of_labels(family):
+        _check_levels(family.__name__, view, max(o.shape[-1] for o in operands if o.shape))
+    assured = all(lies_in(o, needs[n]) for n, o in zip(names, operands, strict=True))
     ndims = (family.support.event_dim, *(needs[n].event_dim for n in names))
-    return Apply.of(_Elementwise(family, names), (view, *operands), ndims).sum()
+    return Apply.of(_Elementwise(family, names, assured), (view, *operands), ndims).sum()
 
 
 def _names(family: Any) -> tuple[str, ...]:
@@ -141,16 +150,31 @@ def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
     if constraint.event_dim or isinstance(constraint, type(constraints.dependent)):
         return
     if isinstance(operand, Parameter):
-        values, given, advice = paramax.unwrap(operand.value), str(operand), ""
+        values = paramax.unwrap(operand.value)
+        if not is_traced(values) and not np.all(constraint(jnp.asarray(values))):
+            raise ValueError(f"LogDensity got {operand} for {what}; expected {constraint}.")
     elif isinstance(operand, View) and not operand.variable.domain.event_ndim:
         domain = operand.variable.domain
-        values = domain.values if domain.finite else domain.start((64,), key=jr.key(0))
-        given = f"{operand}, which is {domain},"
-        advice = " Declare it over that domain, or transform it, as by ed.exp."
-    else:
-        return
-    if not is_traced(values) and not np.all(constraint(jnp.asarray(values))):
-        raise ValueError(f"LogDensity got {given} for {what}; expected {constraint}.{advice}")
+        if not domain_in(domain, constraint):
+            raise ValueError(
+                f"LogDensity got {operand}, which is {domain}, for {what}; expected {constraint}. "
+                "Declare it over that domain, or transform it, as by ed.exp."
+            )
+
+
+def _of_labels(family: Any) -> bool:
+    """Whether a family has a number for every level, which it looks up by the value."""
+    wide = any(needed.event_dim == 1 for needed in family.arg_constraints.values())
+    return wide and family.support.is_discrete and not family.support.event_dim
+
+
+def _check_levels(family: str, view: Expression, numbers: int) -> None:
+    domain = view.variable.domain if isinstance(view, View) else None
+    if domain is not None and domain.finite and not np.array_equal(domain.values, range(numbers)):
+        raise ValueError(
+            f"LogDensity got {numbers} numbers along the last axis for {family} of {view}, which "
+            f"is {domain}; expected as many as it has levels, and levels that count from 0."
+        )
 
 
 def _parameter(value: Any) -> Any:
