@@ -45,6 +45,10 @@ class AbstractConditional(eqx.Module):
     def log_normalizer(self, total: Array) -> Array:
         """Log of the sum, or integral, of exp(-g) over each site; slopes take g(0) as 0."""
 
+    def improper(self, total: Array) -> Array:
+        """True where the law of a site has no finite integral."""
+        return jnp.zeros(total.shape[1:], bool)
+
     @property
     def numbers(self) -> Array:
         """The domain's levels, as energies see them."""
@@ -125,8 +129,12 @@ class Gaussian(AbstractConditional):
 
     def distribution(self, total: Array) -> Any:
         slope, curvature = total
-        # A curvature that is not positive gives NaN, which the sampling loop reports.
-        return dist.Normal(-slope / curvature, 1.0 / jnp.sqrt(curvature))
+        # NaN where it is improper, which the sampling loop reports.
+        scale = 1.0 / jnp.sqrt(curvature)
+        return dist.Normal(-slope / curvature, scale, validate_args=False)
+
+    def improper(self, total: Array) -> Array:
+        return ~(total[1] > 0)
 
     def log_normalizer(self, total: Array) -> Array:
         slope, curvature = total

@@ -148,6 +148,7 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: a site whose conditional is of no known family.
+            ValueError: a site whose energy does not rise on both sides, given the others.
         """
         variable, sites = self._view(where)
         law = conditional_for(variable.domain, self.structure.degree_in(variable))
@@ -165,7 +166,15 @@ class EBM(eqx.Module):
         each, shared = load_block(self.structure, free, block, self.model.environment(values))
         block, each = first_of((block, each))
         total = totals(self.structure, block, (each, shared), state)
-        return law.distribution(total[..., 0].reshape(-1, *sites.shape))
+        total = total[..., 0].reshape(-1, *sites.shape)
+        improper = law.improper(total)
+        if not is_traced(improper) and improper.any():
+            raise ValueError(
+                f"The conditional of {where} has no finite integral at {int(improper.sum())} of "
+                f"{improper.size} sites: given the others, the energy does not rise on both sides. "
+                "Energies are minus log-densities: check the signs."
+            )
+        return law.distribution(total)
 
     def _view(self, where: Expression | str) -> tuple[Any, np.ndarray]:
         by_name = {v.name: v for v in self.structure.skeleton.free}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -614,7 +615,9 @@ def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
 
 
 def _number(value: float) -> Text:
-    return f"{value:.6g}", NEGATE if value < 0 else ATOM
+    # Python has no integer -0, and reads one back as 0.
+    text = f"{value:.6g}" if value or math.copysign(1, value) > 0 else "-0.0"
+    return text, NEGATE if text.startswith("-") else ATOM
 
 
 def _exponent(value: numbers.Real) -> float:

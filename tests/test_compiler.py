@@ -186,7 +186,11 @@ def test_conditionals_of_random_energies(text, held, seed):
     for v in ebm.structure.skeleton.free:
         if not v.domain.finite and ebm.structure.degree_in(v) > 2:
             continue
-        law = ebm.conditional(v.name, x)
+        try:
+            law = ebm.conditional(v.name, x)
+        except ValueError as error:
+            assert "has no finite integral" in str(error)
+            continue
         for site in np.flatnonzero(~ebm.model.skeleton.mask(v)):
 
             def at(value, v=v, site=site):
@@ -197,7 +201,7 @@ def test_conditionals_of_random_energies(text, held, seed):
                 found = log_softmax(np.asarray(law.logits[site], np.float64))
                 atol = 1e-5 * max(1.0, np.abs(expected).max())
                 np.testing.assert_allclose(found, log_softmax(expected), rtol=1e-3, atol=atol)
-            elif law.scale[site] < 10:  # NaN where the energy does not rise
+            elif law.scale[site] < 10:
                 middle = at(law.loc[site])
                 for steps in (-1, 2):
                     rise = at(law.loc[site] + steps * law.scale[site]) - middle

@@ -393,6 +393,7 @@ def test_energies_print_as_they_were_written(formula):
         ("s[0] @ np.ones((3, 3)) @ t[0]", "s[0] @ f32[3,3] @ t[0]"),
         ("jnp.float32(-0.5) * s", "-0.5 * s"),
         ("s[[0, 1], [1, 2]]", "s[int[2]]"),
+        ("s + -0.0", "s + -0.0"),
         ("s.mean(0)", "s.sum(0) / 2"),
         ("ed.apply(jnp.vdot, s, t)", "vdot(s, t)"),
         ("ed.Neural(jnp.vdot)(s, t)", "Neural[vdot](s, t)"),
