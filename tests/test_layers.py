@@ -17,6 +17,7 @@ LAYERS = [
     ["operation"],
     ["expression"],
     ["bounds"],
+    ["family"],
     ["declare", "potential"],
     ["factor", "skeleton"],
     ["model"],
