@@ -75,8 +75,9 @@ def _range(node: Expression, *below: _Range) -> _Range:
             domain = variable.domain
             simplex = domain.name == "simplex"
             return _Range(False, True, simplex or domain_in(domain, constraints.positive))
-        case Parameter():
-            return _Range(True, True, False)
+        case Parameter(value=value):
+            # Of what learning may move, the sign is not certain.
+            return _Range(True, True, isinstance(value, int | float) and value > 0)
         case Elementwise(operation=operation):
             certain = operation in _EVERYWHERE or _is_tame(node, below)
             made = operation in _MAKE_POSITIVE or (operation in _KEEP_POSITIVE and positive)

@@ -69,13 +69,15 @@ def test_what_is_claimed_holds(text, seed):
 @pytest.mark.parametrize(
     "text",
     ["t", "n", "u", "q", "ed.exp(x)", "ed.softplus(x - t)", "ed.sqrt(t / n)", "t**x",
-     "n * ed.exp(x)",      "(p * t).sum()", "p[::-1]", "ed.maximum(t, u)"],
+     "n * ed.exp(x)",      "(p * t).sum()", "p[::-1]", "ed.maximum(t, u)", "2 * t", "0.5 + t / 3"],
 )  # fmt: skip
 def test_scales_that_are_recognised(text):
     assert lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.positive)
 
 
-@pytest.mark.parametrize("text", ["x", "v", "b", "s", "c", "w * t", "t - u", "x * x", "abs(x)"])
+@pytest.mark.parametrize(
+    "text", ["x", "v", "b", "s", "c", "w * t", "t - u", "x * x", "abs(x)", "-2 * t"]
+)
 def test_scales_that_are_not(text):
     assert not lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.positive)
 

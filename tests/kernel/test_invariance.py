@@ -150,6 +150,53 @@ def test_a_mixed_law(kernel, mover):
     assert scipy.stats.kstest(residual, "norm").pvalue > FALSE_ALARM
 
 
+def directed_model():
+    """A label and two parents, and normals given them: draws are ancestral."""
+    means, probs = np.array([-1.0, 0.5, 2.0]), np.array([0.2, 0.5, 0.3])
+    k, mu, tau, x = (
+        ed.categorical("k", levels=3),
+        ed.real("mu"),
+        ed.positive("tau"),
+        ed.real("x", 3),
+    )
+    normal = ed.LogDensity(dist.Normal)
+    model = ed.Model(
+        ed.LogDensity(dist.CategoricalLogits)(k, np.log(probs))
+        + ed.LogDensity(dist.Gamma)(tau, 3.0, 2.0)
+        + normal(mu, 0.0, 1.0)
+        + normal(x, mu + ed.Table(means)(k), tau)
+    )
+    rng = np.random.default_rng(4)
+    label, centre = rng.choice(3, DRAWS, p=probs), rng.normal(size=DRAWS)
+    scale = rng.gamma(3.0, 0.5, DRAWS)
+    drawn = rng.normal((centre + means[label])[:, None], scale[:, None], (DRAWS, 3))
+    xs = {"k": jnp.asarray(label, jnp.int8), "mu": centre, "tau": scale, "x": drawn}
+    return model, probs, means, {n: a if n == "k" else jnp.asarray(a, float) for n, a in xs.items()}
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        ed.MetropolisHastings(),
+        ed.Cycle(ed.Gibbs(), ed.Langevin(step_size=0.05)),
+        ed.Cycle(ed.Gibbs(), ed.NUTS(step_size=0.3, max_tree_depth=3)),
+    ],
+    ids=str,
+)
+def test_a_directed_law(kernel):
+    model, probs, means, xs = directed_model()
+    after = {n: np.asarray(a) for n, a in moved(ed.compile(model), kernel, xs).items()}
+    assert all(np.mean(after[n] != np.asarray(xs[n])) > 0.2 for n in xs)
+    assert chisquare_pvalue(np.bincount(after["k"], minlength=3), probs, DRAWS) > FALSE_ALARM
+    centre = (after["mu"] + means[after["k"]])[:, None]
+    for values, law in [
+        (after["mu"], scipy.stats.norm()),
+        (after["tau"], scipy.stats.gamma(3.0, scale=0.5)),
+        (((after["x"] - centre) / after["tau"][:, None])[:, 1], scipy.stats.norm()),
+    ]:
+        assert scipy.stats.kstest(values, law.cdf).pvalue > FALSE_ALARM
+
+
 @pytest.mark.parametrize(
     "broken",
     [
