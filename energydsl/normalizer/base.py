@@ -72,7 +72,7 @@ class Plan:
     bytes: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Exact:
     """log Z is exact: a plan for every component, whose values add.
 
@@ -115,6 +115,8 @@ class Exact:
         )
         memory = max(p.bytes for p in self.plans)
         return f"exact by {rules}: {self.operations:.3g} operations, {memory / 1e6:.3g} MB"
+
+    __repr__ = __str__
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
