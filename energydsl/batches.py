@@ -91,7 +91,7 @@ class Whole(AbstractSource):
         return self.reader, count
 
     def skip(self, steps: int) -> None:
-        """Nothing: the order of an epoch is known from its number."""
+        """Nothing: the order that a run is in stands in its checkpoint."""
 
 
 class _Window(AbstractReader):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from energydsl.domain import AbstractDomain
+from energydsl.domain import AbstractDomain, Simplex
 from energydsl.expression import Apply, Elementwise, Expression, Parameter, View, fold
 
 FAR = 80.0
@@ -28,6 +29,12 @@ _KEEP_POSITIVE = {"add", "multiply", "divide", "maximum", "minimum", "sqrt"}
 _MAKE_POSITIVE = {"exp", "softplus"}
 
 
+def meets(values: Any, constraint: Any) -> bool:
+    """Whether known numbers all meet a constraint of NumPyro's; asked while JAX traces, too."""
+    with jax.ensure_compile_time_eval():
+        return bool(np.all(constraint(jnp.asarray(values))))
+
+
 def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
     """Whether all values of a domain meet a constraint of NumPyro's on single numbers.
 
@@ -35,8 +42,9 @@ def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
     """
     if domain.event_ndim or constraint.event_dim:
         return False
-    inside = domain.values if domain.finite else domain.transform(jnp.array([-FAR, 0.0, FAR]))
-    return bool(np.all(constraint(jnp.asarray(inside, float))))
+    with jax.ensure_compile_time_eval():
+        inside = domain.values if domain.finite else domain.transform(jnp.array([-FAR, 0.0, FAR]))
+        return meets(inside, constraint)
 
 
 def lies_in(operand: Expression, constraint: Any) -> bool:
@@ -47,7 +55,7 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
     taken to be finite.
     """
     if constraint == constraints.simplex:
-        return isinstance(operand, View) and operand.variable.domain.name == "simplex"
+        return isinstance(operand, View) and isinstance(operand.variable.domain, Simplex)
     seen = fold(operand, _range)
     if seen.fixed:
         return True
@@ -73,8 +81,8 @@ def _range(node: Expression, *below: _Range) -> _Range:
     match node:
         case View(variable=variable):
             domain = variable.domain
-            simplex = domain.name == "simplex"
-            return _Range(False, True, simplex or domain_in(domain, constraints.positive))
+            positive = isinstance(domain, Simplex) or domain_in(domain, constraints.positive)
+            return _Range(False, True, positive)
         case Parameter(value=value):
             # Of what learning may move, the sign is not certain.
             return _Range(True, True, isinstance(value, int | float) and value > 0)

@@ -14,7 +14,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from energydsl._types import is_traced
-from energydsl.bounds import domain_in, lies_in
+from energydsl.bounds import domain_in, lies_in, meets
 from energydsl.density import is_density_family
 from energydsl.domain import AbstractDomain
 from energydsl.expression import Apply, Expression, Parameter, View, as_expression
@@ -94,7 +94,7 @@ def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
         return
     if isinstance(operand, Parameter):
         values = paramax.unwrap(operand.value)
-        if not is_traced(values) and not np.all(constraint(jnp.asarray(values))):
+        if not is_traced(values) and not meets(values, constraint):
             raise ValueError(f"LogDensity got {operand} for {what}; expected {constraint}.")
     elif isinstance(operand, View) and not operand.variable.domain.event_ndim:
         domain = operand.variable.domain

@@ -98,8 +98,9 @@ class AbstractRun(abc.ABC):
                         self.saver.save_when_due(self.at, self.store)
         except KeyboardInterrupt:
             stopped = f"interrupted after {self.at.rows} of {self.rows} {self.word}"
-        if self.saver is not None:
-            self.saver.save(self.at, self.store)
+        finally:
+            if self.saver is not None:
+                self.saver.save(self.at, self.store)
         if stopped is not None and not self.at.rows and stopped.startswith("interrupted"):
             raise KeyboardInterrupt
         return stopped

@@ -135,6 +135,22 @@ def test_a_resumed_stream_goes_on_where_it_was(tmp_path):
         fit(map(spins, itertools.count(1)), objective, checkpoint=tmp_path)
 
 
+def test_what_a_stream_raises_leaves_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)  # chunks of one step
+
+    def lost():
+        yield from stream(12)
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="the disk went away"):
+        fit(lost(), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="holds 12 steps, more than steps=5"):
+        fit(stream(), steps=5, checkpoint=tmp_path)
+    resumed, _ = fit(stream(), checkpoint=tmp_path)
+    whole, _ = fit(stream())
+    assert same(whole, resumed)
+
+
 def test_a_broken_loss_is_told_of_a_stream_too():
     wild = optax.sgd(1e6)
     with pytest.warns(UserWarning, match=r"stopped after \d+ steps: the loss"):

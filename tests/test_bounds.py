@@ -69,7 +69,7 @@ def test_what_is_claimed_holds(text, seed):
 @pytest.mark.parametrize(
     "text",
     ["t", "n", "u", "q", "ed.exp(x)", "ed.softplus(x - t)", "ed.sqrt(t / n)", "t**x",
-     "n * ed.exp(x)",      "(p * t).sum()", "p[::-1]", "ed.maximum(t, u)", "2 * t", "0.5 + t / 3"],
+     "n * ed.exp(x)", "(p * t).sum()", "p[::-1]", "ed.maximum(t, u)", "2 * t", "0.5 + t / 3"],
 )  # fmt: skip
 def test_scales_that_are_recognised(text):
     assert lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.positive)

@@ -266,6 +266,22 @@ def test_a_parameter_looked_up_by_a_label_makes_a_mixture():
     np.testing.assert_allclose(probs, weights / weights.sum(1, keepdims=True), rtol=1e-4)
 
 
+@pytest.mark.parametrize("wrap", [jax.jit, jax.grad, lambda f: jax.jit(jax.grad(f))])
+def test_densities_may_be_declared_while_jax_traces(wrap):
+    x, mu, tau = ed.real("x", 3), ed.real("mu"), ed.positive("tau")
+    given = {"x": jnp.ones(3), "mu": jnp.asarray(0.5), "tau": jnp.asarray(2.0)}
+
+    def at(a):
+        density = ed.LogDensity(dist.Normal)(x, a * mu, tau) + ed.LogDensity(dist.Normal(0, 1))(mu)
+        return ed.Model(density + ed.LogDensity(dist.HalfCauchy)(tau, a)).energy(given)
+
+    def expected(a):
+        law = dist.Normal(0.5 * a, 2.0).log_prob(jnp.ones(3)).sum()
+        return -law - dist.Normal(0, 1).log_prob(0.5) - dist.HalfCauchy(a).log_prob(2.0)
+
+    np.testing.assert_allclose(wrap(at)(1.5), wrap(expected)(1.5), rtol=1e-5)
+
+
 def test_another_parametrisation_is_another_model():
     x = ed.real("x", 2)
     normal, matrix = ed.LogDensity(dist.MultivariateNormal), 2 * np.eye(2)
