@@ -8,9 +8,12 @@ declare -> compile -> normalise / sample -> diagnose
 from numpyro import distributions as _distributions  # noqa: F401
 
 from energydsl._types import Configuration, IntractableError
-from energydsl.compiler import compile
-from energydsl.datatree import to_arviz
-from energydsl.declare import (
+from energydsl.compiler.compile import compile
+from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.estimator import AIS, AbstractEstimator
+from energydsl.estimator.estimate import estimate_log_partition
+from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
+from energydsl.language.declare import (
     apply,
     binary,
     categorical,
@@ -35,26 +38,10 @@ from energydsl.declare import (
     variable,
     where,
 )
-from energydsl.diagnostics import Diagnosis, Finding, diagnose
-from energydsl.domain import AbstractDomain
-from energydsl.ebm import EBM, log_partition
-from energydsl.estimator import AIS, AbstractEstimator
-from energydsl.expression import Expression
-from energydsl.fitting import History, fit
-from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
-from energydsl.likelihood import LogLikelihood, estimate_log_partition, log_likelihood
-from energydsl.log_z import LogZ
-from energydsl.model import Model, mixture
-from energydsl.normalizer import AbstractRule, Exact, Intractable
-from energydsl.objective import (
-    AbstractObjective,
-    ContrastiveDivergence,
-    MaximumLikelihood,
-    PseudoLikelihood,
-    ScoreMatching,
-)
-from energydsl.plot import plot_energy, plot_samples
-from energydsl.potential import (
+from energydsl.language.domain import AbstractDomain
+from energydsl.language.expression.tree import Expression
+from energydsl.language.model import Model, mixture
+from energydsl.language.potential import (
     AbstractPotential,
     Coupling,
     Linear,
@@ -63,7 +50,22 @@ from energydsl.potential import (
     Quadratic,
     Table,
 )
-from energydsl.sampling import Chains, sample
+from energydsl.learning.fit import History, fit
+from energydsl.learning.likelihood import LogLikelihood, log_likelihood
+from energydsl.learning.objective import (
+    AbstractObjective,
+    ContrastiveDivergence,
+    MaximumLikelihood,
+    PseudoLikelihood,
+    ScoreMatching,
+)
+from energydsl.normalizer import AbstractRule, Exact, Intractable
+from energydsl.normalizer.log_z import LogZ
+from energydsl.report import factor_graph as _factor_graph  # noqa: F401 (Model.graph draws by it)
+from energydsl.report.arviz_tree import to_arviz
+from energydsl.report.diagnose import Diagnosis, Finding, diagnose
+from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.run.sampling import Chains, sample
 
 __all__ = [
     "AIS",

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 import energydsl as ed
 import models_zoo
-from energydsl import zoo
-from energydsl.cli import app
+from energydsl.cli import app, zoo
 
 HEADER = """
 from pathlib import Path

@@ -9,93 +9,77 @@ import pytest
 
 import energydsl
 
-LAYERS = [
-    ["_types"],
-    ["domain", "graph", "polynomial"],
-    ["density"],
-    ["variable"],
-    ["operation"],
-    ["expression"],
-    ["bounds"],
-    ["family"],
-    ["declare", "potential"],
-    ["factor", "skeleton"],
-    ["model"],
-    ["structure"],
-    ["arguments"],
-    ["conditional", "states", "values"],
-    ["marginal", "surface"],
-    ["sweep", "normalizer"],
-    ["findings"],
-    ["advice"],
-    ["explain"],
-    ["ebm"],
-    ["compiler"],
-    ["latent", "unconstrained"],
-    ["examples", "log_z"],
-    ["batches"],
-    ["kernel"],
-    ["annealing"],
-    ["estimator"],
-    ["likelihood"],
-    ["checkpoint"],
-    ["quantity", "running"],
-    ["optimizer"],
-    ["sampling"],
-    ["objective"],
-    ["fitting"],
-    ["trace"],
-    ["datatree", "diagnostics", "plot"],
-    ["io"],
-    ["zoo"],
-    ["cli"],
-]
-HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-BASES = {"base", "gradient", "tuning"}
-"""Contracts that members of a family share."""
-GATHERERS = {"__init__", "choose"}
-"""Files of a family that know all its members."""
-UPWARDS = {("model", "plot")}
-"""`Model.graph` draws itself: the one call upwards, made when it is called."""
+ORDER = {
+    "": "_types | language | analysis | sweep | normalizer | compiler | kernel | estimator | run"
+    " | learning | report | io | cli | __main__",
+    "language": "domain | variable | expression | declare potential | skeleton | model",
+    "language/domain": "base | finite continuous | *",
+    "language/expression": "operation | tree | range",
+    "language/potential": "base density | family | *",
+    "analysis": "graph degree factor conditional | structure | evaluation"
+    " | joint_states value_checks layer coordinates",
+    "sweep": "base | *",
+    "normalizer": "base log_z integrand | *",
+    "compiler": "conclusions recommendation | explain | ebm | compile",
+    "kernel": "base tuning | gradient | * | choose",
+    "estimator": "base annealing | * | estimate",
+    "run": "checkpoint quantities | loop | sampling",
+    "learning": "latent optimizer | data | batches likelihood objective | fit",
+    "learning/objective": "base | *",
+    "report": "statistics canvas | *",
+    "io": "*",
+    "cli": "zoo | commands",
+}
+"""The order of each folder: a file imports from those before it there, and from nothing after.
+
+What stands together between two bars does not import each other; ``*`` is every file not named.
+"""
 PACKAGE = Path(energydsl.__file__).parent
-FILES = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).name != "__main__.py"]
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(file):
-    """The modules of this package that a file imports, anywhere in it."""
+    """The modules of this package that a file imports, anywhere in it, as parts of their paths."""
     for node in ast.walk(ast.parse(file.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [f"{node.module}.{a.name}" for a in node.names]
-                if node.module == "energydsl"
-                else [node.module]
-            )
+            names = [f"{node.module}.{a.name}" for a in node.names]
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names]
         yield from (n.split(".")[1:] for n in names if n.startswith("energydsl."))
 
 
+def height(folder, name):
+    """Where a file or folder stands in the order of the folder that it lies in."""
+    groups = [group.split() for group in ORDER[folder].split("|")]
+    named = [k for k, group in enumerate(groups) if name in group]
+    return named[0] if named else next(k for k, group in enumerate(groups) if "*" in group)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_a_file_imports_only_from_layers_below(file):
+def test_a_file_imports_only_what_comes_before_it(file):
     parts = file.relative_to(PACKAGE).with_suffix("").parts
-    if parts == ("__init__",):
-        return
     for target in imported(file):
-        family = parts[0] == target[0]
-        if family:
-            # Of a folder, siblings share their base; its door shows them all.
-            allowed = parts[-1] in GATHERERS or target[-1] in BASES
-            assert allowed, f"{file} imports its sibling {target}"
-        else:
-            if (parts[0], target[0]) in UPWARDS:
-                continue
-            assert HEIGHT[target[0]] < HEIGHT[parts[0]], f"{file} imports {target} from above"
+        shared = 0
+        while shared < len(parts) - 1 and parts[shared] == target[shared]:
+            shared += 1
+        if parts[shared] == "__init__":
+            continue  # A folder's door shows all that lies in it.
+        folder = "/".join(parts[:shared])
+        assert height(folder, target[shared]) < height(folder, parts[shared]), (
+            f"{'/'.join(parts)} imports {'/'.join(target)}, which comes after it or beside it"
+        )
 
 
-def test_every_module_has_its_layer():
-    found = {f.relative_to(PACKAGE).with_suffix("").parts[0] for f in FILES} - {"__init__"}
-    assert found == set(HEIGHT)
+def test_every_folder_says_what_belongs_in_it_and_in_which_order():
+    folders = {"/".join(f.relative_to(PACKAGE).parts[:-1]) for f in FILES}
+    assert folders == set(ORDER)
+    for folder in folders:
+        assert ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+        present = {f.stem for f in (PACKAGE / folder).iterdir() if not f.name.startswith("__py")}
+        named = set(ORDER[folder].replace("|", " ").split()) - {"*"}
+        assert named <= present
+        assert "*" in ORDER[folder] or named == present - {"__init__"}
 
 
 def test_importing_starts_no_backend():
@@ -113,6 +97,6 @@ def test_arviz_may_be_imported_first():
     code = (
         "import arviz, energydsl, numpyro\n"
         "assert numpyro.distributions.distribution\n"
-        "assert numpyro.distributions.Normal is energydsl.conditional.dist.Normal"
+        "assert numpyro.distributions.Normal is energydsl.analysis.conditional.dist.Normal"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

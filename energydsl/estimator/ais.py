@@ -12,12 +12,12 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration
-from energydsl.annealing import Path, Place
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
+from energydsl.estimator.annealing import Path, Place
 from energydsl.estimator.base import AbstractEstimator
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
-from energydsl.log_z import LogZ
+from energydsl.normalizer.log_z import LogZ
 
 WIDER = 1.2
 """How much wider than the pilot's draws the base of a continuous variable is."""

@@ -7,8 +7,8 @@ import abc
 import equinox as eqx
 from jax import Array
 
-from energydsl.ebm import EBM
-from energydsl.log_z import LogZ
+from energydsl.compiler.ebm import EBM
+from energydsl.normalizer.log_z import LogZ
 
 
 class AbstractEstimator(eqx.Module):

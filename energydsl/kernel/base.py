@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
 
 
 class AbstractKernel(eqx.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from energydsl.advice import samplers
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
+from energydsl.compiler.recommendation import samplers
 from energydsl.kernel.base import AbstractKernel
 from energydsl.kernel.cycle import Cycle
 from energydsl.kernel.gibbs import Gibbs

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
 

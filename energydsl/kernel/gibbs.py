@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
-from energydsl.ebm import EBM
-from energydsl.expression import Expression, sites_of
+from energydsl.analysis.structure import Structure
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
-from energydsl.structure import Structure
+from energydsl.language.expression.tree import Expression, sites_of
 from energydsl.sweep import AbstractSweep, Block
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.dense import plan_dense

@@ -16,9 +16,9 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.ebm import EBM
+from energydsl.analysis.coordinates import Unconstrained
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
-from energydsl.unconstrained import Unconstrained
 
 
 class Point(NamedTuple):
@@ -48,7 +48,7 @@ class AbstractGradientKernel(AbstractKernel):
     def at(self, ebm: EBM, z: Array, x: Configuration) -> Point:
         """The point with coordinates z."""
         space = self._space(ebm)
-        energy, slope = jax.value_and_grad(lambda z: space.potential(ebm, z, x))(z)
+        energy, slope = jax.value_and_grad(lambda z: space.potential(ebm.energy, z, x))(z)
         return Point(z, energy, slope, x)
 
     def enter(self, ebm: EBM, x: Configuration) -> Point:

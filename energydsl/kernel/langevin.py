@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import Array, lax
 
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point
 from energydsl.kernel.tuning import Tuned
 

@@ -12,11 +12,11 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.ebm import EBM
+from energydsl.analysis.coordinates import Unconstrained
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
 from energydsl.kernel.tuning import Tuned
-from energydsl.unconstrained import Unconstrained
-from energydsl.variable import Variable
+from energydsl.language.variable import Variable
 
 Proposal = Callable[..., tuple[Configuration, Array]]
 """From a configuration, with ``key=``: another, and log q(old | new) - log q(new | old)."""

@@ -12,7 +12,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
 from energydsl._types import Configuration
-from energydsl.ebm import EBM
+from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point
 
 
@@ -97,4 +97,4 @@ class NUTS(AbstractGradientKernel):
 
     def _potential(self, ebm: EBM, x: Configuration) -> Callable[[Array], Array]:
         space = self._space(ebm)
-        return lambda z: space.potential(ebm, z, x)
+        return lambda z: space.potential(ebm.energy, z, x)

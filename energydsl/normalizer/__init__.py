@@ -10,20 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.arguments import as_double
-from energydsl.model import Model
+from energydsl.analysis.evaluation import as_double
+from energydsl.analysis.joint_states import held_energy
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule as AbstractRule
 from energydsl.normalizer.base import Exact as Exact
 from energydsl.normalizer.base import Intractable as Intractable
 from energydsl.normalizer.base import Normalizer as Normalizer
 from energydsl.normalizer.base import Plan as Plan
 from energydsl.normalizer.bipartite import Bipartite
+from energydsl.normalizer.directed import Expert
 from energydsl.normalizer.enumeration import Enumeration, Independent
-from energydsl.normalizer.expert import Expert
 from energydsl.normalizer.gaussian import Gaussian
 from energydsl.normalizer.quadrature import Quadrature
-from energydsl.states import held_energy
-from energydsl.structure import Structure
 
 RULES: tuple[AbstractRule, ...] = (
     Expert(),

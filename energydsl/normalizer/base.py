@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 from jax import Array
 
-from energydsl.model import Model
-from energydsl.structure import Structure
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
 
 
 class AbstractRule(abc.ABC):

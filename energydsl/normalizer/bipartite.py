@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl import graph
-from energydsl.arguments import argument, factor_energies
-from energydsl.conditional import AbstractConditional, Gaussian, conditional_for
-from energydsl.expression import Environment
-from energydsl.factor import Factor, Sites, Whole
-from energydsl.marginal import by_slope, sum_out
-from energydsl.model import Model
+from energydsl.analysis import graph
+from energydsl.analysis.conditional import AbstractConditional, Gaussian, conditional_for
+from energydsl.analysis.evaluation import argument, factor_energies
+from energydsl.analysis.factor import Factor, Sites, Whole
+from energydsl.analysis.joint_states import States, held_energy, owners, positions
+from energydsl.analysis.layer import by_slope, sum_out
+from energydsl.analysis.structure import Structure
+from energydsl.language.expression.tree import Environment
+from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
-from energydsl.states import States, held_energy, owners, positions
-from energydsl.structure import Structure
 
 CHUNK = 2**20
 """Numbers held at once."""

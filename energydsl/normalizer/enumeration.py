@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl.model import Model
+from energydsl.analysis.joint_states import Energies, States
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
-from energydsl.states import Energies, States
-from energydsl.structure import Structure
 
 CHUNK = 2**20
 """Factor energies held at once."""

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.arguments import argument
-from energydsl.domain import Real
-from energydsl.factor import Factor, Whole
-from energydsl.model import Model
+from energydsl.analysis.evaluation import argument
+from energydsl.analysis.factor import Factor, Whole
+from energydsl.analysis.joint_states import owners
+from energydsl.analysis.structure import Structure
+from energydsl.language.domain import Real
+from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
-from energydsl.states import owners
-from energydsl.structure import Structure
 
 MAX_SITES = 2**13
 """Sites of one component at most: its precision then takes half a gigabyte."""

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl.model import Model
+from energydsl.analysis.joint_states import state_bits
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
-from energydsl.states import state_bits
-from energydsl.structure import Structure
-from energydsl.surface import Surface, dimensions, log_sum
+from energydsl.normalizer.integrand import Surface, dimensions, log_sum
 
 AIM = 1e-9
 """Grids grow until the estimated error is below this, relative."""

@@ -16,11 +16,11 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
-from energydsl.conditional import AbstractConditional, conditional_for
-from energydsl.domain import Real
-from energydsl.model import Model
-from energydsl.structure import Structure
-from energydsl.variable import Variable
+from energydsl.analysis.conditional import AbstractConditional, conditional_for
+from energydsl.analysis.structure import Structure
+from energydsl.language.domain import Real
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,11 +16,11 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
-from energydsl.conditional import AbstractConditional, Gaussian, Linear
-from energydsl.model import Model
-from energydsl.structure import Structure
+from energydsl.analysis.conditional import AbstractConditional, Gaussian, Linear
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, Block, laws_of
-from energydsl.variable import Variable
 
 DENSE_DEGREE = 16
 """Neighbours a site has on average, from which gradients beat gathers."""

@@ -18,14 +18,14 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
-from energydsl.arguments import argument
-from energydsl.conditional import AbstractConditional
-from energydsl.expression import Environment
-from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
-from energydsl.model import Model
-from energydsl.structure import Structure, repeats
+from energydsl.analysis.conditional import AbstractConditional
+from energydsl.analysis.evaluation import argument
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.structure import Structure, repeats
+from energydsl.language.expression.tree import Environment
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, Block, laws_of
-from energydsl.variable import Variable
 
 UNROLLED = 8
 """Blocks of one variable up to which each gets code of its own."""

@@ -20,13 +20,13 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
-from energydsl.arguments import argument
-from energydsl.conditional import AbstractConditional
-from energydsl.factor import Factor, Leaf, Sites, Whole, common_entry
-from energydsl.model import Model
-from energydsl.structure import Structure
+from energydsl.analysis.conditional import AbstractConditional
+from energydsl.analysis.evaluation import argument
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, laws_of
-from energydsl.variable import Variable
 
 Offset = tuple[int, ...]
 

@@ -81,7 +81,7 @@ def test_a_block_that_is_no_view():
 
 
 def test_a_factor_over_everything_takes_one_site_a_block(monkeypatch):
-    monkeypatch.setattr("energydsl.structure.MAX_PAIRS", 2)
+    monkeypatch.setattr("energydsl.analysis.structure.MAX_PAIRS", 2)
     x = ed.binary("x", 4)
     ebm = ed.compile(ed.Model(ed.apply(lambda x: x.prod(), x)))
     assert ebm.structure.crowded

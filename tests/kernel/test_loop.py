@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl import sampling
+from energydsl.run import sampling
 
 S, X = ed.spin("s", 3), ed.real("x", 2)
 MIXED = ed.compile(ed.Model((X**2).sum() - 0.3 * X[0] * S.sum() - 0.2 * S[0] * S[1]))

@@ -11,7 +11,7 @@ import scipy.integrate
 import scipy.special
 
 import energydsl as ed
-from energydsl.arguments import as_double
+from energydsl.analysis.evaluation import as_double
 from energydsl.normalizer.quadrature import ACCEPTED
 from tests.normalizer.rules import applies, chosen, reason, rule, value
 

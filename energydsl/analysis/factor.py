@@ -1,0 +1,406 @@
+"""Factors: an energy taken apart into batches of small functions of a few sites.
+
+`factorise` reads an expression as a sum. Elementwise parts become batches with one factor an
+element, whose scope (who is in it) is a row of index arrays; products distribute over sums, so
+that ``x @ W @ h`` is n x m pairs; what cannot be taken apart is one factor over all its sites.
+Energies are computed from the expression itself: factors serve structure and conditionals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from energydsl.language.expression.operation import as_float
+from energydsl.language.expression.tree import (
+    Apply,
+    Elementwise,
+    Expression,
+    Gather,
+    MatMul,
+    Parameter,
+    Rearrange,
+    Sum,
+    View,
+    energy_dtype,
+    fold,
+)
+from energydsl.language.variable import Variable
+
+MAX_FACTORS = 50_000_000
+"""Products are distributed up to this many factors; beyond it they stay whole."""
+
+MAX_PARTS = 100_000
+"""Terms of a sum, or arguments of one factor, at most: none is met by a text of sane length."""
+
+MAX_BATCHES = 1_000
+"""And up to this many batches, each of which is traced by itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sites:
+    """An argument that holds sites: `index` counts flat sites of the variable.
+
+    Like every index, it has the batch's shape, then the axes that one factor sees.
+    """
+
+    variable: Variable
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries:
+    """An argument that holds entries of the array in a parameter slot."""
+
+    slot: int
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """An argument that tells a factor which one of its batch it is."""
+
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An argument that is all of a parameter slot: a potential, shared by the batch."""
+
+    slot: int
+
+
+Leaf = Sites | Entries | Count | Whole
+
+
+def common_entry(leaf: Leaf) -> int | None:
+    """The entry of a parameter that every factor of a batch uses, if it is one."""
+    if not isinstance(leaf, Entries) or leaf.index.ndim > 1:
+        return None
+    first = int(leaf.index.flat[0])
+    return first if (leaf.index == first).all() else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """``sum over the reduced axes of energy(leaves)``, for every element of `shape`."""
+
+    shape: tuple[int, ...]
+    reduced: tuple[int, ...]
+    leaves: tuple[Leaf, ...]
+    energy: Callable[..., Array]
+    bare: bool = False
+    """Whether it is a view's own values, or a function's own value of such before others."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+    """A batch of `size` like factors: each is ``energy(*leaves)``, a scalar."""
+
+    size: int
+    leaves: tuple[Leaf, ...]
+    energy: Callable[..., Array]
+    bare: bool = False
+    """Whether the energy is the function of the first leaf, of the sites of the second as they
+    are and then of what the other leaves give: neither scaled nor changed in any way."""
+
+    @property
+    def sites(self) -> dict[int, Sites]:
+        """The leaves that hold sites, by position."""
+        return {k: leaf for k, leaf in enumerate(self.leaves) if isinstance(leaf, Sites)}
+
+
+def factorise(root: Expression) -> tuple[Factor, ...]:
+    """The batches of factors whose sum is a scalar expression; empty ones are left out."""
+    terms = _floats(root, fold(root, _bounded_terms))
+    return tuple(_flatten(term) for term in terms if math.prod(term.reduced))
+
+
+def _bounded_terms(node: Expression, *below: list[Term]) -> list[Term]:
+    terms = _terms(node, *below)
+    if max(len(terms), len(terms[0].leaves)) > MAX_PARTS:
+        raise ValueError(
+            f"The energy comes apart into more than {MAX_PARTS:,} pieces at {str(node)[:200]}. "
+            "Write elements as arrays, and what need not be taken apart as ed.apply(function, ...)."
+        )
+    return terms
+
+
+def _terms(node: Expression, *below: list[Term]) -> list[Term]:
+    if isinstance(node, Elementwise | Sum | MatMul):
+        below = tuple(_floats(c, t) for c, t in zip(node.children, below, strict=True))
+    match node:
+        case View(variable=variable):
+            index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
+            return [Term(node.shape, (), (Sites(variable, index),), _identity, bare=True)]
+        case Parameter(slot=slot):
+            index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
+            return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
+        case Rearrange(move=move):
+            return [_pick(t, move(_numbers(t.shape))) for t in below[0]]
+        case Gather(positions=positions):
+            return [_pick(t, positions) for t in below[0]]
+        case Sum(axes=axes):
+            return [_reduce(t, axes) for t in below[0]]
+        case MatMul():
+            return _matmul(node, *below)
+        case Elementwise():
+            return _elementwise(node, *below)
+        case Apply():
+            return [_apply(node, [_join(terms) for terms in below])]
+    raise TypeError(f"No rule takes {type(node).__name__} apart.")
+
+
+def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
+    terms = [[_spread(t, node.shape) for t in operand] for operand in below]
+    match node.operation:
+        case "add":
+            return terms[0] + terms[1]
+        case "subtract":
+            return terms[0] + [_map(t, jnp.negative) for t in terms[1]]
+        case "negative":
+            return [_map(t, jnp.negative) for t in terms[0]]
+        case "multiply" if _distributes(*terms):
+            return [_product(a, b, jnp.multiply) for a in terms[0] for b in terms[1]]
+        case "divide":
+            below_line = _join(terms[1])
+            return [_product(t, below_line, jnp.divide) for t in terms[0]]
+    whole = [_join(operand) for operand in terms]
+    joined, arities = _concatenate(whole)
+    energies = [t.energy for t in whole]
+
+    def energy(*values: Any) -> Array:
+        parts = _split(values, arities)
+        return node.combine(*(e(*p) for e, p in zip(energies, parts, strict=True)))
+
+    return [Term(node.shape, (), joined, energy)]
+
+
+def _matmul(node: MatMul, left: list[Term], right: list[Term]) -> list[Term]:
+    a, b = node.children
+    rows, columns = (1,) * (b.ndim - 1), (1,) * (a.ndim - 1)
+    full = (*a.shape[:-1], *b.shape[1:], a.shape[-1])
+
+    def place_left(t: Term) -> Term:
+        numbers = _numbers(a.shape).reshape(a.shape[:-1] + rows + a.shape[-1:])
+        return _pick(t, np.broadcast_to(numbers, full))
+
+    def place_right(t: Term) -> Term:
+        numbers = np.moveaxis(_numbers(b.shape), 0, -1)
+        return _pick(t, np.broadcast_to(numbers.reshape(columns + numbers.shape), full))
+
+    products = [_product(place_left(s), place_right(t), jnp.multiply) for s in left for t in right]
+    return [_reduce(t, (len(full) - 1,)) for t in products]
+
+
+def _apply(node: Apply, operands: list[Term]) -> Term:
+    """One factor an event; an array-valued function is one factor an entry, each over all."""
+    batch, ndims = node.batch, node.event_ndims or [len(t.shape) for t in operands]
+    events = [t.shape[len(t.shape) - k :] for t, k in zip(operands, ndims, strict=True)]
+    spread = [_spread(t, batch + e) for t, e in zip(operands, events, strict=True)]
+    inner = [_absorb(t, len(batch)) for t in spread]
+    leaves, arities = _concatenate(inner)
+    energies = [t.energy for t in inner]
+    entries = node.shape[len(batch) :]
+    function = Whole(_slot(node.slot))
+
+    def energy(function: Any, *values: Any) -> Array:
+        arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
+        return node.one(function, *arguments)
+
+    if not entries:
+        bare = inner[0].bare and isinstance(inner[0].leaves[0], Sites)
+        return Term(batch, (), (function, *leaves), energy, bare)
+    number = Count(_numbers(entries))
+    spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
+
+    def entry(k: Array, function: Any, *values: Any) -> Array:
+        return energy(function, *values).ravel()[k]
+
+    return Term(entries, (), (number, function, *spread_leaves), entry)
+
+
+def _identity(value: Array) -> Array:
+    return value
+
+
+def _numbers(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+
+
+def _floats(source: Expression, terms: list[Term]) -> list[Term]:
+    """Terms of bare labels as numbers."""
+    if jnp.issubdtype(energy_dtype(source), jnp.inexact):
+        return terms
+    return [_map(term, as_float) for term in terms]
+
+
+def _distributes(left: Sequence[Term], right: Sequence[Term]) -> bool:
+    """Whether a product of two sums is taken apart into the products of their terms."""
+    if len(left) * len(right) > MAX_BATCHES:
+        return False
+    sizes = (math.prod(a.shape + a.reduced + b.reduced) for a in left for b in right)
+    return sum(sizes) <= MAX_FACTORS
+
+
+def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf, ...]:
+    """The leaves with every index array changed alike."""
+    return tuple(
+        leaf if isinstance(leaf, Whole) else dataclasses.replace(leaf, index=change(leaf.index))
+        for leaf in term.leaves
+    )
+
+
+def _map(term: Term, function: Callable[[Array], Array]) -> Term:
+    energy = term.energy
+    return dataclasses.replace(term, energy=lambda *v: function(energy(*v)), bare=False)
+
+
+def _pick(term: Term, numbers: np.ndarray) -> Term:
+    """The elements at flat positions `numbers`, in that shape."""
+    count = len(term.shape)
+
+    def change(index: np.ndarray) -> np.ndarray:
+        flat = index.reshape((math.prod(term.shape), *index.shape[count:]))
+        return np.asarray(flat[numbers])
+
+    return dataclasses.replace(term, shape=numbers.shape, leaves=_with(term, change))
+
+
+def _spread(term: Term, shape: tuple[int, ...]) -> Term:
+    """Broadcast the elements to `shape`."""
+    if term.shape == shape:
+        return term
+    count = len(term.shape)
+    padded = (1,) * (len(shape) - count) + term.shape
+
+    def change(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[count:]
+        return np.broadcast_to(index.reshape(padded + rest), shape + rest)
+
+    return dataclasses.replace(term, shape=shape, leaves=_with(term, change))
+
+
+def _reduce(term: Term, axes: tuple[int, ...]) -> Term:
+    """Sum over some axes of the elements."""
+    kept = [i for i in range(len(term.shape)) if i not in axes]
+    order = kept + list(axes)
+
+    def change(index: np.ndarray) -> np.ndarray:
+        return index.transpose(order + list(range(len(order), index.ndim)))
+
+    return dataclasses.replace(
+        term,
+        shape=tuple(term.shape[i] for i in kept),
+        reduced=tuple(term.shape[i] for i in axes) + term.reduced,
+        leaves=_with(term, change),
+    )
+
+
+def _product(a: Term, b: Term, operation: Callable[[Array, Array], Array]) -> Term:
+    """Combine two sums over the same elements: a sum over both reductions."""
+    k, ra, rb = len(a.shape), len(a.reduced), len(b.reduced)
+
+    def left(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[k + ra :]
+        index = index.reshape(a.shape + a.reduced + (1,) * rb + rest)
+        return np.broadcast_to(index, a.shape + a.reduced + b.reduced + rest)
+
+    def right(index: np.ndarray) -> np.ndarray:
+        rest = index.shape[k + rb :]
+        index = index.reshape(b.shape + (1,) * ra + b.reduced + rest)
+        return np.broadcast_to(index, b.shape + a.reduced + b.reduced + rest)
+
+    split, first, second = len(a.leaves), a.energy, b.energy
+    return Term(
+        a.shape,
+        a.reduced + b.reduced,
+        _with(a, left) + _with(b, right),
+        lambda *v: operation(first(*v[:split]), second(*v[split:])),
+    )
+
+
+def _join(terms: list[Term]) -> Term:
+    """One term without reductions: what a nonlinear function sees."""
+    closed = [_absorb(t, len(t.shape), total=True) for t in terms]
+    if len(closed) == 1:
+        return closed[0]
+    leaves, arities = _concatenate(closed)
+    energies = [t.energy for t in closed]
+
+    def energy(*values: Any) -> Array:
+        parts = _split(values, arities)
+        return sum(e(*p) for e, p in zip(energies, parts, strict=True))  # type: ignore[return-value]
+
+    return Term(closed[0].shape, (), leaves, energy)
+
+
+def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
+    """Move all axes but the first `keep` inside the factor; `total` sums over them there."""
+    moved = term.shape[keep:] + term.reduced
+    if not moved:
+        return term
+    energy = term.energy
+    axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in term.leaves)
+    for _ in moved:
+        energy = jax.vmap(energy, in_axes=axes)
+    closed = (lambda *v: jnp.sum(energy(*v))) if total else energy
+    return Term(term.shape[:keep], (), term.leaves, closed, term.bare and not total)
+
+
+def _repeat(leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
+    if isinstance(leaf, Whole):
+        return leaf
+    index = np.broadcast_to(leaf.index, shape + leaf.index.shape)
+    return dataclasses.replace(leaf, index=index)
+
+
+def _concatenate(terms: Sequence[Term]) -> tuple[tuple[Leaf, ...], list[int]]:
+    return tuple(leaf for t in terms for leaf in t.leaves), [len(t.leaves) for t in terms]
+
+
+def _split(values: Sequence[Any], arities: Sequence[int]) -> list[Sequence[Any]]:
+    ends = itertools.accumulate(arities, initial=0)
+    return [values[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def _flatten(term: Term) -> Factor:
+    """Close a term: its elements and its reductions become one batch; equal leaves become one."""
+    shape = term.shape + term.reduced
+    size, kept, slots = math.prod(shape), [], []
+    for leaf in term.leaves:
+        if not isinstance(leaf, Whole):
+            index = leaf.index.reshape((size, *leaf.index.shape[len(shape) :]))
+            leaf = dataclasses.replace(leaf, index=index)
+        match = [k for k, other in enumerate(kept) if _same(leaf, other)]
+        slots.append(match[0] if match else len(kept))
+        if not match:
+            kept.append(leaf)
+    energy = term.energy
+    # Of a view itself no function is the first leaf; and its sites may come again as others.
+    bare = term.bare and isinstance(kept[0], Whole) and slots.count(1) == 1
+    return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)), bare)
+
+
+def _same(a: Leaf, b: Leaf) -> bool:
+    if type(a) is not type(b) or isinstance(a, Count):
+        return False
+    if isinstance(a, Whole) or isinstance(b, Whole):
+        return a == b
+    source = a.variable if isinstance(a, Sites) else a.slot
+    other = b.variable if isinstance(b, Sites) else getattr(b, "slot", None)
+    return source == other and np.array_equal(a.index, b.index)
+
+
+def _slot(slot: int | None) -> int:
+    if slot is None:
+        raise ValueError("Only a model's own tree has slots; factorise model.skeleton.root.")
+    return slot

@@ -1,0 +1,270 @@
+"""The structure of a model: who interacts with whom, and how; no parameter's value enters.
+
+Everything is found once, on demand, by vectorised passes over index arrays. What depends on
+values and not on form (attractive couplings, zero field) is asked of `values.py`, on the values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import paramax
+
+from energydsl.analysis import graph
+from energydsl.analysis.degree import Degrees, degrees
+from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
+from energydsl.language.domain import Real
+from energydsl.language.model import Model
+from energydsl.language.skeleton import Skeleton
+from energydsl.language.variable import Variable
+
+MAX_PAIRS = 50_000_000
+"""Interacting pairs listed at most; a wider factor counts as one clique of its component."""
+
+
+class Structure:
+    """What the compiler knows about a model's form. Sites are numbered across variables.
+
+    Hashed and compared by the skeleton's digest alone.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.skeleton: Skeleton = model.skeleton
+        self.variables = model.variables
+        self.factors = factorise(model.skeleton.root)
+        ends = np.cumsum([0, *(v.size for v in self.variables)])
+        self.sites = int(ends[-1])
+        self.offset = {v.name: int(o) for v, o in zip(self.variables, ends, strict=False)}
+        masks = [model.skeleton.mask(v).ravel() for v in self.variables]
+        self.free = ~np.concatenate(masks)
+        self._shapes = [
+            jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), eqx.filter(p, eqx.is_array)
+            )
+            for p in paramax.unwrap(model.parameters)
+        ]
+        self._static = [
+            eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.parameters)
+        ]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and other.skeleton == self.skeleton
+
+    def __hash__(self) -> int:
+        return hash(self.skeleton)
+
+    def describe(self, site: int) -> str:
+        """A site by name: ``s[3, 4]``."""
+        starts = np.array(list(self.offset.values()))
+        variable = self.variables[int(np.searchsorted(starts, site, side="right")) - 1]
+        return variable.describe(site - self.offset[variable.name])
+
+    def of_variables(self, names: Iterable[str]) -> np.ndarray:
+        """True at each site of the named variables."""
+        chosen = set(names)
+        return np.repeat(
+            [v.name in chosen for v in self.variables], [v.size for v in self.variables]
+        )
+
+    def numbers(self, leaf: Sites) -> np.ndarray:
+        """The sites of a leaf in the common numbering, (factors, sites a factor)."""
+        return leaf.index.reshape(len(leaf.index), -1) + self.offset[leaf.variable.name]
+
+    def scope(self, factor: Factor) -> np.ndarray:
+        """Who is in each factor of a batch: (factors, sites), repeats kept."""
+        columns = [self.numbers(leaf) for leaf in factor.sites.values()]
+        return np.concatenate(columns, axis=1) if columns else np.zeros((factor.size, 0), np.int32)
+
+    @cached_property
+    def crowded(self) -> bool:
+        """Whether a factor is so wide that its pairs are not listed."""
+        return any(_pairs(self.scope_size(f)) * f.size > MAX_PAIRS for f in self.factors)
+
+    def scope_size(self, factor: Factor) -> int:
+        """How many arguments that are sites one factor has."""
+        return sum(math.prod(leaf.index.shape[1:]) for leaf in factor.sites.values())
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """The interaction graph over free sites; a crowded factor is a star here."""
+        pairs = [np.zeros((0, 2), np.int32)]
+        for factor in self.factors:
+            pairs.append(self._pairs_of(self.scope(factor)))
+        pairs += [self._event_pairs(v) for v in self.variables if v.domain.event_ndim]
+        listed = np.concatenate(pairs)
+        return graph.unique_edges(listed[self.free[listed].all(axis=1)], self.sites)
+
+    def _pairs_of(self, scope: np.ndarray) -> np.ndarray:
+        size, width = scope.shape
+        if width < 2:
+            return np.zeros((0, 2), np.int32)
+        if _pairs(width) * size > MAX_PAIRS:
+            # A star joins them all, if its centre is free where any is.
+            order = np.argsort(~self.free[scope], axis=1, kind="stable")
+            scope = np.take_along_axis(scope, order, axis=1)
+            first = np.broadcast_to(scope[:, :1], (size, width - 1))
+            return np.stack([first.ravel(), scope[:, 1:].ravel()], axis=1)
+        left, right = np.triu_indices(width, 1)
+        return np.stack([scope[:, left].ravel(), scope[:, right].ravel()], axis=1)
+
+    def _event_pairs(self, v: Variable) -> np.ndarray:
+        """Entries of one simplex bind each other, whatever the energy says."""
+        width = math.prod(v.shape[len(v.shape) - v.domain.event_ndim :])
+        events = np.arange(v.size).reshape(-1, width) + self.offset[v.name]
+        return self._pairs_of(events)
+
+    @cached_property
+    def component_of(self) -> np.ndarray:
+        """The connected component of each site; -1 where it is clamped."""
+        labels = graph.components(self.sites, self.edges)[1]
+        _, compact = np.unique(labels[self.free], return_inverse=True)
+        result = np.full(self.sites, -1, np.int32)
+        result[self.free] = compact
+        return result
+
+    @cached_property
+    def component_sizes(self) -> np.ndarray:
+        """How many free sites each component has."""
+        return np.bincount(self.component_of[self.free])
+
+    @cached_property
+    def covered(self) -> np.ndarray:
+        """True at the sites that some factor contains."""
+        seen = np.zeros(self.sites, bool)
+        for factor in self.factors:
+            seen[self.scope(factor)] = True
+        return seen
+
+    @cached_property
+    def colours(self) -> np.ndarray:
+        """A proper colouring of the free sites."""
+        if self.crowded:
+            return np.arange(self.sites, dtype=np.int32)
+        return graph.colouring(self.sites, self.edges)
+
+    @cached_property
+    def sides(self) -> np.ndarray | None:
+        """The two sides of a bipartite interaction graph, or None."""
+        return None if self.crowded else graph.two_colouring(self.sites, self.edges)
+
+    @cached_property
+    def pairwise(self) -> bool:
+        """Whether no factor has more than two free sites."""
+        for factor in self.factors:
+            scope = np.sort(np.where(self.free, np.arange(self.sites), -1)[self.scope(factor)])
+            distinct = (np.diff(scope, prepend=-1) > 0).sum(axis=1) if scope.size else 0
+            if np.max(distinct) > 2:
+                return False
+        return True
+
+    @cached_property
+    def forest(self) -> bool:
+        """Whether the interaction graph has no cycle."""
+        free = int(self.free.sum())
+        return not self.crowded and len(self.edges) == free - len(self.component_sizes)
+
+    @cached_property
+    def width_bound(self) -> int:
+        """An upper bound on the treewidth."""
+        if self.crowded:
+            return int(self.component_sizes.max()) - 1
+        return graph.width_bound(self.sites, self.edges)
+
+    @cached_property
+    def planar(self) -> bool | None:
+        """Whether the interaction graph is planar; None where that was not tested."""
+        return None if self.crowded else graph.is_planar(self.sites, self.edges)
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """How many levels each site has; 0 where they are not finitely many."""
+        counts = [(v.domain.levels if v.domain.finite else 0, v.size) for v in self.variables]
+        return np.repeat([c for c, _ in counts], [n for _, n in counts])
+
+    def abstract(self, leaf: Leaf) -> Any:
+        """The shape and dtype of one factor's argument, or the function a slot holds."""
+        match leaf:
+            case Whole(slot=slot):
+                return self._shapes[slot]
+            case Entries(slot=slot, index=index):
+                return jax.ShapeDtypeStruct(index.shape[1:], self._shapes[slot].dtype)
+            case Sites(variable=v, index=index):
+                return jax.ShapeDtypeStruct(index.shape[1:], v.domain.energy_dtype)
+        return jax.ShapeDtypeStruct(leaf.index.shape[1:], np.int32)
+
+    def function(self, factor: Factor) -> Any:
+        """The function of a bare factor, without its arrays; None of another."""
+        leaf = factor.leaves[0] if factor.bare else None
+        return self._static[leaf.slot] if isinstance(leaf, Whole) else None
+
+    @cached_property
+    def degrees(self) -> tuple[Degrees, ...]:
+        """For each batch of factors, its degree in each of its site leaves, and jointly."""
+        return tuple(self._degrees(f) for f in self.factors)
+
+    def _degrees(self, factor: Factor) -> Degrees:
+        # Sites that are all clamped are constants.
+        moving = [k for k, leaf in factor.sites.items() if self.free[self.numbers(leaf)].any()]
+        order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
+        place = {k: i for i, k in enumerate(order)}
+        static = {
+            k: self._static[leaf.slot]
+            for k, leaf in enumerate(factor.leaves)
+            if isinstance(leaf, Whole)
+        }
+
+        def energy(*values: Any) -> jax.Array:
+            arguments = [values[place[k]] for k in range(len(order))]
+            for k, rest in static.items():
+                arguments[k] = eqx.combine(arguments[k], rest)
+            return factor.energy(*arguments)
+
+        arguments = [self.abstract(factor.leaves[k]) for k in order]
+        bound = degrees(energy, arguments, len(moving))
+        each = dict(zip(moving, bound.each, strict=True))
+        return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)
+
+    def degree_in(self, variable: Variable) -> float:
+        """The highest degree of the energy in a single site of `variable`, others held."""
+        return max((self._degree_in(f, d, variable) for f, d in self._with_degrees()), default=0)
+
+    def _with_degrees(self) -> zip:
+        return zip(self.factors, self.degrees, strict=True)
+
+    def _degree_in(self, factor: Factor, bound: Degrees, variable: Variable) -> float:
+        own = [
+            (degree, self.numbers(leaf))
+            for leaf, degree in zip(factor.sites.values(), bound.each, strict=True)
+            if leaf.variable == variable
+        ]
+        if len(own) < 2 or not repeats(np.concatenate([n for _, n in own], axis=1)):
+            return max((d for d, _ in own), default=0)
+        return sum(d for d, _ in own)
+
+    @cached_property
+    def multilinear(self) -> bool:
+        """Whether the energy is linear in each free finite site, all others held."""
+        finite = [v for v in self.skeleton.free if v.domain.finite]
+        return bool(finite) and all(self.degree_in(v) <= 1 for v in finite)
+
+    @cached_property
+    def quadratic(self) -> bool:
+        """Whether every free site is real and the energy at most quadratic in all jointly."""
+        free = self.skeleton.free
+        real = all(isinstance(v.domain, Real) for v in free)
+        return real and all(d.total <= 2 for d in self.degrees)
+
+
+def repeats(scope: np.ndarray) -> bool:
+    """Whether a site stands more than once in some row."""
+    return bool((np.diff(np.sort(scope, axis=1), axis=1) == 0).any())
+
+
+def _pairs(width: int) -> int:
+    return width * (width - 1) // 2

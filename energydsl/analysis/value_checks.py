@@ -1,0 +1,179 @@
+"""What a model's numbers add to its structure; to be asked again whenever the numbers change.
+
+Factors are evaluated in float64 at the levels of their free sites, evidence in its place. Answers
+are sound: True is proven on the values, without tolerance, and False may mean not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from energydsl._types import is_traced
+from energydsl.analysis.evaluation import argument, as_double, batched
+from energydsl.analysis.factor import Factor, Sites
+from energydsl.analysis.structure import Structure
+from energydsl.language.domain import Real
+from energydsl.language.model import Model
+
+MAX_TERMS = 2**26
+"""Factor energies evaluated at most to show that a batch has no field."""
+
+RAYED, RAYS, MAX_RAYED = 8, 4, 100_000
+"""Components whose growth is looked at, along how many rays each, in models of at most so many
+sites."""
+
+NEAR_FAR = (1e6, 1e12)
+"""How far out the growth is taken."""
+
+
+def is_attractive(structure: Structure, model: Model) -> bool:
+    r"""Whether all pairs prefer to agree (submodular): what graph cuts and monotone coupling need.
+
+    $\theta(0, 0) + \theta(1, 1) \le \theta(0, 1) + \theta(1, 0)$ for the two levels 0 < 1 of each
+    site, with $\theta$ summed over all factors of the same pair.
+
+    Returns:
+        False also where a free site has more levels than two, or a factor more than two free sites.
+    """
+    if not _is_two_level(structure) or not structure.pairwise or is_traced(model):
+        return False
+    codes, tables = [np.zeros(0, np.int64)], [np.zeros((4, 0))]
+    with jax.enable_x64(True):
+        for batch in _batches(structure, model):
+            pairs = batch.counts == 2
+            if pairs.any():
+                first, last = batch.ends
+                codes.append((first.astype(np.int64) * structure.sites + last)[pairs])
+                tables.append(np.stack([batch.energies(t)[pairs] for t in range(4)]))
+    pairs, number = np.unique(np.concatenate(codes), return_inverse=True)
+    theta = [np.bincount(number, t, len(pairs)) for t in np.concatenate(tables, axis=1)]
+    return bool((theta[0] + theta[3] <= theta[1] + theta[2]).all())
+
+
+def has_zero_field(structure: Structure, model: Model) -> bool:
+    """Whether flipping all free two-level sites at once changes no factor.
+
+    Returns:
+        False also where a free site has more levels than two, where only several factors together
+        have no field, or where a factor is too wide to try.
+    """
+    if not _is_two_level(structure) or is_traced(model):
+        return False
+    with jax.enable_x64(True):
+        return all(batch.is_even() for batch in _batches(structure, model))
+
+
+def no_growth(structure: Structure, model: Model) -> str | None:
+    r"""That exp(-E) is seen to have no finite integral, in words; None where it is not seen.
+
+    Real sites of a component go out along random rays, $x = r u$, the others held at random. An
+    integral over n of them is finite only if E grows faster than $n \log r$; its growth is taken
+    from r = 10^6 to 10^12, in float64. Looks at the `RAYED` largest components.
+    """
+    real = structure.of_variables(v.name for v in structure.variables if isinstance(v.domain, Real))
+    real &= structure.free
+    if not real.any() or structure.sites > MAX_RAYED or is_traced(model):
+        return None
+    sizes = np.bincount(structure.component_of[real], minlength=1)
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        energy = jax.jit(_along(structure, as_double(model)))
+        for component in np.argsort(-sizes, kind="stable")[:RAYED]:
+            inside = real & (structure.component_of == component)
+            for k in range(RAYS if inside.any() else 0):
+                ray = (-1) ** k * np.where(inside, rng.normal(size=structure.sites), 0.0)
+                near, far = (float(energy(jnp.asarray(r * ray))) for r in NEAR_FAR)
+                growth = (far - near) / np.log(NEAR_FAR[1] / NEAR_FAR[0])
+                # NaN, where both are infinite, says nothing.
+                if far == -np.inf or growth <= inside.sum():
+                    site = structure.describe(int(np.argmax(inside)))
+                    return (
+                        f"the energy does not grow far out along {site} and what it is coupled "
+                        "to, so exp(-E) has no finite integral; a term such as 0.01 * (x @ x) "
+                        "would confine it"
+                    )
+    return None
+
+
+def _along(structure: Structure, model: Model) -> Callable[[jax.Array], jax.Array]:
+    """E at a shift of all sites from a random start, evidence in its place."""
+    free = structure.skeleton.free
+    keys = jax.random.split(jax.random.key(0), len(free))
+    start = {v.name: v.domain.start(v.shape, key=k) for v, k in zip(free, keys, strict=True)}
+
+    def energy(shift: jax.Array) -> jax.Array:
+        x = {
+            v.name: start[v.name] + shift[structure.offset[v.name] :][: v.size].reshape(v.shape)
+            if isinstance(v.domain, Real)
+            else start[v.name]
+            for v in free
+        }
+        return model.energy(x)
+
+    return energy
+
+
+class _Batch:
+    """A batch of factors as functions of their free sites' levels."""
+
+    def __init__(self, structure: Structure, env: Any, factor: Factor) -> None:
+        self.env = env
+        self.factor = factor
+        scope = structure.scope(factor)
+        free = structure.free[scope]
+        self.ends = (
+            np.where(free, scope, structure.sites).min(axis=1, initial=structure.sites),
+            np.where(free, scope, -1).max(axis=1, initial=-1),
+        )
+        self.ranks, self.counts = _ranks(np.where(free, scope, -1))
+
+    def energies(self, t: int) -> np.ndarray:
+        """Of each factor, where its r-th free site takes the level that bit r of t says."""
+        values, column = [], 0
+        for leaf in self.factor.leaves:
+            value = argument(leaf, getattr(leaf, "index", None), self.env)
+            if isinstance(leaf, Sites):
+                width = leaf.index[0].size
+                rank = self.ranks[:, column : column + width].reshape(leaf.index.shape)
+                column += width
+                levels = jnp.asarray(leaf.variable.domain.values, value.dtype)
+                value = jnp.where(rank < 0, value, levels[(t >> np.maximum(rank, 0)) & 1])
+            values.append(value)
+        return np.asarray(batched(self.factor)(*values))
+
+    def is_even(self) -> bool:
+        """Whether all energies stay the same when all free sites flip."""
+        width = int(self.counts.max())
+        if width == 0:
+            return True
+        if self.factor.size * 2.0**width > MAX_TERMS:
+            return False
+        flip = 2**width - 1
+        return all(
+            np.array_equal(self.energies(t), self.energies(t ^ flip))
+            for t in range(2 ** (width - 1))
+        )
+
+
+def _ranks(scope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of its row's distinct sites each entry is (-1 stays), and how many a row has."""
+    order = np.argsort(scope, axis=1, kind="stable")
+    rising = np.diff(np.take_along_axis(scope, order, axis=1), axis=1, prepend=-1) > 0
+    ranks = np.empty_like(scope)
+    np.put_along_axis(ranks, order, np.cumsum(rising, axis=1, dtype=scope.dtype) - 1, axis=1)
+    return ranks, rising.sum(axis=1)
+
+
+def _batches(structure: Structure, model: Model) -> list[_Batch]:
+    model = as_double(model)
+    env = model.environment(model.blank())
+    return [_Batch(structure, env, f) for f in structure.factors if f.sites]
+
+
+def _is_two_level(structure: Structure) -> bool:
+    return bool((structure.levels[structure.free] == 2).all())

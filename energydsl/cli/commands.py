@@ -1,0 +1,276 @@
+"""The command line: list the zoo, run one of its models, explain a model of your own.
+
+Exit codes: 0 done, 1 failed while running, 2 used wrongly, 130 interrupted (what had been drawn
+is saved).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import json
+import math
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from energydsl.cli import zoo
+from energydsl.compiler import compile as compiler
+from energydsl.io import output_folder
+from energydsl.language.model import Model
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+
+
+class Zoo(TyperGroup):
+    """One command a zoo model, with the model's own options; only the one called is imported."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return zoo.names()
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand:
+        return TyperCommand(cmd_name, help=zoo.summary(cmd_name))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
+        name, *rest = args
+        if name not in zoo.names():
+            _refuse(f"no model of the zoo is called {name!r}", name, "NAME")
+        with _failing(debug="--debug" in rest):
+            return name, _command(name), rest
+
+
+app = typer.Typer(
+    help="Energy-based models: list the zoo, run its models, explain your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(
+    typer.Typer(cls=Zoo, rich_markup_mode=None),
+    name="run",
+    help="Run a model of the zoo: `energydsl run NAME --help` shows its options.",
+    subcommand_metavar="NAME [OPTIONS]",
+    no_args_is_help=True,
+)
+
+
+def main() -> None:
+    """What ``energydsl`` and ``python -m energydsl`` call."""
+    app(prog_name="energydsl")
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"energydsl {metadata.version('energydsl')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_models() -> None:
+    """Name the models of the zoo."""
+    _print_grid([[name, zoo.summary(name)] for name in zoo.names()])
+
+
+@app.command()
+def explain(
+    file: Annotated[str, typer.Argument(help="A Python file, or a model of the zoo.")],
+    debug: Debug = False,
+) -> None:
+    """Say what the compiler finds in the model that FILE's declare() returns."""
+    with _failing(debug):
+        typer.echo(compiler.compile(_declared(file)).explain())
+
+
+def _declared(file: str) -> Model:
+    """The model of a file or of a zoo name."""
+    module = zoo.load(file) if file in zoo.names() else _load_file(file)
+    declare = getattr(module, "declare", None)
+    if declare is None:
+        raise ValueError(f"{file} has no declare(); write one that returns an ed.Model.")
+    needed = [
+        p.name
+        for p in inspect.signature(declare).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(f"declare() of {file} needs {needed}; give them default values.")
+    model = declare()
+    if not isinstance(model, Model):
+        raise TypeError(f"declare() of {file} returned {type(model).__name__}; expected ed.Model.")
+    return model
+
+
+def _load_file(file: str) -> ModuleType:
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        _refuse(f"{file!r} is neither a Python file nor a model of the zoo", file, "FILE")
+    # As `python FILE` would have it: modules beside the file can be imported.
+    sys.path.insert(0, str(path.parent))
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _refuse(what: str, name: str, hint: str) -> NoReturn:
+    """A usage error that names what there is, the closest first."""
+    names = zoo.names()
+    close = difflib.get_close_matches(name, names, 1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    raise typer.BadParameter(f"{what}. {guess}There are: {', '.join(names)}.", param_hint=hint)
+
+
+def _command(name: str) -> Any:
+    """A model's `main` as a command: its options, and ``--debug``."""
+    run = zoo.load(name).main
+
+    @functools.wraps(run)
+    def command(*, debug: bool, **options: Any) -> None:
+        with _failing(debug), _interruptible():
+            _run(name, run, options)
+
+    own = inspect.signature(run, eval_str=True).parameters.values()
+    last = inspect.Parameter(
+        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
+    )
+    command.__signature__ = inspect.Signature([*own, last])  # type: ignore[attr-defined]
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(command)
+    return typer.main.get_command(single)
+
+
+def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Run a model; print its numbers and save them."""
+    try:
+        folder = output_folder(options["out"])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--out") from None
+    numbers = run(**options)
+    if not isinstance(numbers, Mapping):
+        raise TypeError(f"{name} returned {type(numbers).__name__}; expected a dict of numbers.")
+    plain = _plain(numbers)
+    (folder / f"{name}.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    _print_numbers(plain)
+    typer.echo(f"saved in {folder}")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it; NaN and infinities, which it cannot, become null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return _plain(np.asarray(value).tolist())
+
+
+def _print_numbers(numbers: Mapping[str, Any]) -> None:
+    """Single numbers line by line, then cases beside each other, the narrower way round."""
+    cases = {name: _flat(value) for name, value in numbers.items() if isinstance(value, dict)}
+    _print_grid([[name, _text(v)] for name, v in numbers.items() if name not in cases])
+    if cases:
+        columns = list(dict.fromkeys(key for case in cases.values() for key in case))
+        grid = [["", *columns]]
+        grid += [[name, *(case.get(c, "") for c in columns)] for name, case in cases.items()]
+        across = [list(row) for row in zip(*grid, strict=True)]
+        _print_grid(min(grid, across, key=lambda g: sum(_widths(g))))
+
+
+def _flat(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """What is nested deeper, by dotted names."""
+    flat: dict[str, str] = {}
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": text for key, text in _flat(value).items()}
+        else:
+            flat[name] = _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if value is None:
+        return "undefined"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _widths(grid: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*grid, strict=True)]
+
+
+def _print_grid(grid: list[list[str]]) -> None:
+    widths = _widths(grid)
+    for row in grid:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+@contextmanager
+def _failing(debug: bool) -> Iterator[None]:
+    """Failures in one line, unless the traceback is wanted."""
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        known = isinstance(error, ValueError | TypeError | ImportError | OSError)
+        kind = "" if known else f"{type(error).__name__}: "
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        typer.echo(f"energydsl: {kind}{line} (--debug shows where)", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the sampling and not the saving, and remember it in the exit code."""
+    heard = False
+
+    def hear(number: int, frame: Any) -> None:
+        nonlocal heard
+        heard = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise typer.Exit(130)
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    typer.echo(f"energydsl: {message}", err=True)

@@ -1,0 +1,1 @@
+"""From a model to an EBM: what is concluded, chosen and explained."""

@@ -1,0 +1,139 @@
+"""The compiler: from a model to an EBM. Structure is found here, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from energydsl._types import Refusal, is_traced
+from energydsl.analysis.evaluation import as_double
+from energydsl.analysis.structure import Structure
+from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.ebm import EBM
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
+from energydsl.normalizer import AbstractRule, choose
+from energydsl.sweep import AbstractSweep, colour_blocks
+from energydsl.sweep.base import conditionals
+from energydsl.sweep.dense import plan_dense
+from energydsl.sweep.gather import plan_gather
+from energydsl.sweep.lattice import plan_lattice
+
+DEFAULT_BUDGET = 20
+"""log2 of the number of terms that exact log Z may sum for one component."""
+
+
+MAX_HESSIAN = 2000
+"""Sites up to which a quadratic energy is checked to have a finite integral."""
+
+ROUNDING = 1e-12
+"""Of the largest eigenvalue in float64: a smaller one cannot be told from zero."""
+
+
+def compile(
+    model: Model, *, budget: int = DEFAULT_BUDGET, rules: Sequence[AbstractRule] = ()
+) -> EBM:
+    """Find a model's structure, and choose its normalizer and its sweep.
+
+    Args:
+        model: the energy.
+        budget: log2 of the number of terms that exact log Z may sum for one connected component.
+        rules: for exact log Z, of your own, tried beside the library's.
+
+    Returns:
+        The EBM; `EBM.explain` says what was found.
+
+    Raises:
+        TypeError: `model` is not a Model.
+        ValueError: every site clamped, an infinite-domain site in no factor, or an energy that
+            cannot be normalised where that can be seen.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
+    for rule in rules:
+        if not isinstance(rule, AbstractRule):
+            raise TypeError(f"compile got the rule {rule!r}; expected an ed.AbstractRule.")
+    began = time.perf_counter()
+    structure = Structure(model)
+    _check_free(structure)
+    _check_covered(structure)
+    sweep, lowerings = _choose_sweep(structure)
+    rules = tuple(rules)
+    normalizer = choose(structure, budget, rules)
+    _check_normalisable(structure, model)
+    seconds = time.perf_counter() - began
+    return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, rules, seconds))
+
+
+def _choose_sweep(
+    structure: Structure,
+) -> tuple[AbstractSweep | None, tuple[tuple[str, Refusal | None], ...]]:
+    """The first lowering that applies, and what the others said."""
+    laws = conditionals(structure)
+    said: list[tuple[str, Refusal | None]] = [
+        (f"of {name}", law) for name, law in laws.items() if isinstance(law, Refusal)
+    ]
+    if len(said) == len(laws):
+        return None, tuple(said)
+    plan = plan_lattice(structure)
+    said.append(("lattice", plan if isinstance(plan, Refusal) else None))
+    if isinstance(plan, Refusal):
+        blocks = colour_blocks(structure)
+        for name, lower in (("dense", plan_dense), ("gather", plan_gather)):
+            plan = lower(structure, blocks)
+            said.append((name, plan if isinstance(plan, Refusal) else None))
+            if not isinstance(plan, Refusal):
+                break
+    return (None if isinstance(plan, Refusal) else plan), tuple(said)
+
+
+def _check_free(structure: Structure) -> None:
+    if not structure.free.any():
+        raise ValueError("Every site is clamped: nothing is left to compile.")
+
+
+def _check_covered(structure: Structure) -> None:
+    open_ended = np.repeat(
+        [not v.domain.finite for v in structure.variables],
+        [v.size for v in structure.variables],
+    )
+    lost = structure.free & ~structure.covered & open_ended
+    if lost.any():
+        first = structure.describe(int(np.argmax(lost)))
+        raise ValueError(
+            f"{int(lost.sum())} sites are in no factor and have no finite domain, {first} first: "
+            "no uniform law exists there. Give them an energy, or clamp them."
+        )
+
+
+def _check_normalisable(structure: Structure, model: Model) -> None:
+    """A quadratic energy must rise in every direction, and that shows in its Hessian."""
+    free = structure.skeleton.free
+    if (
+        is_traced(model.parameters, model.evidence)
+        or not structure.quadratic
+        or structure.sites > MAX_HESSIAN
+    ):
+        return
+    with jax.enable_x64(True):
+        double = as_double(model)
+        flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
+        hessian = np.asarray(jax.jit(jax.hessian(lambda z: double.energy(unravel(z))))(flat))
+    # ravel_pytree orders by name.
+    held = np.concatenate([model.skeleton.mask(v).ravel() for v in sorted(free, key=_name)])
+    eigenvalues = np.linalg.eigvalsh(hessian[np.ix_(~held, ~held)])
+    if eigenvalues[0] <= ROUNDING * max(eigenvalues[-1], 0.0):
+        raise ValueError(
+            f"The energy is quadratic but does not rise in every direction (its Hessian has the "
+            f"eigenvalue {eigenvalues[0]:.3g}), so exp(-E) has no finite integral. Energies are "
+            "minus log-densities: check the signs, and that each precision is positive definite."
+        )
+
+
+def _name(variable: Variable) -> str:
+    return variable.name

@@ -1,0 +1,51 @@
+"""What the compiler concluded about a model, held apart from the model's numbers."""
+
+from __future__ import annotations
+
+from energydsl._types import Refusal
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
+from energydsl.language.skeleton import Skeleton
+from energydsl.normalizer import AbstractRule, Normalizer, choose
+
+
+class Findings:
+    """What the compiler concluded: one static object.
+
+    Equal where structure, budget and rules are.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        normalizer: Normalizer,
+        lowerings: tuple[tuple[str, Refusal | None], ...],
+        budget: int,
+        rules: tuple[AbstractRule, ...],
+        seconds: float,
+    ) -> None:
+        self.structure = structure
+        self.normalizer = normalizer
+        self.lowerings = lowerings
+        """The lowerings of a sweep that were considered, in order, with why not."""
+        self.budget = budget
+        self.rules = rules
+        """Those for exact log Z that the user gave."""
+        self.seconds = seconds
+        self._normalizers: dict[Skeleton, Normalizer] = {}
+
+    def normalizer_of(self, rest: Model) -> Normalizer:
+        """Of the same model with more of it held: found once for each set of sites."""
+        if rest.skeleton not in self._normalizers:
+            self._normalizers[rest.skeleton] = choose(Structure(rest), self.budget, self.rules)
+        return self._normalizers[rest.skeleton]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Findings) and other._identity == self._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.structure, self.budget, tuple(map(type, self.rules))

@@ -1,0 +1,161 @@
+"""What the compiler found and chose, as a table and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from energydsl._types import Refusal
+from energydsl.analysis import graph
+from energydsl.analysis.structure import Structure
+from energydsl.analysis.value_checks import has_zero_field, is_attractive, no_growth
+from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.recommendation import samplers
+from energydsl.language.model import Model
+from energydsl.normalizer import RULES, Exact
+from energydsl.sweep import AbstractSweep
+
+FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
+"""What a component may be shown to be, in words."""
+
+LISTED = 5
+"""Components described one by one; the rest are counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The compiler's findings: printed, a table; `as_dict`, plain data."""
+
+    findings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Strings, numbers, lists and dicts only."""
+        return json.loads(json.dumps(self.findings))
+
+    def __str__(self) -> str:
+        f = self.findings
+        rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
+        rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
+        rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
+        rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
+        rows += [("component", _component_text(part)) for part in f["components"]]
+        if f["more_components"]:
+            rows.append(("", f"and {f['more_components']:,} more, none larger"))
+        if f["values"]:
+            rows.append(("values", ", ".join(f["values"])))
+        rows.append(("log Z", f["normalizer"]))
+        rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
+        rows.append(("sweep", f["sweep"]))
+        rows += [("", f"not {name}: {why}") for name, why in f["lowerings_refused"].items()]
+        first, *others = f["samplers"].items()
+        rows.append(("sampler", f"{first[0]}: {first[1]}"))
+        rows += [("", f"or {name}: {why}") for name, why in others]
+        rows.append(("compiled in", f"{f['seconds']:.2f} s"))
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+
+def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Explanation:
+    """What a model was found to be and what was chosen for it."""
+    structure, normalizer = findings.structure, findings.normalizer
+    sizes = structure.component_sizes
+    largest = np.argsort(-sizes, kind="stable")[:LISTED]
+    components = _grouped([_component(structure, int(c)) for c in largest])
+    exact = isinstance(normalizer, Exact)
+    return Explanation(
+        {
+            "energy": str(model.expression),
+            "variables": str(model).splitlines()[1:],
+            "sites": structure.sites,
+            "free_sites": int(structure.free.sum()),
+            "factors": sum(f.size for f in structure.factors),
+            "batches": len(structure.factors),
+            "interactions": len(structure.edges),
+            "components": components,
+            "values": _values(structure, model),
+            "more_components": len(sizes) - len(largest),
+            "normalizer": str(normalizer) if exact else "intractable",
+            "rules_refused": _rules_refused(findings, int(largest[0])),
+            "sweep": "none" if sweep is None else f"{sweep.lowering}, {sweep.note}",
+            "lowerings_refused": {
+                name: said.reason for name, said in findings.lowerings if isinstance(said, Refusal)
+            },
+            "samplers": samplers(structure, sweep),
+            "seconds": findings.seconds,
+        }
+    )
+
+
+def _values(structure: Structure, model: Model) -> list[str]:
+    """What the parameters' values, as they are now, add to the structure."""
+    found = {"attractive": is_attractive, "zero field": has_zero_field}
+    words = [word for word, test in found.items() if test(structure, model)]
+    return words + [said for said in (no_growth(structure, model),) if said]
+
+
+def _component(structure: Structure, number: int) -> dict[str, Any]:
+    """One connected component by itself."""
+    inside = structure.component_of == number
+    local = np.cumsum(inside) - 1
+    edges = local[structure.edges[inside[structure.edges[:, 0]]]]
+    nodes = int(inside.sum())
+    names = {
+        str(v.domain)
+        for v in structure.variables
+        if inside[structure.offset[v.name] : structure.offset[v.name] + v.size].any()
+    }
+    wide = structure.crowded
+    return {
+        "sites": nodes,
+        "domains": sorted(names),
+        "pairwise": structure.pairwise,
+        "multilinear": structure.multilinear,
+        "quadratic": structure.quadratic,
+        "forest": not wide and len(edges) == nodes - 1,
+        "bipartite": not wide and graph.two_colouring(nodes, edges) is not None,
+        "planar": None if wide else graph.is_planar(nodes, edges),
+        "width_bound": nodes - 1 if wide else graph.width_bound(nodes, edges),
+        "colours": len(np.unique(structure.colours[inside])),
+    }
+
+
+def _grouped(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Like components as one entry, with how many there are."""
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        if groups and {**groups[-1], "count": 1} == {**part, "count": 1}:
+            groups[-1]["count"] += 1
+        else:
+            groups.append({**part, "count": 1})
+    return groups
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _component_text(part: dict[str, Any]) -> str:
+    words = [f"{_count(part['sites'], 'site', 'sites')} of {', '.join(part['domains'])}"]
+    if part["count"] > 1:
+        words[0] = f"{part['count']:,} x {words[0]}"
+    words += [w for w in FORMS if part[w]]
+    planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
+    words += [
+        planar,
+        f"width <= {part['width_bound']:,}",
+        _count(part["colours"], "colour", "colours"),
+    ]
+    return "; ".join(words)
+
+
+def _rules_refused(findings: Findings, component: int) -> dict[str, str]:
+    """Why each rule that does not apply to the largest component does not."""
+    structure, budget = findings.structure, findings.budget
+    return {
+        rule.name: rule.reason(structure, component, budget)
+        for rule in (*findings.rules, *RULES)
+        if np.isinf(rule.costs(structure, budget)[component])
+    }

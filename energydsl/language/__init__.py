@@ -1,0 +1,1 @@
+"""What users write: variables over domains, expressions, potentials, models."""

@@ -1,0 +1,121 @@
+"""Domains with finitely many levels."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import Array
+
+from energydsl.language.domain.base import AbstractDomain
+
+MAX_LEVEL = 2**24
+"""Levels lie within +-MAX_LEVEL: the integers that float32, in which energies see them, holds."""
+
+
+def _smallest_int(low: int, high: int) -> np.dtype:
+    """The smallest signed dtype that holds both ends."""
+    return np.promote_types(np.min_scalar_type(min(low, -1)), np.min_scalar_type(min(~high, -1)))
+
+
+def _is_whole(value: object, low: int) -> bool:
+    """Whether a parameter of a domain is an integer from `low` to MAX_LEVEL."""
+    return isinstance(value, int | np.integer) and bool(low <= value <= MAX_LEVEL)
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractFinite(AbstractDomain):
+    """What the finite domains share: a table of levels."""
+
+    finite: ClassVar[bool] = True
+
+    @property
+    @abc.abstractmethod
+    def values(self) -> np.ndarray: ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        return _smallest_int(int(self.values[0]), int(self.values[-1]))
+
+    @property
+    def energy_dtype(self) -> np.dtype:
+        return jnp.zeros(()).dtype
+
+    def outside(self, array: np.ndarray) -> np.ndarray:
+        return np.asarray(~np.isin(array, self.values))
+
+    def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
+        return jr.choice(key, jnp.asarray(self.values, self.dtype), shape)
+
+    @property
+    def support(self) -> str:
+        values = [str(v) for v in self.values]
+        if len(values) > 4:
+            values = [values[0], values[1], "...", values[-1]]
+        return "{" + ", ".join(values) + "}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spin(AbstractFinite):
+    """{-1, +1}."""
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.array([-1, 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Binary(AbstractFinite):
+    """{0, 1}."""
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.array([0, 1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(AbstractFinite):
+    """Labels {0 .. levels-1}; energies see integers, fit to index a table."""
+
+    ordered: ClassVar[bool] = False
+    number: int
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.number, 1):
+            raise ValueError(
+                f"categorical got levels={self.number!r}; expected an integer from 1 to 2^24."
+            )
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.arange(self.number)
+
+    @property
+    def energy_dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def __str__(self) -> str:
+        return f"categorical(levels={self.number})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(AbstractFinite):
+    """{low .. high}, both ends included."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not (_is_whole(self.low, -MAX_LEVEL) and _is_whole(self.high, self.low)):
+            raise ValueError(
+                f"integer got low={self.low!r}, high={self.high!r}; expected two integers with "
+                "low <= high (both included), within +-2^24, which float32 holds exactly."
+            )
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.arange(self.low, self.high + 1)

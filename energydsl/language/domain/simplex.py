@@ -1,0 +1,25 @@
+"""Probability vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from numpyro.distributions import constraints
+
+from energydsl.language.domain.continuous import AbstractContinuous
+
+
+@dataclasses.dataclass(frozen=True)
+class Simplex(AbstractContinuous):
+    """Non-negative vectors that sum to 1, along the last axis of the shape."""
+
+    event_ndim: ClassVar[int] = 1
+
+    @property
+    def constraint(self) -> Any:
+        return constraints.simplex
+
+    @property
+    def support(self) -> str:
+        return "vectors of the last axis, >= 0 and summing to 1"

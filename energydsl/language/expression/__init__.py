@@ -1,0 +1,1 @@
+"""Expressions: the tree that an energy is written as, its vocabulary, the range of its values."""

@@ -1,0 +1,107 @@
+"""Where the values of an expression lie, as far as its form shows.
+
+A claim is proven or not made: False means "not seen".
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from energydsl.language.domain import AbstractDomain, Simplex
+from energydsl.language.expression.tree import Apply, Elementwise, Expression, Parameter, View, fold
+
+FAR = 80.0
+"""Unconstrained coordinates of the ends of a domain: exp(80) is far, and a float32."""
+
+_EVERYWHERE = {
+    "add", "subtract", "negative", "multiply", "abs", "exp", "sin", "cos", "tanh", "softplus",
+    "maximum", "minimum", "logaddexp", "where", "equal", "not_equal", "less", "less_equal",
+    "greater", "greater_equal",
+}  # fmt: skip
+"""Operations that are finite wherever their operands are."""
+_KEEP_POSITIVE = {"add", "multiply", "divide", "maximum", "minimum", "sqrt"}
+"""Operations that make positive numbers of positive numbers."""
+_MAKE_POSITIVE = {"exp", "softplus"}
+
+
+def meets(values: Any, constraint: Any) -> bool:
+    """Whether known numbers all meet a constraint of NumPyro's; asked while JAX traces, too."""
+    with jax.ensure_compile_time_eval():
+        return bool(np.all(constraint(jnp.asarray(values))))
+
+
+def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
+    """Whether all values of a domain meet a constraint of NumPyro's on single numbers.
+
+    Such constraints are intervals, or whole numbers of one: a domain's ends and middle tell.
+    """
+    if domain.event_ndim or constraint.event_dim:
+        return False
+    with jax.ensure_compile_time_eval():
+        inside = domain.values if domain.finite else domain.transform(jnp.array([-FAR, 0.0, FAR]))
+        return meets(inside, constraint)
+
+
+def lies_in(operand: Expression, constraint: Any) -> bool:
+    """Whether an expression meets a constraint of NumPyro's, whatever its variables are.
+
+    Parameters by themselves are taken to, being the user's to keep in it; but numbers that should
+    sum to one are not, since a density stays finite where they do not. Functions and networks are
+    taken to be finite.
+    """
+    if constraint == constraints.simplex:
+        return isinstance(operand, View) and isinstance(operand.variable.domain, Simplex)
+    seen = fold(operand, _range)
+    if seen.fixed:
+        return True
+    if constraint in (constraints.real, constraints.real_vector, constraints.real_matrix):
+        return seen.finite
+    if constraint == constraints.positive:
+        return seen.finite and seen.positive
+    return isinstance(operand, View) and domain_in(operand.variable.domain, constraint)
+
+
+class _Range(NamedTuple):
+    """What is certain of an expression: that it has no variables, is finite, is above 0."""
+
+    fixed: bool
+    finite: bool
+    positive: bool
+
+
+def _range(node: Expression, *below: _Range) -> _Range:
+    fixed = all(b.fixed for b in below)
+    finite = all(b.finite for b in below)
+    positive = all(b.positive for b in below)
+    match node:
+        case View(variable=variable):
+            domain = variable.domain
+            positive = isinstance(domain, Simplex) or domain_in(domain, constraints.positive)
+            return _Range(False, True, positive)
+        case Parameter(value=value):
+            # Of what learning may move, the sign is not certain.
+            return _Range(True, True, isinstance(value, int | float) and value > 0)
+        case Elementwise(operation=operation):
+            certain = operation in _EVERYWHERE or _is_tame(node, below)
+            made = operation in _MAKE_POSITIVE or (operation in _KEEP_POSITIVE and positive)
+            made |= operation == "power" and below[0].positive
+            return _Range(fixed, finite and certain, made)
+        case Apply():
+            return _Range(fixed, finite, False)
+    # Moves, sums and products of what is below.
+    return _Range(fixed, finite, positive and node.size > 0)
+
+
+def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:
+    """Whether an operation that is not finite everywhere is so here."""
+    match node.operation:
+        case "divide":
+            return below[1].positive or isinstance(node.children[1], Parameter)
+        case "power" if node.static is not None and node.static >= 0 and node.static % 1 == 0:
+            return True
+    return node.operation in ("log", "sqrt", "power") and below[0].positive

@@ -1,0 +1,400 @@
+"""Models: a sum of factors, its parameters apart from its structure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+from jaxtyping import Float
+
+from energydsl._types import Configuration, Values, is_traced
+from energydsl.language.declare import logaddexp
+from energydsl.language.expression.operation import as_float
+from energydsl.language.expression.tree import (
+    Environment,
+    Expression,
+    as_expression,
+    evaluate,
+    sites_of,
+    variables_of,
+)
+from energydsl.language.skeleton import Skeleton, function_of, put_back, take_out
+from energydsl.language.variable import Variable
+
+
+class Model(eqx.Module):
+    """Factors, summed: the energy of a configuration, in units of k_B T.
+
+    Models add (`a + b`, a product of experts), scale (`beta * a`, `a / T`) and subtract
+    (`a - beta * b`, NOT); they meet on variables of the same name.
+
+    Args:
+        *energies: scalar expressions or models; their sum is the energy.
+
+    Raises:
+        TypeError: an energy that is no expression.
+        ValueError: none at all, one that is not a scalar, or two variables of one name.
+    """
+
+    parameters: tuple[Any, ...]
+    """Arrays and potentials, in the order of the energy's text; one used twice is held once."""
+    indices: tuple[Array, ...]
+    evidence: dict[str, Array]
+    """The values of clamped variables, each of the variable's full shape."""
+    skeleton: Skeleton = eqx.field(static=True)
+
+    def __init__(self, *energies: Expression | Model) -> None:
+        if not energies:
+            raise ValueError("Model got no energy; give it at least one: ed.Model(-b @ s).")
+        parts = [e.expression if isinstance(e, Model) else _scalar(e) for e in energies]
+        root = sum(parts[1:], parts[0])
+        variables = _distinct(variables_of(root))
+        if not variables:
+            raise ValueError(f"Model got the energy {root}, which depends on no variable.")
+        evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
+        tree, self.parameters, self.indices = take_out(root)
+        self.evidence = evidence
+        functions = tuple(function_of(p) for p in self.parameters)
+        self.skeleton = Skeleton(tree, tuple(variables), functions, clamped)
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """All variables, clamped ones too, in the order of the energy's text."""
+        return self.skeleton.variables
+
+    @property
+    def expression(self) -> Expression:
+        """The energy as an expression over the current parameters."""
+        return put_back(self.skeleton.root, self.parameters)
+
+    def energy(self, x: Values) -> Float[Array, ""]:
+        r"""E(x) of one configuration; batches are `jax.vmap`.
+
+        Args:
+            x: an array for each free variable. Clamped sites of a partly free variable are
+                ignored: the evidence stands in their place.
+
+        Raises:
+            ValueError: a name missing or unknown, a wrong shape.
+        """
+        return self.energy_of(self.complete(x))
+
+    def energy_of(self, values: Configuration) -> Float[Array, ""]:
+        """The energy of an assignment to all variables, clamped ones included, unchecked."""
+        return as_float(evaluate(self.skeleton.root, self.environment(values)))
+
+    def environment(self, values: Configuration) -> Environment:
+        """What the energy's tree is evaluated in."""
+        return Environment(values, paramax.unwrap(self.parameters), self.indices)
+
+    def blank(self) -> Configuration:
+        """A value for every variable: the evidence where there is some, else any."""
+        return {
+            v.name: self.evidence.get(v.name, jnp.zeros(v.shape, v.domain.dtype))
+            for v in self.variables
+        }
+
+    def complete(self, x: Values) -> Configuration:
+        """A configuration joined with the evidence: a value for every variable."""
+        self.check_names(x)
+        values = {}
+        for v in self.variables:
+            if v.name not in x:
+                values[v.name] = self.evidence[v.name]
+                continue
+            value = jnp.asarray(x[v.name])
+            if value.shape != v.shape:
+                raise ValueError(
+                    f"Variable {v.name!r} got an array of shape {value.shape}; expected {v.shape}. "
+                    "For a batch of configurations, use jax.vmap."
+                )
+            mask = self.skeleton.mask(v)
+            values[v.name] = jnp.where(mask, self.evidence[v.name], value) if mask.any() else value
+        return values
+
+    def placed(self, x: Configuration) -> Configuration:
+        """Values of some variables, evidence in its place."""
+        masks = {v.name: self.skeleton.mask(v) for v in self.variables}
+        return {
+            n: jnp.where(masks[n], self.evidence[n], a) if masks[n].any() else a
+            for n, a in x.items()
+        }
+
+    def check_names(self, x: Values) -> None:
+        """Raise ValueError unless `x` has exactly the free variables."""
+        expected = [v.name for v in self.skeleton.free]
+        if not isinstance(x, Mapping):
+            raise TypeError(
+                f"A configuration is a dict of arrays, one for each of {expected}; got "
+                f"{type(x).__name__}."
+            )
+        missing, unknown = set(expected) - set(x), set(x) - set(expected)
+        if missing or unknown:
+            held = unknown & {v.name for v in self.variables}
+            parts = [
+                f"{word} {sorted(names)}"
+                for word, names in (
+                    ("lacks", missing),
+                    ("has the clamped", held),
+                    ("has the unknown", unknown - held),
+                )
+                if names
+            ]
+            raise ValueError(
+                f"The configuration {' and '.join(parts)}; the free variables are {expected}."
+            )
+
+    def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
+        """Hold variables, or some sites of one, at given values.
+
+        Args:
+            *given: mappings from a view (``s[0, :]``) or a name to its value.
+            **named: values by variable name.
+
+        Returns:
+            The model over what is left free.
+
+        Raises:
+            ValueError: an unknown name, a wrong shape, a value outside the domain.
+        """
+        pairs = [pair for mapping in given for pair in mapping.items()] + list(named.items())
+        if not pairs:
+            raise ValueError("condition got nothing to hold; write model.condition(x=array).")
+        evidence, clamped = dict(self.evidence), dict(self.skeleton.clamped)
+        for where, value in pairs:
+            variable, sites = self._located(where)
+            _check_whole_events(variable, sites)
+            value = variable.domain.check(
+                _filled(value, sites.shape), sites.shape, f"The value of {where}"
+            )
+            if variable.name not in evidence:
+                start = variable.domain.start(variable.shape, key=jax.random.key(0))
+                evidence[variable.name] = start
+            old = evidence[variable.name]
+            evidence[variable.name] = old.ravel().at[sites].set(value).reshape(variable.shape)
+            mask = clamped.get(variable.name, np.zeros(variable.shape, bool)).copy()
+            mask.ravel()[sites] = True
+            clamped[variable.name] = mask
+        return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
+
+    def _located(self, where: Any) -> tuple[Variable, np.ndarray]:
+        if isinstance(where, str):
+            found = [v for v in self.variables if v.name == where]
+            if found:
+                return found[0], np.arange(found[0].size).reshape(found[0].shape)
+            where_text = repr(where)
+        else:
+            variable, sites = sites_of(as_expression(where))
+            if variable in self.variables:
+                return variable, sites
+            where_text = str(variable)
+        raise ValueError(
+            f"condition got {where_text}, which is not in the model; its variables are "
+            f"{[str(v) for v in self.variables]}."
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers learning may move."""
+        leaves = jax.tree.leaves(self.parameters, is_leaf=_is_frozen)
+        return sum(leaf.size for leaf in leaves if eqx.is_inexact_array(leaf))
+
+    def graph(self, path: str | None = None) -> Any:
+        """Draw the factor graph; returns the Matplotlib figure, and writes it to `path`."""
+        (draw,) = _draw_graph
+        return draw(self, path)
+
+    # NumPy must leave `number * model` to us.
+    __array_ufunc__ = None
+
+    def __add__(self, other: Model | Expression) -> Model:
+        return Model(self, other)
+
+    def __radd__(self, other: Expression | int) -> Model:
+        # The builtin sum() starts from 0.
+        return self if isinstance(other, int) and other == 0 else Model(other, self)  # type: ignore[arg-type]
+
+    def __sub__(self, other: Model | Expression) -> Model:
+        other = Model(other)
+        return _over(self.expression - other.expression, self, other)
+
+    def __rsub__(self, other: Expression) -> Model:
+        return Model(other) - self
+
+    def __neg__(self) -> Model:
+        return _over(-self.expression, self)
+
+    def __mul__(self, factor: Any) -> Model:
+        if isinstance(factor, Model):
+            raise TypeError("Energies add: a product of models is written a + b.")
+        return _over(factor * self.expression, self)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, temperature: Any) -> Model:
+        if not is_traced(temperature) and np.any(np.asarray(paramax.unwrap(temperature)) == 0):
+            raise ValueError(f"model / T got T = {temperature}; expected a number other than 0.")
+        return _over(self.expression / temperature, self)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Model)
+            and self.skeleton == other.skeleton
+            and jax.tree.structure(self.parameters) == jax.tree.structure(other.parameters)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.skeleton)
+
+    def __str__(self) -> str:
+        lines = [f"Model: E = {self.expression}"]
+        for v in self.variables:
+            held = int(self.skeleton.mask(v).sum())
+            note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
+            lines.append(f"  {v}{note}")
+        return "\n".join([*lines, f"  {self.parameter_count} parameters"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def mixture(*models: Model, weights: Any = None) -> Model:
+    r"""OR: $E(x) = -\log \sum_k w_k e^{-E_k(x)}$.
+
+    The components are mixed as they stand, unnormalised: component k has the share
+    $w_k Z_k / \sum_j w_j Z_j$ of the mass.
+
+    Args:
+        *models: at least two, over the same variables.
+        weights: $w$, positive, one for each model; equal if not given. An array is learnt (as
+            its logarithm), numbers are not.
+
+    Raises:
+        ValueError: fewer than two models, models over different variables, or weights that do not
+            match or are not positive.
+    """
+    if len(models) < 2:
+        raise ValueError(f"mixture got {len(models)} models; expected at least two.")
+    names = [sorted(str(v) for v in model.variables) for model in models]
+    if any(other != names[0] for other in names):
+        raise ValueError(
+            f"mixture got models over {' and '.join(map(str, names))}; expected the same "
+            "variables: what a model does not mention has no law under it."
+        )
+    if weights is None:
+        weights = [1.0 / len(models)] * len(models)
+    if len(weights) != len(models):
+        raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
+    if not is_traced(weights) and not (np.asarray(weights) > 0).all():
+        raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
+    if isinstance(weights, np.ndarray):
+        weights = jnp.asarray(weights)
+    logs = [jnp.log(w) if isinstance(w, Array) else float(np.log(w)) for w in weights]
+    total = logs[0] - models[0].expression
+    for log, model in zip(logs[1:], models[1:], strict=True):
+        total = logaddexp(total, log - model.expression)
+    return _over(-total, *models)
+
+
+_draw_graph: list[Callable[[Model, str | None], Any]] = []
+
+
+def draw_graphs_by(function: Callable[[Model, str | None], Any]) -> None:
+    """Let `Model.graph` draw by this function: pictures are made in a later stage."""
+    _draw_graph[:] = [function]
+
+
+def _replace(model: Model, **changes: Any) -> Model:
+    new = object.__new__(Model)
+    for field in dataclasses.fields(Model):
+        object.__setattr__(new, field.name, changes.get(field.name, getattr(model, field.name)))
+    return new
+
+
+def _over(expression: Expression, *models: Model) -> Model:
+    """A model of this energy that holds what the models hold."""
+    new = Model(expression)
+    evidence, clamped = _merge_evidence(models)
+    return _replace(new, skeleton=new.skeleton.holding(clamped), evidence=evidence)
+
+
+def _scalar(energy: object) -> Expression:
+    if not isinstance(energy, Expression):
+        raise TypeError(
+            f"Model got {type(energy).__name__}; expected a scalar expression of variables, "
+            "such as -J * (s[1:] * s[:-1]).sum()."
+        )
+    if energy.shape:
+        raise ValueError(
+            f"Model got an energy of shape {energy.shape}; expected a scalar. "
+            "Close the batch with .sum()."
+        )
+    return energy
+
+
+def _distinct(variables: list[Variable]) -> list[Variable]:
+    by_name: dict[str, Variable] = {}
+    for v in variables:
+        if by_name.setdefault(v.name, v) != v:
+            raise ValueError(
+                f"Two variables are named {v.name!r}: {by_name[v.name]} and {v}. "
+                "Rename one, or declare it once and use it twice."
+            )
+    return variables
+
+
+def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
+    evidence: dict[str, Array] = {}
+    clamped: dict[str, np.ndarray] = {}
+    for model in models:
+        for name, mask in model.skeleton.clamped.items():
+            if name in clamped and not (
+                np.array_equal(mask, clamped[name])
+                and _same_values(evidence[name], model.evidence[name])
+            ):
+                raise ValueError(
+                    f"Two models hold {name!r} at different values or sites; "
+                    "add them first, then condition."
+                )
+            clamped[name], evidence[name] = mask, model.evidence[name]
+    return evidence, clamped
+
+
+def _same_values(a: Array, b: Array) -> bool:
+    """Whether two arrays are known to be equal."""
+    return a is b or (not is_traced(a, b) and np.array_equal(a, b))
+
+
+def _is_frozen(leaf: Any) -> bool:
+    return isinstance(leaf, paramax.NonTrainable)
+
+
+def _filled(value: Any, shape: tuple[int, ...]) -> Any:
+    """One number fills a view."""
+    if isinstance(value, jax.Array):
+        return jnp.broadcast_to(value, shape) if value.ndim == 0 else value
+    array = np.asarray(value)
+    return np.broadcast_to(array, shape) if array.ndim == 0 else array
+
+
+def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
+    """Refuse sites that are not whole events, each in its order."""
+    k = variable.domain.event_ndim
+    event = variable.shape[len(variable.shape) - k :]
+    if k and sites.shape[sites.ndim - k :] == event:
+        rows = sites.reshape(-1, math.prod(event))
+        if (rows == rows[:, :1] + np.arange(rows.shape[1])).all():
+            return
+    if k:
+        raise ValueError(
+            f"condition holds part of a {variable.domain} of {variable.name!r}, or its entries in "
+            "another order; they belong together, so hold whole ones."
+        )

@@ -1,0 +1,111 @@
+"""An energy for every combination of levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+
+from energydsl._types import is_traced
+from energydsl.language.domain import AbstractDomain
+from energydsl.language.expression.operation import as_float
+from energydsl.language.expression.tree import Apply, Expression, Parameter, as_expression, sites_of
+from energydsl.language.potential.base import AbstractPotential
+
+
+class _Lookup(eqx.Module):
+    """An entry of a table, counted from each domain's lowest level."""
+
+    domains: tuple[AbstractDomain, ...] = eqx.field(static=True)
+
+    @property
+    def name(self) -> str:
+        return "Table"
+
+    def energy(self, table: Array, *values: Array) -> Array:
+        return table[tuple(_level(d, v) for d, v in zip(self.domains, values, strict=True))]
+
+
+def _level(domain: AbstractDomain, value: Array) -> Array:
+    """The number of a level, from its value."""
+    levels = domain.values
+    step = int(levels[1] - levels[0]) if len(levels) > 1 else 1
+    if (np.diff(levels) == step).all():
+        return ((value - int(levels[0])) / step).astype(jnp.int32)
+    return jnp.searchsorted(jnp.asarray(levels, value.dtype), value)
+
+
+class Table(AbstractPotential):
+    r"""A table of energies over the levels of finite views: $E(a, b, \dots) = T[a, b, \dots]$.
+
+    Views of arrays make a batch of factors; leading axes of the table beyond one per view are a
+    batch too, so that every edge may have a table of its own.
+
+    Args:
+        energy: $T$, its last axes as long as the views' domains have levels. Unit: $k_B T$.
+        log_potential: $-T$ instead; -inf forbids a combination.
+
+    Raises:
+        ValueError: both or none of the two given, or axes that do not fit the levels.
+    """
+
+    table: Any
+
+    def __init__(self, energy: object = None, *, log_potential: object = None) -> None:
+        if (energy is None) == (log_potential is None):
+            raise ValueError("Table takes either energy= or log_potential=, one of the two.")
+        given = energy if log_potential is None else log_potential
+        if not isinstance(given, paramax.AbstractUnwrappable):
+            given = as_float(jnp.asarray(given))
+        if log_potential is not None:
+            given = _negated(given)
+        self.table = given
+        values = paramax.unwrap(given)
+        if not is_traced(values):
+            _refuse_certain(np.asarray(values))
+
+    def energy(self, *levels: Array) -> Array:
+        """The entry at these levels, counted from 0."""
+        return paramax.unwrap(self.table)[levels]
+
+    def __call__(self, *views: Expression) -> Expression:
+        domains = tuple(_domain(v) for v in views)
+        expected = tuple(d.levels for d in domains)
+        shape = paramax.unwrap(self.table).shape
+        if shape[len(shape) - len(views) :] != expected:
+            raise ValueError(
+                f"Table of shape {shape} was called on {len(views)} views with {expected} levels; "
+                f"its last axes must be {expected}."
+            )
+        table = Parameter.of(self.table, infinite=True)
+        return Apply.of(_Lookup(domains), (table, *views), (len(views), *(0 for _ in views)))
+
+
+def _negated(table: Any) -> Any:
+    """Minus a table; a wrapped one stays wrapped, learnt or left alone as before."""
+    if isinstance(table, paramax.AbstractUnwrappable):
+        return paramax.Parameterize(jnp.negative, table)
+    return -table
+
+
+def _refuse_certain(energies: np.ndarray) -> None:
+    if np.isneginf(energies).any():
+        raise ValueError(
+            "Table got an energy of -inf; a certain event is written by forbidding the others "
+            "(log_potential=-inf)."
+        )
+
+
+def _domain(view: Expression) -> AbstractDomain:
+    """The domain of a view: of levels themselves, not of something computed from them."""
+    domain = sites_of(as_expression(view))[0].domain
+    if not domain.finite:
+        raise TypeError(
+            f"Table was called on {view}, of domain {domain}; expected a view of a finite "
+            "variable (spin, binary, categorical or integer)."
+        )
+    return domain

@@ -1,0 +1,60 @@
+"""Variables: named arrays of sites over one domain."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from energydsl.language.domain import AbstractDomain
+
+
+def as_shape(shape: int | tuple[int, ...], name: str) -> tuple[int, ...]:
+    """A shape as a tuple of positive integers, or an error that names the variable."""
+    axes = shape if isinstance(shape, Sequence) else (shape,)
+    if any(not isinstance(a, int | np.integer) or a < 1 for a in axes):
+        raise ValueError(f"Variable {name!r} got shape {shape!r}; expected positive integers.")
+    return tuple(int(a) for a in axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variable:
+    """What a declaration says: a name, a domain, a shape, and whether data shows it."""
+
+    name: str
+    domain: AbstractDomain
+    shape: tuple[int, ...]
+    latent: bool = False
+
+    def __post_init__(self) -> None:
+        # "/" separates groups in an ArviZ tree.
+        if not isinstance(self.name, str) or not self.name or "/" in self.name:
+            raise ValueError(
+                f"A variable got the name {self.name!r}; expected a non-empty string without '/'."
+            )
+        if len(self.shape) < self.domain.event_ndim:
+            raise ValueError(
+                f"Variable {self.name!r} of shape {self.shape} is too small for {self.domain}, "
+                f"which takes the last {self.domain.event_ndim} axes of the shape."
+            )
+
+    @property
+    def size(self) -> int:
+        """How many sites it has."""
+        return math.prod(self.shape)
+
+    def check(self, array: object, batch: tuple[int, ...] = ()) -> jnp.ndarray:
+        """A value, or a batch of values, in this variable's dtype; see `AbstractDomain.check`."""
+        return self.domain.check(array, (*batch, *self.shape), f"Variable {self.name!r}")
+
+    def describe(self, site: int) -> str:
+        """A site by name, as the user would index it: ``s[3, 4]``."""
+        where = ", ".join(str(int(i)) for i in np.unravel_index(site, self.shape))
+        return f"{self.name}[{where}]" if self.shape else self.name
+
+    def __str__(self) -> str:
+        shape = ", ".join(map(str, self.shape))
+        return f"{self.name}: {self.domain}[{shape}]" + (" latent" if self.latent else "")

@@ -1,0 +1,1 @@
+"""Learning from data: the loop, the data, the optimizer, the likelihood, and objectives."""

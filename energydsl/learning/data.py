@@ -1,0 +1,67 @@
+"""Data, and how it fits a model's variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from energydsl._types import Configuration
+from energydsl.compiler.ebm import EBM
+from energydsl.learning.latent import latent, visible
+
+
+def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Configuration:
+    """Data in its variables' dtypes, examples first, or what is wrong with it.
+
+    Args:
+        ebm: whose data it is.
+        data: an array for each free variable that is no latent, examples first; or the array of
+            the only one.
+        function: what it was given to, for the message.
+
+    Raises:
+        TypeError, ValueError: names, shapes or values that do not fit, or no examples.
+    """
+    shown = {v.name: v for v in visible(ebm)}
+    if not shown:
+        raise ValueError(
+            f"{function} got a model whose free variables are all latent; data must show at least "
+            "one."
+        )
+    if not isinstance(data, Mapping):
+        if len(shown) > 1:
+            raise ValueError(
+                f"{function} got one array of data for the variables {list(shown)}; give a dict "
+                "with an array for each."
+            )
+        data = {next(iter(shown)): data}
+    hidden = [w.name for w in latent(ebm) if w.name in data]
+    missing, unknown = set(shown) - set(data), set(data) - set(shown) - set(hidden)
+    if hidden or missing or unknown:
+        said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
+        listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
+        raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
+    arrays = {n: a if isinstance(a, jax.Array) else np.asarray(a) for n, a in data.items()}
+    for n, v in shown.items():
+        if arrays[n].ndim != len(v.shape) + 1 or arrays[n].shape[1:] != v.shape:
+            axes = ", ".join(map(str, ("examples", *v.shape)))
+            raise ValueError(
+                f"The data of {n!r} has shape {arrays[n].shape}; expected ({axes}), examples first."
+            )
+    sizes = {n: len(arrays[n]) for n in shown}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"The data has {sizes} examples; expected as many of each variable.")
+    if not min(sizes.values()):
+        raise ValueError("The data has no examples; expected at least one.")
+    return {
+        n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
+        for n, v in shown.items()
+    }
+
+
+def count_of(data: Configuration) -> int:
+    """How many examples there are."""
+    return len(next(iter(data.values())))

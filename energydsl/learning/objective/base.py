@@ -1,0 +1,55 @@
+"""The contract of an objective: what learning goes down, and what it carries from step to step.
+
+An objective is a file of this folder, and needs no line in the learning loop.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import Array
+
+from energydsl._types import Configuration, IntractableError
+from energydsl.compiler.ebm import EBM
+from energydsl.learning.latent import latent
+
+
+class AbstractObjective(eqx.Module):
+    """What to go down. Chains and buffers live in its state, a pytree of arrays."""
+
+    @abc.abstractmethod
+    def check(self, ebm: EBM, data: Configuration) -> None:
+        """Raise TypeError or ValueError for a model that it does not fit, naming another."""
+
+    @abc.abstractmethod
+    def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
+        """The state at the first step; `data` has the examples first."""
+
+    @abc.abstractmethod
+    def loss(
+        self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """A scalar whose gradient in the EBM's parameters is the direction to go down.
+
+        Returns:
+            The loss, and with it the new state and scalars for the history.
+        """
+
+
+def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
+    """The energy of one example: the free energy, where there are latents."""
+    return ebm.free_energy if latent(ebm) else ebm.energy
+
+
+def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
+    """Why the latents have no exact free energy, if there is a reason."""
+    example = jax.tree.map(lambda a: a[0], data)
+    try:
+        jax.eval_shape(energy_shown(ebm), example)
+    except IntractableError as error:
+        return str(error).rstrip(".")
+    return None

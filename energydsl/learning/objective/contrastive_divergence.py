@@ -1,0 +1,174 @@
+"""Contrastive divergence: data against what a few steps of a kernel make of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax import Array, lax
+
+from energydsl._types import Configuration, Refusal
+from energydsl.analysis.layer import Layer, latent_layer
+from energydsl.compiler.ebm import EBM
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
+from energydsl.kernel.choose import cheapest
+from energydsl.learning.latent import draw_latents, given, latent, slope_energy, visible
+from energydsl.learning.objective.base import AbstractObjective
+
+CHAINS = 100
+"""Chains where their number is not given."""
+
+
+class ContrastiveDivergence(AbstractObjective):
+    r"""The energy of data against that of samples, $\overline{F(v)} - \overline{F(\tilde v)}$.
+
+    Its gradient is that of minus the log-likelihood as far as the samples follow the model. $F$
+    sums the latents out where they are independent given the data (an RBM's), and the gradient of
+    the data's term is exact; else both terms use the energy, the latents drawn by the kernel with
+    the data clamped. The loss itself is no likelihood and may have any sign.
+
+    Args:
+        k: steps of the kernel for one step of learning.
+        kernel: what moves the chains, with its settings as given (nothing is tuned); `Gibbs`,
+            `Langevin` or a cycle of the two if not given.
+        start: where chains begin: at the batch (CD), where the last step left them (persistent
+            CD), or at random (short-run).
+        chains: how many, 100 if not given; with ``start="data"`` one an example.
+        settle: steps of the kernel that draw latents given the data, where no formula does.
+
+    Source: Hinton (2002), Neural Computation 14(8), 1771-1800; persistent: Tieleman (2008),
+    ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32.
+    """
+
+    k: int = 1
+    kernel: AbstractKernel | None = None
+    start: Literal["data", "persistent", "noise"] = "data"
+    chains: int | None = None
+    settle: int = 10
+
+    def __check_init__(self) -> None:
+        for name in ("k", "chains", "settle"):
+            value = getattr(self, name)
+            if not (name == "chains" and value is None) and not (
+                isinstance(value, int) and value >= 1
+            ):
+                raise ValueError(
+                    f"ContrastiveDivergence got {name}={value!r}; expected a whole number of at "
+                    "least 1."
+                )
+        if self.start not in ("data", "persistent", "noise"):
+            raise ValueError(
+                f"ContrastiveDivergence got start={self.start!r}; expected 'data', 'persistent' "
+                "or 'noise'."
+            )
+        if self.start == "data" and self.chains is not None:
+            raise ValueError(
+                f"ContrastiveDivergence got chains={self.chains} with start='data', which has one "
+                "chain an example; leave chains out, or give batch= to fit."
+            )
+
+    def check(self, ebm: EBM, data: Configuration) -> None:
+        if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
+            raise TypeError(
+                f"ContrastiveDivergence got the kernel {self.kernel!r}; expected one such as "
+                "ed.Gibbs()."
+            )
+        check_covered(ebm, self._moving(ebm))
+        if isinstance(latent_layer(ebm.structure), Refusal):
+            rest = given(ebm, jax.tree.map(lambda a: a[0], data))
+            check_covered(rest, self._moving(rest))
+
+    def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
+        return self._random(ebm, key) if self.start == "persistent" else None
+
+    def loss(
+        self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        still, layer = _frozen(ebm), latent_layer(ebm.structure)
+        exact = not isinstance(layer, Refusal)
+        energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
+        filled, ensemble, carry = batch, self._ensemble(still), state
+        if self.start == "persistent":
+            carry = ensemble.refresh(still, carry)
+        # Where one key serves, none is split: for a small model that costs as much as a layer.
+        if not exact or self.start != "persistent":
+            key, clamp_key, start_key = jr.split(key, 3)
+            if not exact or self.start == "data":
+                filled = self._filled(still, layer, batch, clamp_key)
+            if self.start == "data":
+                carry = ensemble.start(still, filled, key=start_key, warmup=0)
+            elif self.start == "noise":
+                carry = self._random(still, start_key)
+        carry, info = _advance(
+            still, ensemble, carry, jr.split(key, self.k) if self.k > 1 else key[None]
+        )
+        samples = ensemble.configurations(still, carry)
+
+        names = [v.name for v in visible(ebm)] if exact else list(samples)
+        ups = jax.vmap(energy)({n: filled[n] for n in names})
+        downs = jax.vmap(energy)(lax.stop_gradient({n: samples[n] for n in names}))
+        state = carry if self.start == "persistent" else None
+        return jnp.mean(ups) - jnp.mean(downs), (state, info)
+
+    def _moving(self, ebm: EBM) -> AbstractKernel:
+        return cheapest(ebm) if self.kernel is None else self.kernel
+
+    def _ensemble(self, ebm: EBM) -> AbstractEnsemble:
+        return self._moving(ebm).ensemble(ebm)
+
+    def _random(self, ebm: EBM, key: Array) -> Any:
+        """Chains at random configurations, in the kernel's own representation."""
+        place_key, start_key = jr.split(key)
+        xs = jax.vmap(lambda k: ebm.start(key=k))(jr.split(place_key, self.chains or CHAINS))
+        return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
+
+    def _filled(
+        self, ebm: EBM, layer: Layer | Refusal, batch: Configuration, key: Array
+    ) -> Configuration:
+        """The batch with its latents drawn given what it shows."""
+        if not latent(ebm):
+            return jax.vmap(lambda v: ebm.model.placed(v))(batch)
+
+        def settle(v: Configuration, key: Array) -> Configuration:
+            rest = given(ebm, v)
+            kernel = self._moving(rest)
+            keys = jr.split(key, self.settle + 2)
+            x = rest.start(key=keys[0])
+            state = kernel.init(rest, x, key=keys[1], warmup=0)
+
+            def step(carry: Any, key: Array) -> tuple[Any, None]:
+                x, state, _ = kernel.step(rest, *carry, key=key)
+                return (x, state), None
+
+            return lax.scan(step, (x, state), keys[2:])[0][0]
+
+        def one(v: Configuration, key: Array) -> Configuration:
+            if isinstance(layer, Refusal):
+                return ebm.model.placed({**v, **settle(v, key)})
+            return ebm.model.placed({**v, **draw_latents(ebm, layer, v, key=key)})
+
+        size = len(next(iter(batch.values())))
+        return jax.vmap(one)(batch, jr.split(key, size))
+
+
+def _frozen(ebm: EBM) -> EBM:
+    """The same EBM, through which no gradient flows."""
+    return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, ebm)
+
+
+def _advance(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keys: Array
+) -> tuple[Any, dict[str, Array]]:
+    """A step for each key, and the means of the last one's statistics over chains."""
+    tables = ensemble.load(ebm)
+
+    def step(carry: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+        return ensemble.advance(ebm, tables, carry, key=key)
+
+    carry, _ = lax.scan(step, carry, keys[:-1])
+    carry, info = step(carry, keys[-1])
+    return carry, {n: jnp.mean(a) for n, a in info.items()}

@@ -1,0 +1,50 @@
+"""Maximum likelihood, exact."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.analysis.value_checks import no_growth
+from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.learning.objective.base import AbstractObjective, energy_shown, why_not_summed
+from energydsl.normalizer import Exact
+
+
+class MaximumLikelihood(AbstractObjective):
+    r"""Minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$, in nats an example.
+
+    $F$ is the energy, or the free energy where there are latents. Both terms are exact, so the
+    loss is the figure itself.
+
+    Source: Ackley, Hinton & Sejnowski (1985), Cognitive Science 9(1), 147-169, eq. (8).
+    """
+
+    def check(self, ebm: EBM, data: Configuration) -> None:
+        if not isinstance(ebm.normalizer, Exact):
+            raise TypeError(
+                f"MaximumLikelihood needs exact log Z, which is {ebm.normalizer}. "
+                "Use ContrastiveDivergence(), which needs none."
+            )
+        reason = why_not_summed(ebm, data)
+        if reason is not None:
+            raise TypeError(
+                f"MaximumLikelihood needs the latents summed out exactly. {reason}. "
+                "Use ContrastiveDivergence(), which draws them."
+            )
+
+        lost = no_growth(ebm.structure, ebm.model)
+        if lost is not None:
+            raise ValueError(f"MaximumLikelihood has no log Z to begin with: {lost}.")
+
+    def init(self, ebm: EBM, data: Configuration, *, key: Array) -> None:
+        return None
+
+    def loss(
+        self, ebm: EBM, batch: Configuration, state: None, *, key: Array
+    ) -> tuple[Array, tuple[None, dict[str, Array]]]:
+        free = energy_shown(ebm)
+        data_term = jnp.mean(jax.vmap(free)(batch))
+        return data_term + log_partition(ebm), (None, {})

@@ -1,0 +1,139 @@
+"""Components with continuous sites, all at once: U(z) over their unconstrained coordinates."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from energydsl._types import Configuration
+from energydsl.analysis.joint_states import Energies, States, by_owner, positions, state_bits, take
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
+
+RESOLVED = 1e-2
+"""Coordinates count as held by a dtype where the bijection can be undone to this precision."""
+
+
+class Surface:
+    """U(z) of some components at once, the states of their finite sites summed.
+
+    Args:
+        structure: of the model.
+        components: by number, all with equally many coordinates.
+    """
+
+    def __init__(self, structure: Structure, components: np.ndarray) -> None:
+        self.count, self.dim = len(components), int(dimensions(structure)[components[0]])
+        self._coordinates = Coordinates(structure, components)
+        self._states = States(structure, components, structure.levels > 0)
+        self._energies = Energies(structure, components)
+        self.states = self._states.largest
+        self.bits = int(state_bits(structure)[components].max())
+        self.size = (self._energies.size + structure.sites) * self.states
+        """Numbers that one z takes."""
+
+    def __call__(self, model: Model, z: Array) -> tuple[Array, Array]:
+        """U, Jacobian included, and whether the dtype holds what lies at z (see `Coordinates`).
+
+        Args:
+            model: whose energy it is.
+            z: (components, coordinates).
+        """
+        values, jacobian, held = self._coordinates.put(model.blank(), z)
+
+        def energies(t: Array) -> Array:
+            return self._energies(model, self._states.put(values, t))
+
+        t = jnp.arange(self.states)
+        if self.states == 1:
+            return energies(t[0]) - jacobian, held
+        each = jnp.where(t[:, None] < self._states.states, -jax.vmap(energies)(t), -jnp.inf)
+        return -log_sum(each) - jacobian, held
+
+
+class Coordinates:
+    """The unconstrained reals behind the continuous free sites of some components.
+
+    Args:
+        structure: of the model.
+        components: by number; z has a row for each, and a column for each of its coordinates.
+    """
+
+    def __init__(self, structure: Structure, components: np.ndarray) -> None:
+        self._count, self._events = len(components), []
+        used = np.zeros(len(components), int)
+        position = positions(structure, components)
+        for v in structure.variables:
+            if v.domain.finite:
+                continue
+            sites, width = free_events(structure, v)
+            owner = position[structure.component_of[sites[:, 0]]]
+            sites, owner = sites[owner >= 0] - structure.offset[v.name], owner[owner >= 0]
+            if not len(owner):
+                continue
+            # The j-th event of a component stands behind those before it.
+            order = np.argsort(owner, kind="stable")
+            sites, owner = sites[order], owner[order]
+            first = np.searchsorted(owner, owner)
+            start = used[owner] + (np.arange(len(owner)) - first) * width
+            columns = start[:, None] + np.arange(width)
+            used += np.bincount(owner, minlength=len(components)) * width
+            self._events.append((v, sites, owner, columns))
+
+    def put(self, values: Configuration, z: Array) -> tuple[Configuration, Array, Array]:
+        """`values` with what lies at z written into them.
+
+        Returns:
+            The values; for each component the log-determinant of the Jacobian, and whether the
+            dtype holds the values apart from those at the domain's ends.
+        """
+        values = dict(values)
+        jacobian, held = jnp.zeros(self._count), jnp.ones(self._count, bool)
+        for v, sites, owner, columns in self._events:
+            transform = v.domain.transform
+            part = take(z.ravel(), owner[:, None] * z.shape[1] + columns)
+            part = part if v.domain.event_ndim else part[:, 0]
+            x = transform(part)
+            jacobian += by_owner(transform.log_abs_det_jacobian(part, x), owner, self._count)
+            back = jnp.abs(transform.inv(x) - part) < RESOLVED * (1 + jnp.abs(part))
+            lost = ~jnp.all(back.reshape(len(owner), -1), axis=1)
+            held &= by_owner(lost.astype(int), owner, self._count) == 0
+            values[v.name] = _written(values[v.name], sites.ravel(), x.ravel())
+        return values, jacobian, held
+
+
+def free_events(structure: Structure, v: Variable) -> tuple[np.ndarray, int]:
+    """The sites of each free event of a variable, and the coordinates one event has."""
+    k = v.domain.event_ndim
+    event = v.shape[len(v.shape) - k :]
+    sites = np.arange(v.size).reshape(-1, int(np.prod(event, dtype=int))) + structure.offset[v.name]
+    inverse = v.domain.transform.inverse_shape(event)
+    return sites[structure.free[sites[:, 0]]], int(np.prod(inverse, dtype=int))
+
+
+def dimensions(structure: Structure) -> np.ndarray:
+    """Unconstrained coordinates of each component."""
+    dims = np.zeros(len(structure.component_sizes), int)
+    for v in structure.variables:
+        if not v.domain.finite:
+            sites, each = free_events(structure, v)
+            np.add.at(dims, structure.component_of[sites[:, 0]], each)
+    return dims
+
+
+def _written(old: Array, sites: np.ndarray, new: Array) -> Array:
+    """`old` with new values at flat positions; no scatter where they are all, in order."""
+    if len(sites) == old.size and (sites == np.arange(old.size)).all():
+        return new.reshape(old.shape)
+    return old.ravel().astype(new.dtype).at[sites].set(new).reshape(old.shape)
+
+
+def log_sum(logs: Array) -> Array:
+    """Log of the sum of exponentials over the first axis, with a gradient where all vanish."""
+    peak = lax.stop_gradient(jnp.max(logs, axis=0))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    total = jnp.sum(jnp.exp(logs - peak), axis=0)
+    return jnp.where(total > 0, peak + jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf)

@@ -1,0 +1,1 @@
+"""What is told of chains and models: diagnoses, ArviZ trees, pictures."""

@@ -1,0 +1,206 @@
+"""Chains as ArviZ's tree of datasets, checked before xarray can join or drop anything in silence.
+
+ArviZ and xarray load when first used: together they take as long to import as everything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import jax.random as jr
+import numpy as np
+
+from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.normalizer import Exact
+from energydsl.run.sampling import Chains, check_chains
+
+if TYPE_CHECKING:
+    import xarray
+
+SAMPLED = ("chain", "draw")
+"""The dimensions in front of everything that was drawn."""
+
+MASK = "_clamped"
+"""What follows a variable's name in the name of the mask of its clamped sites."""
+
+CHEAP = 1e8
+"""Operations up to which exact log Z is computed to stand in a tree's attributes."""
+
+
+def to_arviz(
+    chains: Chains,
+    *,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    observed: Mapping[str, Any] | None = None,
+) -> xarray.DataTree:
+    """Chains as the `xarray.DataTree` that ArviZ reads; ``tree.to_netcdf(path)`` saves it.
+
+    The posterior holds what was drawn; sample_stats the energy, ``lp`` (minus the energy) and the
+    kernel's statistics; constant_data the clamped values, with a mask where only a part of a
+    variable is clamped; observed_data what `observed` gives. How the draws were made stands as
+    JSON in ``tree.attrs["energydsl"]``.
+
+    Args:
+        chains: from `energydsl.sample`.
+        dims: names for the axes of variables, such as ``{"s": ["row", "column"]}``.
+        coords: labels along such a dimension, such as ``{"row": [...]}``.
+        observed: data to keep beside the draws, by name.
+
+    Raises:
+        ValueError: a name that nothing bears or that clashes, or a length that does not match.
+    """
+    import xarray as xr
+
+    check_chains(chains, "to_arviz")
+    groups = _groups(chains, observed or {})
+    names = {name for arrays in groups.values() for name in arrays}
+    dims = _checked_dims(dims or {}, names)
+    dims = {f"{name}{MASK}": own for name, own in dims.items()} | dims
+    coords = _checked_coords(coords or {}, dims)
+    tree = xr.DataTree.from_dict(
+        {group: _dataset(group, arrays, dims, coords) for group, arrays in groups.items()}
+    )
+    tree.attrs = {"energydsl": json.dumps(_record(chains))}
+    return tree
+
+
+def _groups(chains: Chains, observed: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of each group that has some."""
+    groups = {
+        "posterior": {name: _plain(a) for name, a in chains.draws.items()},
+        "sample_stats": chains.stats | {"lp": -chains.stats["energy"]},
+        "constant_data": _clamped(chains.ebm),
+        "observed_data": {name: _plain(a) for name, a in observed.items()},
+    }
+    return {group: arrays for group, arrays in groups.items() if arrays}
+
+
+def _clamped(ebm: EBM) -> dict[str, np.ndarray]:
+    """The evidence, and which sites it is of where it is not of all."""
+    model, held = ebm.model, {}
+    for v in model.variables:
+        mask = model.skeleton.mask(v)
+        if mask.any():
+            held[v.name] = np.asarray(model.evidence[v.name])
+        if mask.any() and not mask.all():
+            held[f"{v.name}{MASK}"] = mask
+    return held
+
+
+def _plain(values: Any) -> np.ndarray:
+    """In a dtype that ArviZ can subtract and netCDF can hold."""
+    array = np.asarray(values)
+    if array.dtype == bool:
+        return array.astype(np.int8)
+    # NumPy knows the kind of bfloat16 and its like as "void".
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _dataset(
+    group: str,
+    arrays: dict[str, np.ndarray],
+    dims: dict[str, tuple[str, ...]],
+    coords: dict[str, Any],
+) -> xarray.Dataset:
+    import arviz as az
+
+    import energydsl
+
+    lead = [] if group.endswith("data") else list(SAMPLED)
+    shapes = {name: array.shape[len(lead) :] for name, array in arrays.items()}
+    axes = {
+        name: dims.get(name, tuple(f"{name}_dim_{i}" for i in range(len(shape))))
+        for name, shape in shapes.items()
+    }
+    sizes = _sizes(shapes, axes)
+    for dim in sizes.keys() & coords.keys():
+        if len(coords[dim]) != sizes[dim]:
+            raise ValueError(
+                f"coords[{dim!r}] has {len(coords[dim])} labels; expected {sizes[dim]}, the size "
+                "of that dimension."
+            )
+    return az.dict_to_dataset(
+        arrays,
+        dims={name: list(own) for name, own in axes.items()},
+        coords={dim: labels for dim, labels in coords.items() if dim in sizes},
+        sample_dims=lead,
+        inference_library=energydsl,
+        check_conventions=False,
+    )
+
+
+def _checked_dims(dims: Mapping[str, Sequence[str]], names: set[str]) -> dict[str, tuple[str, ...]]:
+    for name in names:
+        if "/" in name or name in SAMPLED:
+            raise ValueError(
+                f"Something drawn or observed is named {name!r}, which means something else in a "
+                "tree ('/' separates groups, chain and draw are dimensions). Rename it."
+            )
+    unknown = sorted(dims.keys() - names)
+    if unknown:
+        raise ValueError(f"dims got {unknown}; expected some of {sorted(names)}.")
+    for name, own in dims.items():
+        if isinstance(own, str):
+            raise ValueError(f"dims[{name!r}] is {own!r}; expected a list: [{own!r}].")
+    return {name: tuple(own) for name, own in dims.items()}
+
+
+def _checked_coords(coords: Mapping[str, Any], dims: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    known = {dim for own in dims.values() for dim in own}
+    unknown = sorted(coords.keys() - known)
+    if unknown:
+        raise ValueError(f"coords got {unknown}; expected some of dims' names: {sorted(known)}.")
+    return dict(coords)
+
+
+def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    """The size of each dimension of one dataset, or what clashes."""
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        own = axes[name]
+        if len(own) != len(shape) or len(set(own)) != len(own):
+            raise ValueError(
+                f"dims[{name!r}] is {list(own)}; expected {len(shape)} different names, one for "
+                f"each axis of its shape {shape}."
+            )
+        for dim, size in zip(own, shape, strict=True):
+            if dim in SAMPLED or dim in shapes:
+                raise ValueError(
+                    f"An axis of {name!r} is called {dim!r}, which is the name of something else. "
+                    f"Give it another in dims[{name!r}]."
+                )
+            # xarray would join the two, padding the shorter with NaN.
+            if sizes.setdefault(dim, size) != size:
+                raise ValueError(
+                    f"The dimension {dim!r} has {size} entries in {name!r} and {sizes[dim]} in "
+                    "another variable. Give the two different names in dims."
+                )
+    return sizes
+
+
+def _record(chains: Chains) -> dict[str, Any]:
+    """How the draws were made, as JSON can hold it."""
+    ebm = chains.ebm
+    return {
+        "version": metadata.version("energydsl"),
+        "model": str(ebm.model),
+        "normalizer": str(ebm.normalizer),
+        "log_z": _log_z(ebm),
+        "kernel": str(chains.kernel),
+        "key": np.asarray(jr.key_data(chains.key)).tolist(),
+        "warmup": chains.warmup,
+        "thin": chains.thin,
+        "seconds": chains.seconds,
+        "stopped": chains.stopped,
+    }
+
+
+def _log_z(ebm: EBM) -> dict[str, Any] | None:
+    """With its kind, where it is exact and cheap."""
+    if not isinstance(ebm.normalizer, Exact) or ebm.normalizer.operations > CHEAP:
+        return None
+    return {"value": float(log_partition(ebm)), "kind": "exact"}

@@ -1,0 +1,265 @@
+"""Diagnostics: what is wrong with chains, in words and in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from energydsl.analysis.value_checks import no_growth
+from energydsl.report.statistics import FEWEST, Trace
+from energydsl.run.sampling import Chains, check_chains
+
+RHAT_GOOD, RHAT_BAD = 1.01, 1.1
+"""Above the first, Vehtari et al. (2021) want more draws; above the second, so does everyone."""
+
+ESS_PER_CHAIN = 100
+"""Below it, Vehtari et al. (2021) trust neither R-hat nor ESS."""
+
+CHANCE = 0.01
+"""The share of entries that may miss RHAT_GOOD or ESS_PER_CHAIN: some do by chance."""
+
+BFMI_LOW = 0.3
+"""Below it, Betancourt (2016), arXiv:1604.00695, finds the tails poorly explored."""
+
+ACCEPTED_LOW = 0.05
+"""Below it, hardly anything moves; no target of a kernel lies below 0.2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        level: "error" where the draws mislead, "warning" where they may.
+        name: what kind of thing, such as "modes".
+        message: what was seen, and what to do.
+    """
+
+    level: Literal["error", "warning"]
+    name: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """What `diagnose` found; printed, a report.
+
+    Attributes:
+        title: what was looked at.
+        findings: what is wrong, errors first.
+        numbers: for the energy and everything kept: ``entries``, how many of them are ``frozen``,
+            the largest ``rhat``, the smallest bulk ``ess``, and that ``ess_per_second``; of a
+            continuous model's energy, ``e_bfmi``.
+    """
+
+    title: str
+    findings: tuple[Finding, ...]
+    numbers: dict[str, dict[str, float]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        said = [f"{f.level}: {f.message}" for f in self.findings]
+        return "\n".join([self.title, *self._table(), *(said or ["Nothing is wrong."])])
+
+    def _table(self) -> list[str]:
+        if not self.numbers:
+            return []
+        width = max(map(len, self.numbers))
+        head = f"  {'':{width}}  {'entries':>9} {'frozen':>9} {'R-hat':>7} {'ESS':>8} {'ESS/s':>10}"
+        return [head] + [
+            f"  {name:{width}}  {n['entries']:9,} {n['frozen']:9,} {n['rhat']:7.3f} "
+            f"{n['ess']:8,.0f} {n['ess_per_second']:10,.1f}"
+            for name, n in self.numbers.items()
+        ]
+
+    __repr__ = __str__
+
+
+def diagnose(chains: Chains) -> Diagnosis:
+    """Say what is wrong with chains, in words and in numbers.
+
+    Entries that never change are told apart from converged ones, and chains that each stay in a
+    mode of their own from chains that mix slowly. Of a variable too large for ArviZ to rank (above
+    about 2,000 sites), R-hat is the plain split one of every site, and ESS that of a random
+    subset.
+
+    Args:
+        chains: from `energydsl.sample`.
+
+    Returns:
+        The findings and the numbers; `Diagnosis.ok` says whether nothing was found.
+
+    Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Bayesian Analysis 16(2), 667-718.
+    """
+    check_chains(chains, "diagnose")
+    count, draws = chains.stats["energy"].shape
+    title = f"{count} chains x {draws:,} draws of {chains.kernel} in {chains.seconds:.2f} s"
+    traces = _traces(chains) if draws >= FEWEST else []
+    numbers = {trace.name: _numbers(trace, chains.seconds) for trace in traces}
+    findings = [*_of_run(chains), *(f for trace in traces for f in _of_trace(trace))]
+    if traces and not any(v.domain.finite for v in chains.ebm.structure.skeleton.free):
+        bfmi = _bfmi(chains.stats["energy"])
+        numbers["energy"]["e_bfmi"] = float(bfmi.min())
+        findings += _of_energy(bfmi)
+    findings.sort(key=lambda f: f.level)
+    return Diagnosis(title, tuple(findings), numbers)
+
+
+def _traces(chains: Chains) -> list[Trace]:
+    """The energy and everything kept, clamped sites left out."""
+    skeleton = chains.ebm.structure.skeleton
+    clamped = {(v.name, v.shape): skeleton.mask(v).ravel() for v in skeleton.variables}
+    traces = [Trace("energy", (), np.zeros(1, int), chains.stats["energy"][..., None])]
+    for name, array in chains.draws.items():
+        if np.iscomplexobj(array):
+            array = np.stack([np.real(array), np.imag(array)], axis=-1)
+        shape = array.shape[2:]
+        values = array.reshape(*array.shape[:2], math.prod(shape))
+        mask = clamped.get((name, shape), np.zeros(1, bool))
+        places = np.flatnonzero(~mask) if mask.any() else np.arange(math.prod(shape))
+        traces.append(Trace(name, shape, places, values[:, :, places] if mask.any() else values))
+    return [trace for trace in traces if len(trace.places)]
+
+
+def _numbers(trace: Trace, seconds: float) -> dict[str, float]:
+    ess = float(trace.ess.min()) if len(trace.live) else math.nan
+    return {
+        "entries": len(trace.places),
+        "frozen": int(trace.frozen.sum()),
+        "rhat": float(trace.rhat.max()) if len(trace.live) else math.nan,
+        "ess": ess,
+        "ess_per_second": ess / seconds,
+    }
+
+
+def _of_run(chains: Chains) -> Iterator[Finding]:
+    count, draws = chains.stats["energy"].shape
+    if chains.stopped:
+        yield Finding("warning", "stopped", f"The run {chains.stopped}.")
+    if draws < FEWEST:
+        said = f"There are {draws} draws a chain; R-hat and ESS need {FEWEST} or more."
+        yield Finding("error", "draws", said)
+    if count == 1:
+        said = "There is one chain: another mode would go unseen. Run several: chains=4."
+        yield Finding("warning", "chains", said)
+    lost = no_growth(chains.ebm.structure, chains.ebm.model)
+    if lost is not None:
+        said = f"{lost[0].upper()}{lost[1:]}. As it is, there is no law to draw from."
+        yield Finding("error", "improper", said)
+    yield from _of_steps(chains.stats)
+
+
+def _of_steps(stats: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """What a kernel told of its own steps."""
+    diverging = stats.get("diverging", np.zeros(1, bool))
+    if diverging.any():
+        said = (
+            f"{int(diverging.sum()):,} of {diverging.size:,} trajectories diverged: somewhere the "
+            "energy bends more sharply than steps can follow, and draws miss that place. Raise the "
+            "kernel's target, or choose another parametrisation."
+        )
+        yield Finding("warning", "diverging", said)
+    rate = stats.get("acceptance_rate", np.ones(1)).mean()
+    if rate < ACCEPTED_LOW:
+        said = (
+            f"Of proposals, {rate:.1%} were accepted; expected at least {ACCEPTED_LOW:.0%}. Give "
+            "the kernel a smaller step, or a longer warmup to find one."
+        )
+        yield Finding("warning", "acceptance", said)
+
+
+def _bfmi(energy: np.ndarray) -> np.ndarray:
+    """Of each chain, how much of the energy's spread lies between a draw and the next."""
+    import arviz as az
+
+    with np.errstate(invalid="ignore"):
+        return az.bfmi(energy.astype(float))
+
+
+def _of_energy(bfmi: np.ndarray) -> Iterator[Finding]:
+    low = np.flatnonzero(bfmi < BFMI_LOW)
+    if len(low):
+        said = (
+            f"E-BFMI of the energy is {bfmi[low].min():.2f} (chains {low.tolist()}); expected "
+            f"above {BFMI_LOW}. From draw to draw the energy hardly changes, so the tails are "
+            "seldom seen: raise thin, or choose another kernel or parametrisation."
+        )
+        yield Finding("warning", "e_bfmi", said)
+
+
+def _of_trace(trace: Trace) -> Iterator[Finding]:
+    if not trace.finite.all():
+        where = trace.describe(np.flatnonzero(~trace.finite))
+        said = f"NaN or infinite in some draw, and left out of all else: {where}."
+        yield Finding("error", "finite", said)
+    yield from _of_frozen(trace)
+    if len(trace.live):
+        yield from _of_mixing(trace)
+
+
+def _of_frozen(trace: Trace) -> Iterator[Finding]:
+    split, alike = np.flatnonzero(trace.split), np.flatnonzero(trace.frozen & ~trace.split)
+    if len(split):
+        said = (
+            f"Frozen at values that differ between chains: {trace.describe(split)}. Each chain "
+            "kept what it began with; use a kernel that can change it."
+        )
+        yield Finding("error", "frozen", said)
+    # A uniform law has a constant energy.
+    if len(alike) and trace.name != "energy":
+        said = (
+            f"Never changed, alike in all chains: {trace.describe(alike)}. Constant is not "
+            "converged: either it is all but certain, or the kernel cannot change it. "
+            "ebm.conditional tells which."
+        )
+        yield Finding("warning", "frozen", said)
+
+
+def _of_mixing(trace: Trace) -> Iterator[Finding]:
+    """The worst that can be said: that the chains disagree, else nearly agree, else are short."""
+    chains, draws, _ = trace.values.shape
+    bad, doubtful = (trace.live[trace.rhat > limit] for limit in (RHAT_BAD, RHAT_GOOD))
+    least, enough = trace.ess.min(), ESS_PER_CHAIN * chains
+    if len(bad):
+        yield _of_disagreement(trace, bad)
+    elif len(doubtful) > CHANCE * len(trace.live):
+        said = (
+            f"R-hat above {RHAT_GOOD}, up to {trace.rhat.max():.3f}: {trace.describe(doubtful)}. "
+            "The chains nearly agree; more draws will tell."
+        )
+        yield Finding("warning", "rhat", said)
+    elif (trace.ess < enough).mean() > CHANCE:
+        said = (
+            f"The bulk ESS of {trace.name} is {least:,.0f}; expected at least {enough}. "
+            f"Draw more: about draws={100 * math.ceil(draws * enough / least / 100)}."
+        )
+        yield Finding("warning", "ess", said)
+
+
+def _of_disagreement(trace: Trace, bad: np.ndarray) -> Finding:
+    idle = np.flatnonzero(~trace.moments.moved[:, bad].any(axis=1)).tolist()
+    groups = trace.modes(bad)
+    where = trace.describe(bad)
+    if idle:
+        said = f"Frozen in chains {idle}, though not in the others: {where}."
+        return Finding("error", "frozen", said)
+    if len(groups) > 1:
+        said = (
+            f"Chains {' and '.join(map(str, groups))} are in different modes: {where}. None "
+            "crosses over, so averages weigh the modes by where chains began. Report them apart, "
+            "or use a kernel that crosses."
+        )
+        return Finding("error", "modes", said)
+    said = (
+        f"R-hat above {RHAT_BAD}, up to {trace.rhat.max():.2f}: {where}. The chains do not agree; "
+        "give them more warmup and more draws."
+    )
+    return Finding("error", "rhat", said)

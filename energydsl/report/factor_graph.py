@@ -1,0 +1,178 @@
+"""Factor graphs as pictures: a model's sites and factors, or its variables and batches."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.csgraph as csgraph
+from scipy.linalg import orthogonal_procrustes
+
+from energydsl.analysis.factor import Factor
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model, draw_graphs_by
+from energydsl.language.variable import Variable
+from energydsl.report.canvas import COLOURS, blank, saved
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_SITES, MAX_FACTORS = 60, 300
+"""Up to these a factor graph shows each site and factor; beyond, variables and batches."""
+
+FACTOR, CLAMPED, LINE = "#333333", "#C8C8C8", "#AAAAAA"
+
+SIDE = 6.4
+"""Inches, of a factor graph."""
+
+
+def draw_factor_graph(model: Model, path: str | PathLike | None = None) -> Figure:
+    """Draw variables as circles and factors as squares, joined where a factor contains a site.
+
+    Clamped sites are grey, latent ones hollow. Small models show every site and every factor;
+    larger ones one circle a variable and one square a batch of like factors.
+
+    Args:
+        model: what to draw.
+        path: where to write the picture, if anywhere.
+    """
+    structure = Structure(model)
+    small = structure.sites <= MAX_SITES and sum(f.size for f in structure.factors) <= MAX_FACTORS
+    return saved(_draw_sites(structure) if small else _draw_batches(structure), path)
+
+
+def _draw_sites(structure: Structure) -> Figure:
+    """Every site a circle with its index, every factor a square."""
+    from matplotlib.collections import LineCollection
+
+    scopes = [set(row) for f in structure.factors for row in structure.scope(f).tolist()]
+    edges = np.array(
+        [(site, structure.sites + k) for k, scope in enumerate(scopes) for site in scope]
+    ).reshape(-1, 2)
+    places = _upright(_layout(structure.sites + len(scopes), edges), structure)
+    radius = np.abs(places).max() + 0.5
+    # A little less than an edge, in points.
+    diameter = np.clip(0.8 * 72 * SIDE / (2 * radius), 9, 30)
+    figure, axes = blank(SIDE, SIDE)
+    axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal")
+    axes.add_collection(LineCollection(list(places[edges]), color=LINE, lw=0.8, zorder=1))
+    axes.scatter(
+        *places[structure.sites :].T, marker="s", s=diameter**2 / 9, color=FACTOR, zorder=2
+    )
+    for number in range(len(structure.variables)):
+        _draw_variable(axes, structure, number, places, diameter)
+    if not structure.free.all():
+        axes.scatter([], [], s=80, color=CLAMPED, label="clamped")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_variable(
+    axes: Axes, structure: Structure, number: int, places: np.ndarray, diameter: float
+) -> None:
+    """The circles of one variable, each with its index, and a line in the legend."""
+    v = structure.variables[number]
+    sites = np.arange(v.size) + structure.offset[v.name]
+    style = _style(number, v, ~structure.free[sites])
+    axes.scatter(*places[sites].T, s=diameter**2, zorder=3, **style)
+    axes.scatter([], [], s=80, label=str(v), **_style(number, v, np.zeros(1, bool)))
+    for index, place in zip(np.ndindex(v.shape), places[sites], strict=True):
+        text = ",".join(map(str, index)) or v.name
+        axes.annotate(text, place, size=0.3 * diameter, ha="center", va="center", zorder=4)
+
+
+def _draw_batches(structure: Structure) -> Figure:
+    """Variables in one column, batches of factors in another."""
+    variables, factors = structure.variables, structure.factors
+    rows = max(len(variables), len(factors))
+    left, right = _spaced(len(variables), rows), _spaced(len(factors), rows)
+    figure, axes = blank(8, 0.8 * rows + 0.4)
+    axes.set(xlim=(-1.2, 2.2), ylim=(rows, 0))
+    for factor, y in zip(factors, right, strict=True):
+        for k in {variables.index(leaf.variable) for leaf in factor.sites.values()}:
+            axes.plot((0, 1), (left[k], y), color=LINE, lw=1.2, zorder=1)
+        axes.scatter(1, y, marker="s", s=_area(factor.size), color=FACTOR, zorder=2)
+        axes.annotate(
+            _batch_text(structure, factor), (1, y), (18, 0), textcoords="offset points", va="center"
+        )
+    for number, (v, y) in enumerate(zip(variables, left, strict=True)):
+        held = structure.skeleton.mask(v)
+        style = _style(number, v, np.atleast_1d(held.all()))
+        axes.scatter(0, y, s=_area(v.size), zorder=2, **style)
+        note = "" if not held.any() else " clamped" if held.all() else f"\n{held.sum():,} clamped"
+        axes.annotate(
+            f"{v}{note}", (0, y), (-18, 0), textcoords="offset points", va="center", ha="right"
+        )
+    return figure
+
+
+def _spaced(count: int, rows: int) -> np.ndarray:
+    """Heights of `count` marks, evenly over so many rows."""
+    return (np.arange(count) + 0.5) * rows / max(count, 1)
+
+
+def _batch_text(structure: Structure, factor: Factor) -> str:
+    sites = structure.scope_size(factor)
+    return f"{factor.size:,} factor{'s' * (factor.size > 1)} of {sites} site{'s' * (sites > 1)}"
+
+
+def _area(count: int) -> float:
+    """Of a mark that stands for so many."""
+    return 60 + 40 * np.log10(count)
+
+
+def _style(number: int, variable: Variable, clamped: np.ndarray) -> dict[str, Any]:
+    """Colour on the edge; inside, a light tint, white where latent, grey where clamped."""
+    from matplotlib.colors import to_rgb
+
+    colour = COLOURS[number % len(COLOURS)]
+    tint = np.ones(3) if variable.latent else 0.7 + 0.3 * np.array(to_rgb(colour))
+    face = np.where(clamped[:, None], to_rgb(CLAMPED), tint)
+    return {"facecolor": face, "edgecolor": colour, "linewidth": 1.5}
+
+
+def _layout(nodes: int, edges: np.ndarray) -> np.ndarray:
+    """Places whose distances follow the graph's, by stress majorisation.
+
+    Source: Gansner, Koren & North (2005), Graph Drawing 2004, LNCS 3383, 239-250.
+    """
+    graph = sp.csr_array((np.ones(len(edges)), tuple(edges.T)), shape=(nodes, nodes))
+    far = csgraph.shortest_path(graph, directed=False, unweighted=True)
+    far[np.isinf(far)] = far[np.isfinite(far)].mean() + 2
+    places = _principal(far) + 1e-3 * np.random.default_rng(0).normal(size=(nodes, 2))
+    np.fill_diagonal(far, np.inf)
+    weights = far**-2
+    solve = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)
+    for _ in range(200):
+        gaps = np.linalg.norm(places[:, None] - places, axis=-1)
+        pull = 1 / (far * np.maximum(gaps, 1e-6))
+        places = solve @ (pull.sum(axis=1)[:, None] * places - pull @ places)
+    return places
+
+
+def _principal(far: np.ndarray) -> np.ndarray:
+    """Classical scaling: the plane in which the distances spread most."""
+    centred = np.eye(len(far)) - 1 / len(far)
+    values, vectors = np.linalg.eigh(-0.5 * centred @ far**2 @ centred)
+    return vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+
+
+def _upright(places: np.ndarray, structure: Structure) -> np.ndarray:
+    """Turned so that the first grid of sites stands as it is written: rows down, columns right."""
+    places = places - places.mean(axis=0)
+    grids = [v for v in structure.variables if len(v.shape) == 2]
+    if not grids:
+        return places
+    first = structure.offset[grids[0].name]
+    rows, columns = np.indices(grids[0].shape).reshape(2, -1)
+    rotation, _ = orthogonal_procrustes(
+        places[first : first + grids[0].size],
+        np.stack([columns - columns.mean(), rows.mean() - rows], axis=1),
+    )
+    return places @ rotation
+
+
+draw_graphs_by(draw_factor_graph)

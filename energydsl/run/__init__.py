@@ -1,0 +1,1 @@
+"""Long runs: the loop in compiled chunks, checkpoints, kept quantities, and sampling."""

@@ -1,0 +1,336 @@
+"""The one sampling loop: any kernel, in compiled chunks.
+
+Memory is bounded by a chunk's buffer and by what is kept; between chunks a bar moves, a
+checkpoint is written, and Ctrl-C is heard. The key of step t depends on t alone, so that neither
+chunk sizes nor a resume change a draw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import Array, lax
+
+from energydsl._types import Configuration, Quantity, Values, check_key
+from energydsl.compiler.ebm import EBM, check_ebm
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
+from energydsl.kernel.choose import choose
+from energydsl.run.checkpoint import fingerprint
+from energydsl.run.loop import AbstractRun, At, Store
+from energydsl.run.quantities import Quantities
+
+BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
+"""A chunk's buffer has at most this much memory and this many draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chains:
+    """What a run drew. Arrays are NumPy's, (chain, draw, ...).
+
+    Attributes:
+        draws: the variables, or the quantities that ``keep=`` named.
+        stats: the energy of each draw, and the kernel's statistics.
+        last: the configurations at which the chains stand, chains first; they fit ``start=``.
+        ebm: what was sampled.
+        kernel: by what.
+        key: the run's key.
+        warmup: steps before the first draw.
+        thin: steps a draw.
+        seconds: wall time, compilation included.
+        stopped: why the run ended before its last draw, or None.
+        chosen: why this kernel, where none was given.
+    """
+
+    draws: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    last: Configuration
+    ebm: EBM
+    kernel: AbstractKernel
+    key: Array
+    warmup: int
+    thin: int
+    seconds: float
+    stopped: str | None = None
+    chosen: str | None = None
+
+    def __repr__(self) -> str:
+        chains, draws = self.stats["energy"].shape
+        names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
+        note = f"; chosen as {self.chosen}" if self.chosen else ""
+        note += f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
+
+
+def check_chains(chains: object, function: str) -> None:
+    """Raise TypeError unless these are chains."""
+    if not isinstance(chains, Chains):
+        raise TypeError(f"{function} got {type(chains).__name__}; expected what ed.sample returns.")
+
+
+def sample(
+    ebm: EBM,
+    kernel: AbstractKernel | None = None,
+    *,
+    key: Array,
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    thin: int = 1,
+    start: Values | None = None,
+    keep: Mapping[str, Quantity] | None = None,
+    checkpoint: str | PathLike | None = None,
+    progress: bool = True,
+) -> Chains:
+    """Run Markov chains and return what they drew.
+
+    Args:
+        ebm: what to sample.
+        kernel: one transition, such as ``ed.Gibbs()``. If not given, the one that `EBM.explain`
+            recommends; ``chains.chosen`` says why.
+        key: a `jax.random.key`; the same key gives the same draws.
+        chains: how many run side by side.
+        warmup: steps before the first draw, in which kernels may adapt.
+        draws: how many to keep of each chain.
+        thin: steps a draw.
+        start: where to begin: one configuration, or one a chain with chains first. Random if not
+            given.
+        keep: functions of one configuration to keep instead of it, by name.
+        checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
+            same draws as if it had never stopped; `draws` may then be larger.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The chains. Ctrl-C ends the run early with what was drawn so far.
+
+    Raises:
+        TypeError, ValueError: a kernel that does not fit the model, a start outside the support,
+            numbers that make no sense, or a checkpoint of another run.
+    """
+    _check_counts(chains=chains, draws=draws, thin=thin)
+    if warmup < 0:
+        raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
+    check_ebm(ebm, "sample")
+    check_key(key, "sample")
+    chosen = None
+    if kernel is None:
+        kernel, chosen = choose(ebm)
+    if not isinstance(kernel, AbstractKernel):
+        raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
+    check_covered(ebm, kernel)
+    run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
+    run.begin(start, keep, checkpoint)
+    return dataclasses.replace(run.finish(progress), chosen=chosen)
+
+
+class _Run(AbstractRun):
+    """Chains first, draws second."""
+
+    word: ClassVar[str] = "draws"
+
+    def __init__(
+        self,
+        ebm: EBM,
+        kernel: AbstractKernel,
+        key: Array,
+        chains: int,
+        warmup: int,
+        draws: int,
+        thin: int,
+    ) -> None:
+        self.ebm, self.kernel, self.key = ebm, kernel, key
+        self.chains, self.warmup, self.rows, self.thin = chains, warmup, draws, thin
+        self.ensemble = kernel.ensemble(ebm)
+        self.start_key, self.init_key, self.step_key = jr.split(key, 3)
+        self.began = time.perf_counter()
+
+    def begin(
+        self,
+        start: Values | None,
+        keep: Mapping[str, Quantity] | None,
+        checkpoint: str | PathLike | None,
+    ) -> None:
+        """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
+        xs = _starts(self.ebm, start, self.chains, self.start_key)
+        carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
+        one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in xs.items()}
+        self.keep = None if keep is None else Quantities.of(keep, one)
+        shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        arrays = {
+            k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
+        }
+        self.store = Store(arrays, axis=1)
+        size = sum(a[:, :1].nbytes for a in arrays.values())
+        # Whatever the number of draws is: another must not compile anew.
+        self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
+        self.at = At(carry, 0, 0)
+        self.resume(checkpoint, self._identity())
+
+    def finish(self, progress: bool) -> Chains:
+        """Draw what is left to draw."""
+        stopped = self.go(self.warmup + self.rows * self.thin, str(self.kernel), progress)
+        if stopped is not None:
+            warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
+        return self._chains(stopped)
+
+    def note(self) -> str:
+        return ""
+
+    def chunk(self, length: int) -> str | None:
+        left = self.warmup - self.at.steps
+        if left > 0:
+            # One draw, not kept, of as many steps: the same program serves warmup.
+            count, thin = 1, min(left, length)
+        else:
+            count, thin = min(self.rows - self.at.rows, self.capacity, length), self.thin
+        carry, new = self._compute(count, thin)
+        broken = np.isnan(new["energy"])
+        if not broken.any():
+            self._commit(carry, new, count, thin, warm=left > 0)
+            return None
+        good = int(broken.any(axis=0).argmax())
+        if left <= 0 and good:
+            self._commit(*self._compute(good, thin), good, thin, warm=False)
+        bad = np.flatnonzero(broken.any(axis=1)).tolist()
+        return f"stopped after {self.at.steps} steps: the energy of chains {bad} is NaN"
+
+    def _compute(self, count: int, thin: int) -> tuple[Any, dict[str, np.ndarray]]:
+        numbers = jnp.asarray([self.at.steps, count, thin])
+        carry, buffer = _run_chunk(
+            self.ebm, self.ensemble, self.at.carry, self.step_key, numbers, self.keep, self.capacity
+        )
+        return carry, {k: np.moveaxis(np.asarray(v)[:count], 0, 1) for k, v in buffer.items()}
+
+    def _commit(
+        self, carry: Any, new: dict[str, np.ndarray], count: int, thin: int, *, warm: bool
+    ) -> None:
+        rows = self.at.rows if warm else self.store.put(self.at.rows, new)
+        self.at = At(carry, self.at.steps + count * thin, rows)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree between a run and the one that goes on from its checkpoint."""
+        kept = "configurations" if self.keep is None else list(self.keep.names)
+        return {
+            "model": fingerprint(self.ebm.model),
+            "kernel": str(self.kernel),
+            "key": np.asarray(jr.key_data(self.key)).tolist(),
+            "chains": self.chains,
+            "warmup": self.warmup,
+            "thin": self.thin,
+            "keep": kept,
+        }
+
+    def _chains(self, stopped: str | None) -> Chains:
+        whole = self.store.between(0, self.at.rows)
+        draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
+        stats = {"energy": whole["energy"]}
+        stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
+        last = _configurations(self.ebm, self.ensemble, self.at.carry)
+        return Chains(
+            draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
+            time.perf_counter() - self.began, stopped,
+        )  # fmt: skip
+
+
+@eqx.filter_jit
+def _begin(ebm: EBM, ensemble: AbstractEnsemble, xs: Configuration, key: Array, warmup: int) -> Any:
+    return ensemble.start(ebm, xs, key=key, warmup=warmup)
+
+
+@eqx.filter_jit
+def _configurations(ebm: EBM, ensemble: AbstractEnsemble, carry: Any) -> Configuration:
+    return ensemble.configurations(ebm, carry)
+
+
+def _look(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Any, key: Array
+) -> dict[str, Array]:
+    """All that one draw stores, after one step."""
+    carry, info = ensemble.advance(ebm, ensemble.load(ebm), carry, key=key)
+    return _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
+
+
+def _shapes(*arguments: Any) -> dict[str, Any]:
+    """The shapes of all that one draw stores; a second run of the same kind traces nothing."""
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    leaves, treedef = jax.tree.flatten(rest)
+    return _look_at.eval_shape(arrays, tuple(leaves), treedef)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _look_at(arrays: Any, leaves: tuple[Any, ...], treedef: Any) -> dict[str, Array]:
+    return _look(*eqx.combine(arrays, jax.tree.unflatten(treedef, leaves)))
+
+
+def _observe(
+    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Quantities | None
+) -> dict[str, Array]:
+    """What is kept of where the chains stand, chains first."""
+    xs = ensemble.configurations(ebm, carry)
+    kept = xs if keep is None else jax.vmap(keep)(xs)
+    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
+
+
+@eqx.filter_jit
+def _run_chunk(
+    ebm: EBM,
+    ensemble: AbstractEnsemble,
+    carry: Any,
+    key: Array,
+    numbers: Array,
+    keep: Quantities | None,
+    capacity: int,
+) -> tuple[Any, dict[str, Array]]:
+    """`count` draws of `thin` steps each, from step `first` on, into a buffer of `capacity`."""
+    first, count, thin = numbers
+    tables = ensemble.load(ebm)
+
+    def advance(t: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
+        return ensemble.advance(ebm, tables, loop[0], key=jr.fold_in(key, t))
+
+    def draw(i: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
+        carry, buffer = loop
+        begin = first + i * thin
+        carry, info = lax.fori_loop(begin, begin + thin, advance, (carry, blank))
+        seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
+        return carry, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
+
+    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
+    blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
+    # Draws first, so that each is written in one piece.
+    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in shapes.items()}
+    return lax.fori_loop(0, count, draw, (carry, buffer))
+
+
+def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configuration:
+    """Where the chains begin: drawn, one for all, or one each."""
+    if start is None:
+        return jax.vmap(lambda k: ebm.start(key=k))(jr.split(key, chains))
+    ebm.model.check_names(start)
+    free = ebm.structure.skeleton.free
+    shapes = {v.name: v.shape for v in free}
+    alike = all(np.shape(start[n]) == s for n, s in shapes.items())
+    batch = () if alike else (chains,)
+    wrong = {n: np.shape(start[n]) for n, s in shapes.items() if np.shape(start[n]) != (*batch, *s)}
+    if wrong:
+        raise ValueError(
+            f"start has shapes {wrong}; expected {shapes}, or those with {chains} chains in front."
+        )
+    xs = ebm.model.placed({v.name: v.check(start[v.name], batch) for v in free})
+    return {v.name: jnp.broadcast_to(xs[v.name], (chains, *v.shape)) for v in free}
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"sample got {name}={count!r}; expected a whole number of at least 1.")

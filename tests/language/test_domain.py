@@ -1,0 +1,200 @@
+"""Domains: support, dtypes, starts, and what `check` refuses."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import energydsl as ed
+from energydsl.language.domain import (
+    Binary,
+    Categorical,
+    Integer,
+    Interval,
+    Positive,
+    Real,
+    Simplex,
+    Spin,
+)
+
+DISCRETE = [Spin(), Binary(), Categorical(1), Categorical(5), Integer(-3, 2), Integer(7, 7)]
+CONTINUOUS = [Real(), Positive(), Interval(-0.5, 2.0), Simplex()]
+named = pytest.mark.parametrize("domain", [*DISCRETE, *CONTINUOUS], ids=str)
+
+
+@named
+def test_starts_lie_in_the_support(domain):
+    shape = (7, 4)
+    start = domain.start(shape, key=jr.key(0))
+    assert start.shape == shape
+    np.testing.assert_array_equal(domain.check(start, shape, "the start"), start)
+    if domain.finite and domain.levels > 1:
+        assert len(np.unique(start)) > 1
+
+
+@named
+def test_check_gives_the_domains_dtype(domain):
+    start = domain.start((3, 2), key=jr.key(0))
+    wider = np.asarray(start, np.int64 if domain.finite else np.float64)
+    for given in (start, wider, wider.tolist()):
+        assert domain.check(given, (3, 2), "it").dtype == domain.dtype
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (-128, 127, np.int8),
+        (0, 127, np.int8),
+        (0, 128, np.int16),
+        (-129, 0, np.int16),
+        (-32768, 32767, np.int16),
+        (0, 32768, np.int32),
+        (-(2**24), 2**24, np.int32),
+        (100, 100, np.int8),
+        (-9, -8, np.int8),
+    ],
+)
+def test_integers_are_held_in_the_smallest_dtype_with_both_ends(low, high, dtype):
+    assert Integer(low, high).dtype == dtype
+
+
+@pytest.mark.parametrize("domain", DISCRETE, ids=str)
+def test_levels_rise_and_nothing_else_passes(domain):
+    levels = domain.values
+    assert domain.levels == len(levels)
+    assert (np.diff(levels) > 0).all()
+    for value in range(-10, 11):
+        if value in levels:
+            assert domain.check(value, (), "it") == value
+        else:
+            with pytest.raises(ValueError, match=r"it has a value outside .* expected \{"):
+                domain.check(value, (), "it")
+
+
+@pytest.mark.parametrize("domain", CONTINUOUS, ids=str)
+def test_the_bijection_maps_reals_into_the_support(domain):
+    transform = domain.transform
+    shape = transform.inverse_shape((50, 3))
+    inside = transform(3.0 * jr.normal(jr.key(0), shape))
+    domain.check(inside, (50, 3), "the image")
+    with pytest.raises(TypeError, match="no bijection"):
+        _ = Spin().transform
+
+
+@pytest.mark.parametrize(
+    ("domain", "given", "error", "message"),
+    [
+        (Spin(), [1, 1, 1], ValueError, r"it has shape \(3,\); expected \(2,\)"),
+        (Spin(), [1, 0], ValueError, r"outside spin in 1 of 2 places, first at \(1,\) \(0\)"),
+        (Spin(), [1.0, -1.0], TypeError, r"float64, but spin takes integers.*astype\(int8\)"),
+        (Spin(), [True, False], ValueError, "outside spin"),
+        (Binary(), [2, 300], ValueError, r"in 2 of 2 places.*expected \{0, 1\}"),
+        (Categorical(3), [0, 3], ValueError, r"categorical\(levels=3\).*\{0, 1, 2\}"),
+        (Categorical(9), [0, -1], ValueError, r"expected \{0, 1, \.\.\., 8\}"),
+        (Integer(-2, 5), [-3, 0], ValueError, r"integer\(low=-2, high=5\)"),
+        (Integer(0, 200), [-1, 300], ValueError, "in 2 of 2 places"),
+        (Real(), [0.0, np.nan], ValueError, r"it has NaN in 1 of 2 places, first at \(1,\)"),
+        (Real(), [0.0, np.inf], ValueError, "expected finite real numbers"),
+        (Real(), [0.0, 1e300], ValueError, "expected finite real numbers"),
+        (Real(), [0j, 1j], TypeError, "complex128; real takes real numbers"),
+        (Real(), ["a", "b"], TypeError, "real takes real numbers"),
+        (Positive(), [1.0, 0.0], ValueError, "expected finite numbers above 0"),
+        (Positive(), [1.0, 1e-300], ValueError, "expected finite numbers above 0"),
+        (Positive(), [1.0, np.inf], ValueError, "expected finite numbers above 0"),
+        (Interval(0.0, 1.0), [0.5, 1.1], ValueError, "expected numbers from 0.0 to 1.0"),
+        (Simplex(), [0.5, 0.6], ValueError, "summing to 1"),
+        (Simplex(), [1.5, -0.5], ValueError, "summing to 1"),
+        (Simplex(), [np.nan, 0.5], ValueError, "NaN"),
+    ],
+)
+def test_check_says_what_is_wrong(domain, given, error, message):
+    with pytest.raises(error, match=message):
+        domain.check(given, (2,), "it")
+
+
+def test_ends_of_an_interval_belong_to_it():
+    domain = Interval(0.1, 0.7)
+    np.testing.assert_allclose(domain.check([0.1, 0.7], (2,), "it"), [0.1, 0.7], rtol=1e-6)
+
+
+def test_under_a_trace_shape_and_dtype_are_checked_and_values_are_not():
+    checked = jax.jit(lambda a: Spin().check(a, (2,), "it"))
+    np.testing.assert_array_equal(checked(jnp.array([0, 5])), [0, 5])
+    with pytest.raises(TypeError, match="takes integers"):
+        checked(jnp.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="expected"):
+        checked(jnp.array([1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: ed.categorical("c", levels=0), r"levels=0; expected an integer from 1 to 2\^24"),
+        (lambda: Categorical(2.5), r"levels=2.5; expected an integer"),
+        (lambda: ed.categorical("c", levels=2**24 + 1), "expected an integer from 1"),
+        (lambda: ed.integer("n", low=2, high=1), r"low=2, high=1; .* low <= high"),
+        (lambda: Integer(0.5, 3), r"low=0.5"),
+        (lambda: ed.integer("n", low=0, high=2**25), r"within \+-2\^24"),
+        (lambda: ed.interval("u", low=1.0, high=1.0), "two finite numbers with low < high"),
+        (lambda: ed.interval("u", low=0.0, high=np.inf), "two finite numbers"),
+        (lambda: ed.simplex("p", ()), r"shape \(\) is too small for simplex"),
+    ],
+)
+def test_a_domain_refuses_bad_parameters(untyped, declare, message):
+    with pytest.raises(ValueError, match=message):
+        declare()
+
+
+def test_numpy_integers_count_levels_too(untyped):
+    data = np.array([0, 3, 1])
+    assert Categorical(data.max() + 1) == Categorical(4)
+    assert str(Categorical(data.max() + 1)) == "categorical(levels=4)"
+    assert hash(Integer(np.int8(0), np.int64(3))) == hash(Integer(0, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Even(ed.AbstractDomain):
+    """{0, 2, .. top}: a domain as a user would write one."""
+
+    top: int
+    finite: ClassVar[bool] = True
+
+    @property
+    def values(self):
+        return np.arange(0, self.top + 1, 2)
+
+    @property
+    def dtype(self):
+        return np.dtype(np.int16)
+
+    @property
+    def energy_dtype(self):
+        return np.dtype(np.float32)
+
+    @property
+    def support(self):
+        return f"even numbers from 0 to {self.top}"
+
+    def outside(self, array):
+        return np.asarray((array < 0) | (array > self.top) | (array % 2 == 1))
+
+    def start(self, shape, *, key):
+        return 2 * jr.randint(key, shape, 0, self.top // 2 + 1, np.int16)
+
+
+def test_a_domain_of_ones_own_is_declared_like_any_other():
+    view = ed.variable("e", Even(6), 3)
+    assert str(view.variable) == "e: even(top=6)[3]"
+    weights = np.array([0.3, -0.2, 0.1], np.float32)
+    model = ed.Model((weights * view).sum() + 0.1 * ed.Table(np.arange(4.0))(view[0]))
+    ebm = ed.compile(model)
+    tables = weights[:, None] * np.arange(0, 7, 2.0)
+    tables[0] += np.float32(0.1) * np.arange(4.0)
+    expected = np.log(np.exp(-tables).sum(axis=1)).sum()
+    np.testing.assert_allclose(ed.log_partition(ebm), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"outside even\(top=6\).*expected even numbers"):
+        ebm.check({"e": [0, 1, 2]})

@@ -1,0 +1,464 @@
+"""The learning loop: what moves, where it stops, how it resumes, what it refuses."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import paramax
+import pytest
+import scipy.stats
+
+import energydsl as ed
+from energydsl.learning import fit as fitting
+from energydsl.learning.optimizer import Update
+from energydsl.run import loop as running
+from tests.oracles.enumerate import exact_law
+
+FALSE_ALARM = 1e-6  # chance that a correct fit fails
+KEY = jax.random.key(0)
+
+
+def chain(coupling=0.0, field=0.0, n=4):
+    s = ed.spin("s", n)
+    bonds = (s[1:] * s[:-1]).sum()
+    return ed.Model(-(jnp.asarray(coupling) * bonds) - jnp.asarray(field) * s.sum())
+
+
+def spins(n=200, sites=4, seed=0):
+    return (2 * np.random.default_rng(seed).integers(0, 2, (n, sites)) - 1).astype(np.int8)
+
+
+def rbm(seed=0):
+    rng = np.random.default_rng(seed)
+    x, h = ed.binary("x", 6), ed.binary("h", 3, latent=True)
+    w = 0.1 * rng.normal(size=(6, 3)).astype(np.float32)
+    return ed.compile(ed.Model(-(x @ w @ h) - np.zeros(6, np.float32) @ x))
+
+
+def bits(n=50, seed=0):
+    return np.random.default_rng(seed).integers(0, 2, (n, 6)).astype(np.int8)
+
+
+def fit(ebm, objective, data, **options):
+    return ed.fit(ebm, objective, data, **{"key": KEY, "steps": 20, "progress": False} | options)
+
+
+def floats(ebm):
+    """What learning moves."""
+    return [np.asarray(a) for a in jax.tree.leaves(fitting._partition(ebm)[0])]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(floats(a), floats(b), strict=True))
+
+
+class Watched(ed.AbstractObjective):
+    """An objective that notes each time it is traced."""
+
+    inner: ed.AbstractObjective
+    calls: list = eqx.field(static=True)
+
+    def check(self, ebm, data):
+        self.inner.check(ebm, data)
+
+    def init(self, ebm, data, *, key):
+        return self.inner.init(ebm, data, key=key)
+
+    def loss(self, ebm, batch, state, *, key):
+        self.calls.append(1)
+        return self.inner.loss(ebm, batch, state, key=key)
+
+
+class Calls(list):
+    """A list that is hashed by identity, to be a static field."""
+
+    def __hash__(self):
+        return id(self)
+
+    def __eq__(self, other):
+        return self is other
+
+
+def test_maximum_likelihood_recovers_couplings():
+    """Two estimates lie within their standard errors, by the Fisher information at the truth."""
+    truth, n = np.array([0.5, -0.2]), 20_000
+    law = exact_law(
+        lambda s: -truth[0] * (s[:, 1:] * s[:, :-1]).sum(1) - truth[1] * s.sum(1), [(-1, 1)] * 4
+    )
+    rows = np.random.default_rng(0).choice(len(law.states), size=n, p=law.probs)
+    data = law.states[rows].astype(np.int8)
+    ebm, history = fit(
+        ed.compile(chain()), ed.MaximumLikelihood(), data, steps=300, optimizer=optax.adam(0.05)
+    )
+    found = np.array(floats(ebm))
+    features = np.stack([(law.states[:, 1:] * law.states[:, :-1]).sum(1), law.states.sum(1)])
+    information = n * np.cov(features, aweights=law.probs, ddof=0)
+    statistic = (found - truth) @ information @ (found - truth)
+    assert scipy.stats.chi2.sf(statistic, 2) > FALSE_ALARM
+    # The loss is minus the mean log-likelihood, which the best fit brings below the truth's.
+    entropy = -np.log(law.probs[rows]).mean()
+    assert history["loss"].shape == (300,) and history.stopped is None
+    assert entropy - 20 / n < history["loss"][-1] + 10 / n and history["loss"][-1] < entropy + 1e-5
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [ed.MaximumLikelihood(), ed.ContrastiveDivergence(k=2), ed.PseudoLikelihood()],
+    ids=lambda o: type(o).__name__,
+)
+def test_objectives_agree_on_a_small_model_by_changing_one_word(objective):
+    law = exact_law(lambda s: -0.6 * (s[:, 1:] * s[:, :-1]).sum(1), [(-1, 1)] * 4)
+    rows = np.random.default_rng(0).choice(len(law.states), size=4000, p=law.probs)
+    optimizer = optax.sgd(optax.linear_schedule(0.2, 0.0, 400))
+    ebm, _ = fit(
+        ed.compile(chain()), objective, law.states[rows].astype(np.int8), steps=400,
+        optimizer=optimizer,
+    )  # fmt: skip
+    # One standard error of the data is 0.012; CD adds noise of its own.
+    assert floats(ebm)[0] == pytest.approx(0.6, abs=0.1)
+
+
+def test_numbers_and_fixed_arrays_and_evidence_stay():
+    s, t = ed.spin("s", 3), ed.spin("t", 3)
+    held = np.array([0.3, 0.2, 0.1], np.float32)
+    model = ed.Model(-jnp.asarray(0.1) * (s * t).sum() - ed.fixed(held) @ s - 0.25 * t.sum())
+    conditioned = model.condition({t[0]: -1})
+    before = ed.compile(conditioned)
+    data = {"s": spins(30, 3), "t": spins(30, 3, seed=1)}
+    # Decay moves whatever it is shown, gradient or none.
+    decay = optax.adamw(1e-2, weight_decay=0.1)
+    after, _ = fit(before, ed.MaximumLikelihood(), data, optimizer=decay)
+    leaves = lambda e: jax.tree.leaves(e.parameters, is_leaf=_is_fixed)  # noqa: E731
+    for old, new in zip(leaves(before), leaves(after), strict=True):
+        moved = not np.array_equal(*(np.asarray(paramax.unwrap(a)) for a in (old, new)))
+        assert moved == (not _is_fixed(old))
+    assert np.array_equal(after.model.evidence["t"], before.model.evidence["t"])
+    assert same_structure(before, after)
+
+
+def _is_fixed(leaf):
+    return isinstance(leaf, paramax.NonTrainable)
+
+
+def same_structure(a, b):
+    return jax.tree.structure(a) == jax.tree.structure(b)
+
+
+def test_ties_stay_tied_and_constraints_hold():
+    s = ed.spin("s", 4)
+    shared = jnp.asarray(0.5)
+    positive = paramax.Parameterize(jax.nn.softplus, jnp.asarray(0.1))
+    model = ed.Model(-(shared * s[0] * s[1]) - shared * s[2] * s[3], -(positive * s[1] * s[2]))
+    up = np.tile([[1, 1, -1, 1]], (20, 1))
+    after, _ = fit(ed.compile(model), ed.MaximumLikelihood(), up.astype(np.int8), steps=200,
+                   optimizer=optax.adam(0.3))  # fmt: skip
+    assert len(floats(after)) == 2
+    # The data want a negative coupling between 1 and 2; its wrapper keeps it positive.
+    values = [float(a) for a in paramax.unwrap(after.parameters)]
+    assert min(values[-1:]) >= 0 and floats(after)[-1] < -5
+
+
+def test_data_may_be_one_array_and_the_same_key_learns_the_same():
+    ebm, data = rbm(), bits()
+    objective = ed.ContrastiveDivergence(start="persistent", chains=8)
+    once, first = fit(ebm, objective, data, batch=10)
+    again, second = fit(ebm, objective, {"x": data}, batch=10)
+    other, _ = fit(ebm, objective, data, batch=10, key=jax.random.key(1))
+    assert same(once, again) and not same(once, other) and not same(once, ebm)
+    assert np.array_equal(first["loss"], second["loss"])
+
+
+def test_what_is_learnt_does_not_depend_on_chunks(monkeypatch):
+    ebm, data = rbm(), bits()
+    objective = ed.ContrastiveDivergence(start="persistent", chains=8)
+    whole, history = fit(ebm, objective, data, batch=10, steps=50)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)  # chunks of one step
+    pieces, same_history = fit(ebm, objective, data, batch=10, steps=50)
+    assert same(whole, pieces)
+    assert np.array_equal(history["loss"], same_history["loss"])
+
+
+def test_new_values_and_a_second_fit_compile_nothing():
+    calls = Calls()
+    objective = Watched(ed.MaximumLikelihood(), calls)
+    fit(ed.compile(chain(0.1)), objective, spins(), optimizer=optax.adam(1e-2))
+    assert calls
+    calls.clear()
+    # Other parameters, other data, more steps, and an optimizer made anew.
+    fit(ed.compile(chain(0.4, 0.2)), objective, spins(seed=1), optimizer=optax.adam(1e-2),
+        steps=70)  # fmt: skip
+    assert not calls
+    fit(ed.compile(chain(0.1)), objective, spins(), optimizer=optax.adam(2e-2))
+    assert calls
+
+
+MAKERS = {
+    "adam": lambda rate: optax.adam(rate),
+    "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate, 0.9)),
+    "schedule": lambda rate: optax.adamw(optax.cosine_decay_schedule(rate, 100)),
+    "own schedule": lambda rate: optax.sgd(lambda t: rate / (1 + t)),
+    "plateau": lambda rate: optax.chain(optax.sgd(rate), optax.contrib.reduce_on_plateau()),
+}
+
+
+@pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
+def test_optimizers_are_known_by_what_they_compute(make):
+    parameters = (jnp.ones(3), None, jnp.zeros((2, 2)))
+
+    def traced(rate):
+        optimizer = make(rate)
+        return Update.of(optimizer, optimizer.init(parameters), parameters)
+
+    assert traced(0.1).program == traced(0.1).program
+    assert traced(0.1).digest == traced(0.1).digest
+    assert traced(0.1).program != traced(0.2).program
+    assert traced(0.1).digest != traced(0.2).digest
+
+
+class Breaks(ed.AbstractObjective):
+    """A loss that is not finite from a given step on."""
+
+    at: int
+    value: float
+
+    def check(self, ebm, data):
+        pass
+
+    def init(self, ebm, data, *, key):
+        return jnp.zeros((), int)
+
+    def loss(self, ebm, batch, state, *, key):
+        fine = sum(jnp.sum(a**2) for a in jax.tree.leaves(ebm.parameters))
+        return jnp.where(state < self.at, fine, self.value), (state + 1, {"t": state})
+
+
+@pytest.mark.parametrize("value, word", [(np.nan, "is not finite"), (np.inf, "is not finite"),
+                                         (1e9, "has diverged")])  # fmt: skip
+@pytest.mark.parametrize("at", [1, 5, 16, 17])
+def test_a_broken_loss_stops_the_run_with_the_last_good_parameters(at, value, word):
+    ebm = ed.compile(chain(1.0, 1.0))
+    with pytest.warns(UserWarning, match=f"stopped after {at} steps: the loss {word}.*rate"):
+        after, history = fit(ebm, Breaks(at, value), spins(), optimizer=optax.sgd(0.1))
+    assert history["loss"].shape == (at,) and history["t"].tolist() == list(range(at))
+    assert history.stopped.startswith(f"stopped after {at}")
+    # Those at which the last finite loss was taken.
+    assert sum(float(np.sum(a**2)) for a in floats(after)) == history["loss"][-1]
+
+
+def test_a_learning_rate_that_diverges_is_told():
+    y = ed.real("y", 2)
+    ebm = ed.compile(ed.Model(0.5 * ((y - jnp.ones(2)) ** 2).sum()))
+    data = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    objective = ed.ScoreMatching(method="explicit")
+    with pytest.warns(UserWarning, match=r"the loss has diverged.*lower learning rate"):
+        after, history = fit(ebm, objective, data, optimizer=optax.sgd(50.0), steps=500)
+    assert np.isfinite(history["loss"]).all() and 0 < len(history["loss"]) < 500
+    assert all(np.isfinite(a).all() for a in floats(after))
+
+
+def test_a_start_that_is_no_number_is_told():
+    with pytest.warns(UserWarning, match="after 0 steps: the loss is not finite.*starting param"):
+        after, history = fit(ed.compile(chain(1.0)), Breaks(0, np.nan), spins())
+    assert not len(history["loss"]) and floats(after)[0] == 1.0
+
+
+def test_an_update_that_is_not_finite_is_left_out_at_the_end():
+    bad = optax.GradientTransformation(
+        lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda a: a * jnp.nan, g), s)
+    )
+    with pytest.warns(UserWarning, match="the last update is not finite"):
+        after, _ = fit(ed.compile(chain(1.0)), ed.MaximumLikelihood(), spins(), steps=1,
+                       optimizer=bad)  # fmt: skip
+    assert floats(after)[0] == 1.0
+
+
+def test_ctrl_c_returns_what_was_reached(monkeypatch, tmp_path):
+    ebm, data = rbm(), bits()
+    objective = ed.ContrastiveDivergence(start="persistent", chains=8)
+    compute, calls = fitting._run_chunk, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 4:  # the first one, of no steps, only compiles
+            signal.raise_signal(signal.SIGINT)
+        return compute(*arguments)
+
+    monkeypatch.setattr(fitting, "_run_chunk", interrupted)
+    with pytest.warns(UserWarning, match=r"interrupted after \d+ of 50 steps"):
+        part, history = fit(ebm, objective, data, batch=10, steps=50, checkpoint=tmp_path)
+    monkeypatch.undo()
+    reached = len(history["loss"])
+    assert 0 < reached < 50 and history.stopped.startswith("interrupted")
+    assert same(part, fit(ebm, objective, data, batch=10, steps=reached)[0])
+    whole, whole_history = fit(ebm, objective, data, batch=10, steps=50)
+    resumed, resumed_history = fit(ebm, objective, data, batch=10, steps=50, checkpoint=tmp_path)
+    assert same(whole, resumed)
+    assert np.array_equal(whole_history["loss"], resumed_history["loss"])
+
+
+SCRIPT = """
+import jax, numpy as np, optax, sys
+import energydsl as ed
+rng = np.random.default_rng(0)
+x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
+w = (0.1 * rng.normal(size=(64, 16))).astype(np.float32)
+ebm = ed.compile(ed.Model(-(x @ w @ h) - np.zeros(64, np.float32) @ x))
+data = rng.integers(0, 2, (1000, 64)).astype(np.int8)
+ebm, history = ed.fit(
+    ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=20_000,
+    optimizer=optax.adam(1e-3), batch=64, checkpoint=sys.argv[1] or None, progress=False,
+)
+leaves = [np.asarray(a) for a in jax.tree.leaves(ebm.parameters)]
+np.savez(sys.argv[2], history["loss"], *leaves)
+"""
+
+
+def test_a_run_killed_by_sigkill_resumes_with_the_same_parameters(tmp_path):
+    script, folder = tmp_path / "run.py", tmp_path / "checkpoint"
+    script.write_text(textwrap.dedent(SCRIPT))
+
+    def start(checkpoint, out):
+        return subprocess.Popen([sys.executable, str(script), checkpoint, str(out)])
+
+    killed = start(str(folder), tmp_path / "never.npz")
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("part-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert list(folder.glob("part-*")) and not (tmp_path / "never.npz").exists()
+
+    assert start(str(folder), tmp_path / "resumed.npz").wait() == 0
+    assert start("", tmp_path / "whole.npz").wait() == 0
+    resumed, whole = np.load(tmp_path / "resumed.npz"), np.load(tmp_path / "whole.npz")
+    assert len(whole["arr_0"]) == 20_000
+    assert all(np.array_equal(resumed[k], whole[k]) for k in whole.files)
+
+
+def test_a_finished_checkpoint_is_read_and_extended(tmp_path):
+    ebm, data = rbm(), bits()
+    objective = ed.ContrastiveDivergence()
+    whole, _ = fit(ebm, objective, data, batch=10, steps=30)
+    fit(ebm, objective, data, batch=10, steps=12, checkpoint=tmp_path)
+    again, history = fit(ebm, objective, data, batch=10, steps=30, checkpoint=tmp_path)
+    assert same(whole, again) and history["loss"].shape == (30,)
+    with pytest.raises(ValueError, match="holds 30 steps, more than steps=5"):
+        fit(ebm, objective, data, batch=10, steps=5, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"ebm": rbm(seed=1)}, "model was"),
+        ({"objective": ed.ContrastiveDivergence(k=2)}, "objective was"),
+        ({"objective": ed.ContrastiveDivergence(kernel=ed.MetropolisHastings())}, "objective was"),
+        ({"optimizer": optax.adam(1e-3)}, "optimizer was"),
+        ({"data": bits(seed=1)}, "data was"),
+        ({"key": jax.random.key(5)}, "key was"),
+        ({"batch": 11}, "batch was 10, now 11"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, word):
+    options = {"ebm": rbm(), "objective": ed.ContrastiveDivergence(), "data": bits(), "batch": 10,
+               "checkpoint": tmp_path}  # fmt: skip
+    fit(**options)
+    with pytest.raises(ValueError, match=f"of another run.*{word}.*or another folder"):
+        fit(**options | change)
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (bits()[:, :5], r"'x' has shape \(50, 5\); expected \(examples, 6\)"),
+        (bits()[0], r"shape \(6,\); expected \(examples, 6\)"),
+        (bits()[:0], "no examples; expected at least one"),
+        (2 * bits(), r"'x' has a value outside binary.*first at"),
+        ({}, r"lacks \['x'\]; expected an array for each of \['x'\]"),
+        ({"x": bits(), "h": bits()}, r"shows the latent \['h'\]"),
+        ({"x": bits(), "z": bits()}, r"has the unknown \['z'\]"),
+    ],
+)
+def test_bad_data(data, message):
+    with pytest.raises(ValueError, match=message):
+        fit(rbm(), ed.ContrastiveDivergence(), data)
+
+
+def test_bad_data_of_several_variables():
+    s, t = ed.spin("s", 2), ed.real("t")
+    ebm = ed.compile(ed.Model(t**2 - jnp.asarray(0.1) * t * s[0] + s[1]))
+    with pytest.raises(ValueError, match=r"one array of data for the variables \['t', 's'\]"):
+        fit(ebm, ed.PseudoLikelihood(), spins(5, 2))
+    with pytest.raises(ValueError, match="examples; expected as many of each"):
+        fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2), "t": np.zeros(4)})
+    with pytest.raises(ValueError, match=r"'t' has NaN in 1 of 5 places, first at \(2,\)"):
+        fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2), "t": [0, 0, np.nan, 0, 0]})
+    with pytest.raises(TypeError, match=r"'s' has dtype float.*takes integers"):
+        fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2) * 1.0, "t": np.zeros(5)})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch": 51}, "batch=51, more than the 50 examples"),
+        ({"batch": 0}, "batch=0; expected a whole number"),
+        ({"steps": 0}, "steps=0; expected a whole number"),
+        ({"steps": 2.5}, "steps=2.5"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_bad_numbers(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(rbm(), ed.ContrastiveDivergence(), bits(), **options)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_wrong_things():
+    with pytest.raises(TypeError, match=r"compile it first: ed\.compile"):
+        fit(chain(), ed.MaximumLikelihood(), spins())
+    with pytest.raises(TypeError, match=r"objective 'cd'; expected one such as"):
+        fit(rbm(), "cd", bits())
+    with pytest.raises(TypeError, match=r"optimizer 0\.1; expected one such as optax"):
+        fit(rbm(), ed.ContrastiveDivergence(), bits(), optimizer=0.1)
+    with pytest.raises(TypeError, match=r"the kernel 'gibbs'; expected one such as"):
+        fit(rbm(), ed.ContrastiveDivergence(kernel="gibbs"), bits())
+
+
+def test_models_without_anything_to_learn_or_to_show():
+    s, h = ed.spin("s", 4), ed.spin("h", 2, latent=True)
+    with pytest.raises(ValueError, match=r"without parameters to learn.*floating array"):
+        fit(ed.compile(ed.Model(-0.3 * s.sum())), ed.MaximumLikelihood(), spins())
+    with pytest.raises(ValueError, match="free variables are all latent"):
+        fit(ed.compile(ed.Model(-jnp.asarray(0.3) * h.sum())), ed.MaximumLikelihood(), {})
+
+
+def test_the_history_holds_scalars():
+    class Wide(ed.AbstractObjective):
+        def check(self, ebm, data):
+            pass
+
+        def init(self, ebm, data, *, key):
+            return None
+
+        def loss(self, ebm, batch, state, *, key):
+            return jnp.zeros(()), (None, {"all": jnp.zeros(3)})
+
+    with pytest.raises(ValueError, match=r"tells arrays of shapes \{'all': \(3,\)\}"):
+        fit(rbm(), Wide(), bits())
+
+
+def test_the_kernels_statistics_enter_the_history():
+    y = ed.real("y", 2)
+    ebm = ed.compile(ed.Model(0.5 * ((y - jnp.zeros(2)) ** 2).sum()))
+    data = np.random.default_rng(0).normal(1.0, 1.0, size=(100, 2)).astype(np.float32)
+    objective = ed.ContrastiveDivergence(k=3, kernel=ed.Langevin(step_size=0.3), start="persistent")
+    after, history = fit(ebm, objective, data, steps=300, optimizer=optax.adam(0.03))
+    assert ((history["acceptance_rate"] > 0.5) & (history["acceptance_rate"] <= 1)).all()
+    np.testing.assert_allclose(floats(after)[-1], data.mean(0), atol=0.3)

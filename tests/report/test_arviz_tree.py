@@ -1,0 +1,158 @@
+"""The ArviZ tree: what stands where, what survives a file, and which names are refused."""
+
+import dataclasses
+import json
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energydsl as ed
+from energydsl.report.arviz_tree import to_arviz
+from tests.oracles.enumerate import exact_law
+
+
+def grid():
+    s, y = ed.spin("s", (3, 4)), ed.spin("y", (3, 4))
+    model = ed.Model(-0.25 * (s[1:] * s[:-1]).sum() - 0.5 * (s * y).sum())
+    return model.condition({s[0, :2]: 1}, y=np.ones((3, 4), int))
+
+
+@pytest.fixture(scope="module")
+def chains():
+    ebm = ed.compile(grid())
+    return ed.sample(ebm, ed.Gibbs(), key=jax.random.key(3), chains=2, draws=9, warmup=4, thin=2,
+                     progress=False)  # fmt: skip
+
+
+@pytest.fixture
+def kept(chains):
+    """The same run, had it kept these quantities."""
+
+    def of(**draws):
+        return dataclasses.replace(chains, draws=draws)
+
+    return of
+
+
+def test_groups_hold_draws_energies_and_evidence(chains):
+    tree = to_arviz(chains, dims={"s": ["row", "column"]}, coords={"row": ["a", "b", "c"]})
+    s = tree["posterior"]["s"]
+    assert s.dims == ("chain", "draw", "row", "column") and s.dtype == np.int8
+    np.testing.assert_array_equal(s, chains.draws["s"])
+    assert s.sel(row="b").shape == (2, 9, 4)
+    stats = tree["sample_stats"]
+    np.testing.assert_array_equal(stats["energy"], chains.stats["energy"])
+    np.testing.assert_array_equal(stats["lp"], -chains.stats["energy"])
+    constant = tree["constant_data"]
+    assert constant["s_clamped"].dims == constant["s"].dims == ("row", "column")
+    assert constant["s_clamped"].values.sum() == 2 and "y_clamped" not in constant
+    np.testing.assert_array_equal(constant["y"], np.ones((3, 4)))
+    assert "observed_data" not in tree.children
+
+
+def test_kernel_statistics_and_observed_data_are_kept(chains):
+    accept = np.linspace(0, 1, 18).reshape(2, 9)
+    chains = dataclasses.replace(chains, stats=chains.stats | {"accept": accept})
+    tree = to_arviz(chains, observed={"image": [[True, False]]}, dims={"image": ["i", "j"]})
+    np.testing.assert_array_equal(tree["sample_stats"]["accept"], accept)
+    image = tree["observed_data"]["image"]
+    assert image.dims == ("i", "j") and image.dtype == np.int8
+
+
+def test_the_record_says_how_the_draws_were_made(chains):
+    record = json.loads(to_arviz(chains).attrs["energydsl"])
+    assert record["kernel"] == "Gibbs()" and record["key"] == [0, 3]
+    assert (record["warmup"], record["thin"], record["stopped"]) == (4, 2, None)
+    assert "s * y" in record["model"] and record["normalizer"].startswith("exact by")
+    assert set(record) >= {"version", "seconds"}
+
+
+def test_exact_log_z_travels_with_its_kind(chains):
+    pairs = [(r * 4 + c, r * 4 + 4 + c) for r in range(2) for c in range(4)]
+    i, j = np.array(pairs).T
+    law = exact_law(
+        lambda s: -0.25 * (s[:, i] * s[:, j]).sum(1) - 0.5 * s.sum(1),
+        [(1,)] * 2 + [(-1, 1)] * 10,
+    )
+    log_z = json.loads(to_arviz(chains).attrs["energydsl"])["log_z"]
+    assert log_z["kind"] == "exact" and log_z["value"] == pytest.approx(law.log_z, rel=1e-10)
+
+
+def test_an_intractable_log_z_is_absent():
+    s = ed.spin("s", (8, 8))
+    ebm = ed.compile(ed.Model(-0.3 * (s[1:] * s[:-1]).sum() - 0.3 * (s[:, 1:] * s[:, :-1]).sum()))
+    run = ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=1, draws=2, warmup=0,
+                    progress=False)  # fmt: skip
+    record = json.loads(to_arviz(run).attrs["energydsl"])
+    assert record["log_z"] is None and record["normalizer"].startswith("intractable")
+
+
+def test_a_file_gives_back_the_tree(chains, tmp_path):
+    tree = to_arviz(chains, dims={"s": ["row", "column"]}, observed={"z": [0.5]})
+    tree.to_netcdf(tmp_path / "chains.nc")
+    with az.from_netcdf(tmp_path / "chains.nc") as read:
+        assert read.identical(tree)
+        assert read["posterior"]["s"].dtype == np.int8
+        assert json.loads(read.attrs["energydsl"])["kernel"] == "Gibbs()"
+
+
+def test_arviz_summarises_quantities_of_every_dtype(kept):
+    rng = np.random.default_rng(0)
+    half = np.asarray(jnp.asarray(rng.random((2, 9)), jnp.bfloat16))
+    tree = to_arviz(kept(up=rng.random((2, 9)) > 0.5, m=rng.normal(size=(2, 9)), half=half))
+    assert tree["posterior"]["up"].dtype == np.int8
+    assert tree["posterior"]["half"].dtype == np.float32
+    assert list(az.summary(tree).index) == ["up", "m", "half"]
+
+
+def test_a_run_stopped_before_its_first_draw_can_be_saved(chains, tmp_path):
+    none = dataclasses.replace(
+        chains,
+        draws={"s": chains.draws["s"][:, :0]},
+        stats={"energy": chains.stats["energy"][:, :0]},
+        stopped="interrupted after 0 of 9 draws",
+    )
+    to_arviz(none).to_netcdf(tmp_path / "none.nc")
+    with az.from_netcdf(tmp_path / "none.nc") as read:
+        assert read["posterior"]["s"].shape == (2, 0, 3, 4)
+
+
+def test_a_quantity_may_bear_the_name_of_a_clamped_variable(kept):
+    tree = to_arviz(kept(s=np.ones((2, 9))))
+    assert tree["posterior"]["s"].shape == (2, 9) and tree["constant_data"]["s"].shape == (3, 4)
+
+
+def test_variables_may_share_a_dimension_of_one_size(kept):
+    tree = to_arviz(kept(a=np.ones((2, 9, 5)), b=np.ones((2, 9, 5))), dims={"a": ["k"], "b": ["k"]})
+    assert tree["posterior"].sizes["k"] == 5
+
+
+@pytest.mark.parametrize(
+    ("draws", "options", "message"),
+    [
+        ({}, {"dims": {"t": ["i"]}}, r"dims got \['t'\]; expected some of \['a', 'b'"),
+        ({}, {"dims": {"a": "i"}}, r"dims\['a'\] is 'i'; expected a list: \['i'\]"),
+        ({}, {"dims": {"a": ["i"]}}, r"dims\['a'\] is \['i'\]; expected 2 different names"),
+        ({}, {"dims": {"a": ["i", "i"]}}, r"dims\['a'\] is \['i', 'i'\]; expected 2 different"),
+        ({}, {"dims": {"a": ["i", "j"], "b": ["j"]}}, r"'j' has 5 entries in 'b' and 4 in another"),
+        ({}, {"dims": {"b": ["a_dim_0"]}}, r"'a_dim_0' has 5 entries in 'b' and 3 in another"),
+        ({}, {"dims": {"b": ["chain"]}}, r"An axis of 'b' is called 'chain'"),
+        ({}, {"dims": {"b": ["a"]}}, r"An axis of 'b' is called 'a', which is the name of"),
+        ({}, {"coords": {"i": [1]}}, r"coords got \['i'\]; expected some of dims' names: \[\]"),
+        (
+            {},
+            {"dims": {"b": ["i"]}, "coords": {"i": "abc"}},
+            r"coords\['i'\] has 3 labels; expected 5",
+        ),
+        ({"draw": (2, 9)}, {}, r"is named 'draw', which means something else in a tree"),
+        ({"a/b": (2, 9)}, {}, r"is named 'a/b', which means something else"),
+        ({}, {"observed": {"chain": [1]}}, r"is named 'chain'"),
+    ],
+)
+def test_names_that_clash_are_refused(kept, draws, options, message):
+    shapes = {"a": (2, 9, 3, 4), "b": (2, 9, 5)} | draws
+    with pytest.raises(ValueError, match=message):
+        to_arviz(kept(**{name: np.ones(shape) for name, shape in shapes.items()}), **options)

@@ -1,0 +1,152 @@
+"""Pictures: what is in them, judged by their parts; how they look is judged by eye."""
+
+import dataclasses
+
+import jax
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+import energydsl as ed
+from energydsl.report import factor_graph
+from energydsl.report.factor_graph import draw_factor_graph
+from energydsl.report.plot import plot_energy, plot_samples
+
+
+def ising(shape):
+    s = ed.spin("s", shape)
+    return ed.Model(-0.3 * (s[1:] * s[:-1]).sum() - 0.3 * (s[:, 1:] * s[:, :-1]).sum())
+
+
+@pytest.fixture(scope="module")
+def chains():
+    return ed.sample(ed.compile(ising((6, 8))), ed.Gibbs(), key=jax.random.key(0), chains=3,
+                     draws=20, warmup=0, progress=False)  # fmt: skip
+
+
+def texts(figure):
+    return [t.get_text() for axes in figure.axes for t in axes.texts]
+
+
+def legend(figure):
+    return [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def marks(figure):
+    """How many marks each scatter has."""
+    return [len(c.get_offsets()) for c in figure.axes[0].collections if hasattr(c, "get_sizes")]
+
+
+def test_a_small_graph_shows_every_site_and_every_factor():
+    figure = draw_factor_graph(ising((3, 4)))
+    assert sorted(texts(figure)) == sorted(f"{r},{c}" for r in range(3) for c in range(4))
+    assert 17 in marks(figure) and 12 in marks(figure)
+    assert legend(figure) == ["s: spin[3, 4]"]
+
+
+def test_scalars_latents_and_clamped_sites_are_told():
+    z, h = ed.binary("z"), ed.binary("h", 2, latent=True)
+    figure = draw_factor_graph(ed.Model(z * h.sum()).condition(z=1))
+    assert sorted(texts(figure)) == ["0", "1", "z"]
+    assert legend(figure) == ["z: binary[]", "h: binary[2] latent", "clamped"]
+    faces = [tuple(c.get_facecolor()[0]) for c in figure.axes[0].collections[2:5:2]]
+    assert faces[0] == matplotlib.colors.to_rgba(factor_graph.CLAMPED) and faces[1] == (1, 1, 1, 1)
+
+
+def test_a_site_alone_and_a_model_in_pieces_can_be_drawn(tmp_path):
+    draw_factor_graph(ed.Model(ed.spin("s") * 1.0), tmp_path / "one.png")
+    draw_factor_graph(ed.Model(ed.spin("s", 7).sum()), tmp_path / "seven.png")
+    assert imread(tmp_path / "seven.png").shape[:2] == (960, 960)
+
+
+def test_a_large_graph_shows_variables_and_batches():
+    s, y = ed.spin("s", (256, 256)), ed.spin("y", (256, 256))
+    model = ed.Model(-0.3 * (s[1:] * s[:-1]).sum() - (s * y).sum())
+    figure = draw_factor_graph(model.condition({s[0]: 1}, y=np.ones((256, 256), int)))
+    assert texts(figure) == [
+        "65,280 factors of 2 sites",
+        "65,536 factors of 2 sites",
+        "s: spin[256, 256]\n256 clamped",
+        "y: spin[256, 256] clamped",
+    ]
+    assert len(figure.axes[0].lines) == 3
+
+
+def test_the_model_draws_itself(tmp_path):
+    assert isinstance(ising((2, 2)).graph(str(tmp_path / "graph.png")), Figure)
+    assert imread(tmp_path / "graph.png").std() > 0
+
+
+def test_a_path_is_laid_out_as_a_line_of_even_steps():
+    edges = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
+    places = factor_graph._layout(10, edges)
+    far = np.linalg.norm(places[:, None] - places, axis=-1)
+    np.testing.assert_allclose(far, np.abs(np.subtract.outer(range(10), range(10))), atol=1e-2)
+
+
+def test_a_lattice_stands_upright():
+    figure = draw_factor_graph(ising((4, 5)))
+    place = {t.get_text(): np.array(t.xy) for t in figure.axes[0].texts}
+    right, down = place["1,3"] - place["1,1"], place["2,2"] - place["1,2"]
+    assert right[0] > 5 * abs(right[1]) and -down[1] > 5 * abs(down[0])
+
+
+def test_energies_show_a_line_a_chain_and_their_histogram(chains, tmp_path):
+    figure = plot_energy(chains, tmp_path / "energy.png")
+    left, right = figure.axes
+    for line, energy in zip(left.lines, chains.stats["energy"], strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), energy)
+    assert len(right.patches) == 3
+    assert legend(figure) == ["chain 0", "chain 1", "chain 2"]
+    assert (tmp_path / "energy.png").stat().st_size > 1000
+
+
+def test_a_sheet_shows_chains_by_row_and_draws_by_column(chains):
+    figure = plot_samples(chains, columns=3)
+    axes = figure.axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["draw 0", "draw 10", "draw 19"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["chain 0", "chain 1", "chain 2"]
+    sheet = axes.images[0].get_array()
+    assert sheet.shape == (3 * 6 + 2, 3 * 8 + 2)
+    np.testing.assert_array_equal(sheet[7:13, 18:], chains.draws["s"][1, 19])
+
+
+def test_a_sheet_of_an_array_is_read_like_a_page():
+    images = np.arange(5)[:, None, None] * np.ones((2, 3))
+    sheet = plot_samples(images, columns=2).axes[0].images[0].get_array()
+    assert sheet.shape == (3 * 2 + 2, 2 * 3 + 1)
+    assert [sheet[r, c] for r, c in ((0, 0), (0, 4), (3, 0), (6, 2))] == [0, 1, 2, 4]
+    assert np.ma.getmaskarray(sheet)[:, 3].all()
+
+
+def test_flat_samples_are_folded():
+    sheet = plot_samples(np.ones((4, 6)), shape=(2, 3), columns=4).axes[0].images[0].get_array()
+    assert sheet.shape == (2, 4 * 3 + 3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "name", "message"),
+    [
+        ({"s": (2, 9, 4)}, "s", r"samples of shape \(4,\); expected images of two axes"),
+        ({"s": (2, 9, 4, 4)}, "t", r"got the name 't'; expected one of \['s'\]"),
+        (
+            {"s": (2, 9, 4, 4), "t": (2, 9)},
+            None,
+            r"got the name None; expected one of \['s', 't'\]",
+        ),
+        ({"s": (2, 0, 4, 4)}, "s", "no draws of 's'"),
+    ],
+)
+def test_what_is_no_image_is_refused(chains, samples, name, message):
+    draws = {key: np.ones(shape) for key, shape in samples.items()}
+    with pytest.raises(ValueError, match=message):
+        plot_samples(dataclasses.replace(chains, draws=draws), name)
+
+
+def test_figures_belong_to_no_window_and_show_in_notebooks(chains):
+    figure = plot_energy(chains)
+    assert plt.get_fignums() == []
+    assert figure._repr_png_().startswith(b"\x89PNG")

@@ -1,0 +1,267 @@
+"""The sampling loop: what it keeps, where it stops, how it resumes."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import energydsl as ed
+from energydsl.run import sampling
+
+KEY = jax.random.key(0)
+
+
+def ising(shape=(4, 4), coupling=0.3):
+    s = ed.spin("s", shape)
+    return ed.Model(-coupling * ((s[1:] * s[:-1]).sum() + (s[:, 1:] * s[:, :-1]).sum()))
+
+
+def run(ebm, **options):
+    options = {"key": KEY, "chains": 2, "warmup": 3, "draws": 7, "progress": False} | options
+    return ed.sample(ebm, ed.Gibbs(), **options)
+
+
+@pytest.fixture(scope="module")
+def ebm():
+    return ed.compile(ising())
+
+
+def magnetisation(x):
+    return x["s"].astype(float).mean()
+
+
+def test_shapes_dtypes_and_energies(ebm):
+    chains = run(ebm)
+    assert chains.draws["s"].shape == (2, 7, 4, 4) and chains.draws["s"].dtype == np.int8
+    energies = jax.vmap(jax.vmap(lambda s: ebm.energy({"s": s})))(chains.draws["s"])
+    np.testing.assert_allclose(chains.stats["energy"], energies, rtol=1e-6)
+    assert np.array_equal(chains.last["s"], chains.draws["s"][:, -1])
+    assert "2 chains x 7 draws of s[4, 4]" in repr(chains)
+
+
+def test_the_same_key_gives_the_same_draws_and_another_does_not(ebm):
+    first, again = run(ebm), run(ebm)
+    other = run(ebm, key=jax.random.key(1))
+    assert np.array_equal(first.draws["s"], again.draws["s"])
+    assert not np.array_equal(first.draws["s"], other.draws["s"])
+
+
+def test_thinning_and_warmup_skip_steps_of_the_same_chain(ebm):
+    every = run(ebm, warmup=0, draws=12).draws["s"]
+    thinned = run(ebm, warmup=3, draws=3, thin=3).draws["s"]
+    assert np.array_equal(thinned, every[:, [5, 8, 11]])
+
+
+def test_draws_do_not_depend_on_chunks(ebm, monkeypatch):
+    whole = run(ebm, draws=20).draws["s"]
+    monkeypatch.setattr(sampling, "BUFFER_BYTES", 3 * 2 * (16 + 4))
+    assert np.array_equal(run(ebm, draws=20).draws["s"], whole)
+
+
+def test_keep_stores_named_quantities_instead(ebm):
+    chains = run(ebm, keep={"m": magnetisation, "row": lambda x: x["s"][0]})
+    spins = run(ebm).draws["s"]
+    assert set(chains.draws) == {"m", "row"}
+    np.testing.assert_allclose(chains.draws["m"], spins.mean((2, 3)), rtol=1e-6)
+    assert np.array_equal(chains.draws["row"], spins[:, :, 0])
+
+
+def test_chains_begin_where_they_are_told(ebm):
+    up = {"s": np.ones((4, 4), int)}
+    cold = ed.compile(ising(coupling=50.0))
+    assert (run(cold, start=up).draws["s"] == 1).all()
+    both = {"s": np.stack([np.ones((4, 4), int), -np.ones((4, 4), int)])}
+    draws = run(cold, start=both).draws["s"]
+    assert (draws[0] == 1).all() and (draws[1] == -1).all()
+
+
+def test_a_chain_goes_on_from_where_another_run_stood(ebm):
+    chains = run(ebm)
+    assert run(ebm, start=chains.last).draws["s"].shape == (2, 7, 4, 4)
+
+
+def test_evidence_stands_in_every_draw():
+    model = ising()
+    (s,) = (ed.variable(v.name, v.domain, v.shape) for v in model.variables)
+    chains = run(ed.compile(model.condition({s[0]: [1, -1, 1, -1]})))
+    assert (chains.draws["s"][:, :, 0] == [1, -1, 1, -1]).all()
+
+
+def test_new_parameters_do_not_recompile(monkeypatch):
+    traces, observe = [], sampling._observe
+
+    def counted(*arguments):
+        traces.append(1)
+        return observe(*arguments)
+
+    monkeypatch.setattr(sampling, "_observe", counted)
+    for coupling in (0.1, 0.2, 0.3):
+        run(ed.compile(ising(coupling=coupling)), draws=5, keep={"m": lambda x: x["s"].sum()})
+    once = len(traces)
+    traces.clear()
+    # Nor does a function of the same text, or another number of draws.
+    run(ed.compile(ising(coupling=0.9)), draws=9, keep={"m": lambda x: x["s"].sum()})
+    assert once and not traces
+    scale = 2.0
+    run(ed.compile(ising()), keep={"m": lambda x: scale * x["s"].sum()})
+    assert traces
+
+
+def test_ctrl_c_returns_what_was_drawn(ebm, monkeypatch, tmp_path):
+    """A real signal, in the middle of the second chunk; what was drawn can be gone on from."""
+    compute, calls = sampling._run_chunk, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return compute(*arguments)
+
+    monkeypatch.setattr(sampling, "_run_chunk", interrupted)
+    with pytest.warns(UserWarning, match="interrupted after 1 of 7 draws"):
+        chains = run(ebm, warmup=0, checkpoint=tmp_path)
+    assert chains.stopped.startswith("interrupted")
+    monkeypatch.undo()
+    whole = run(ebm, warmup=0).draws["s"]
+    assert np.array_equal(chains.draws["s"], whole[:, :1])
+    assert np.array_equal(run(ebm, warmup=0, checkpoint=tmp_path).draws["s"], whole)
+
+
+def test_a_nan_energy_stops_the_run_and_keeps_the_draws():
+    y = ed.real("y")
+    trap = ed.apply(lambda y: jnp.where(y > 3.0, jnp.nan, 0.0), y)
+    ebm = ed.compile(ed.Model(0.5 * (y - 1.0) ** 2, trap))
+    assert ebm.sweep is None
+    kernel = _Walk()
+    with pytest.warns(UserWarning, match=r"the energy of chains \[0, 1\] is NaN"):
+        chains = ed.sample(
+            ebm, kernel, key=KEY, chains=2, warmup=0, draws=50, progress=False,
+            start={"y": np.zeros(())},
+        )  # fmt: skip
+    assert 0 < chains.draws["y"].shape[1] < 50
+    assert np.isfinite(chains.draws["y"]).all() and np.isfinite(chains.stats["energy"]).all()
+
+
+class _Walk(ed.AbstractKernel):
+    """Steps of one tenth upwards: where a chain will be is known beforehand."""
+
+    def init(self, ebm, x, *, key, warmup):
+        return jnp.zeros((), int)
+
+    def step(self, ebm, x, state, *, key):
+        return {"y": x["y"] + 0.1}, state + 1, {"steps": state}
+
+    def moves(self, ebm):
+        return ebm.structure.free
+
+    def reason(self, ebm):
+        return ""
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"draws": 0}, "draws=0; expected a whole number of at least 1"),
+        ({"chains": 0}, "chains=0"),
+        ({"thin": 0}, "thin=0"),
+        ({"warmup": -1}, "warmup=-1; expected 0 or more"),
+        ({"draws": 2.5}, "draws=2.5"),
+        ({"start": {"s": np.zeros((4, 4), int)}}, "outside spin.*first at"),
+        ({"start": {"s": np.ones((3, 3), int)}}, r"start has shapes .*\(3, 3\)"),
+        ({"start": {"t": np.ones((4, 4), int)}}, "lacks.*'s'.*unknown.*'t'"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_bad_numbers_and_starts(ebm, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(ebm, **options)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_things_that_are_no_ebm_or_kernel(ebm):
+    with pytest.raises(TypeError, match=r"compile it first: ed\.compile"):
+        run(ising())
+    with pytest.raises(TypeError, match=r"expected one such as ed\.Gibbs\(\)"):
+        ed.sample(ebm, "gibbs", key=KEY)
+    with pytest.raises(TypeError, match="keep\\['m'\\] returned tuple"):
+        run(ebm, keep={"m": lambda x: (x["s"].sum(), 1)})
+    with pytest.raises(TypeError, match=r"key=0; expected a key such as jax\.random\.key"):
+        run(ebm, key=0)
+    with pytest.raises(TypeError, match=r"diagnose got EBM; expected what ed\.sample returns"):
+        ed.diagnose(ebm)
+    with pytest.raises(TypeError, match="to_arviz got EBM"):
+        ed.to_arviz(ebm)
+    with pytest.raises(ValueError, match=r"asks for 'q'; there are \['s'\]"):
+        run(ebm, keep={"m": lambda x: x["q"]})
+
+
+def test_a_finished_checkpoint_is_read_and_extended(ebm, tmp_path):
+    whole = run(ebm, draws=20).draws["s"]
+    run(ebm, draws=8, checkpoint=tmp_path / "run")
+    again = run(ebm, draws=20, checkpoint=tmp_path / "run")
+    assert np.array_equal(again.draws["s"], whole)
+    with pytest.raises(ValueError, match="holds 20 draws, more than draws=5"):
+        run(ebm, draws=5, checkpoint=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"ebm": ed.compile(ising(coupling=0.31))}, "model was"),
+        ({"ebm": ed.compile(ising((4, 5)))}, "model was"),
+        ({"key": jax.random.key(5)}, "key was"),
+        ({"chains": 3}, "chains was 2, now 3"),
+        ({"thin": 2}, "thin was 1, now 2"),
+        ({"keep": {"m": magnetisation}}, r"keep was 'configurations', now \['m'\]"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(ebm, tmp_path, change, word):
+    run(ebm, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=f"of another run.*{word}.*or another folder"):
+        run(**{"ebm": ebm, "checkpoint": tmp_path} | change)
+
+
+def test_a_checkpoint_that_cannot_be_written(ebm, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="no folder that can be written"):
+        run(ebm, checkpoint=tmp_path / "file")
+
+
+SCRIPT = """
+import jax, numpy as np, sys
+import energydsl as ed
+s = ed.spin("s", (64, 64))
+ebm = ed.compile(ed.Model(-0.3 * (s * ed.roll(s, 1)).sum() - 0.3 * (s[:, 1:] * s[:, :-1]).sum()))
+chains = ed.sample(
+    ebm, ed.Gibbs(), key=jax.random.key(3), chains=2, warmup=50, draws=int(sys.argv[2]), thin=40,
+    checkpoint=sys.argv[1] or None, progress=False,
+)
+np.save(sys.argv[3], chains.draws["s"])
+"""
+
+
+def test_a_run_killed_by_sigkill_resumes_with_the_same_draws(tmp_path):
+    script, folder, draws = tmp_path / "run.py", tmp_path / "checkpoint", "500"
+    script.write_text(textwrap.dedent(SCRIPT))
+
+    def start(checkpoint, out):
+        return subprocess.Popen([sys.executable, str(script), checkpoint, draws, str(out)])
+
+    killed = start(str(folder), tmp_path / "never.npy")
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("part-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert list(folder.glob("part-*")) and not (tmp_path / "never.npy").exists()
+
+    assert start(str(folder), tmp_path / "resumed.npy").wait() == 0
+    assert start("", tmp_path / "whole.npy").wait() == 0
+    resumed, whole = np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "whole.npy")
+    assert np.array_equal(resumed, whole)
