@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
@@ -26,9 +27,16 @@ def is_traced(*trees: object) -> bool:
 
 
 def check_key(key: object, function: str) -> None:
-    """Raise TypeError unless this is a key for random numbers."""
+    """Raise TypeError unless this is a key for random numbers, outside of what JAX is tracing."""
     if not isinstance(key, Array):
         raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
+    # Inside jit even a new array is abstract; vmap shows in the key alone.
+    if is_traced(key, jnp.zeros(())):
+        raise TypeError(
+            f"{function} was called inside jax.jit, jax.vmap or another transformation; it is a "
+            "loop in Python, which compiles its own steps. Call it outside, once for each key or "
+            "set of parameters."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,8 @@ class Program(Known):
 
 def _take_out_numbers(closed: jex.ClosedJaxpr) -> tuple[jex.Jaxpr, list[Array]]:
     """The equations with a constant in place of each floating-point number."""
-    jaxpr, numbers, variables = closed.jaxpr, list(closed.consts), []
+    jaxpr, variables = closed.jaxpr, []
+    numbers = [c if isinstance(c, Array) else jnp.asarray(c) for c in closed.consts]
 
     def taken(atom: Any) -> Any:
         if not isinstance(atom, jex.Literal) or not jnp.issubdtype(atom.aval.dtype, jnp.floating):

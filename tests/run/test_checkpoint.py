@@ -404,15 +404,13 @@ time.sleep(60)
 
 
 def test_one_process_at_a_time_writes_to_a_folder(ebm, tmp_path):
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout is not None and other.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match=rf"in use by another run \(process {other.pid}\)"):
-        sample(ebm, ed.Gibbs(), checkpoint=tmp_path)
-    # A process that is gone holds nothing, however it ended.
-    other.send_signal(signal.SIGKILL)
-    other.wait()
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=rf"in use by another run \(process {other.pid}\)"):
+            sample(ebm, ed.Gibbs(), checkpoint=tmp_path)
+        # A process that is gone holds nothing, however it ended.
+        other.send_signal(signal.SIGKILL)
     sample(ebm, ed.Gibbs(), checkpoint=tmp_path)
     # Nor does a run that has ended, or that was refused.
     with pytest.raises(ValueError, match="holds 3 draws, more than"):
