@@ -26,12 +26,12 @@ def is_traced(*trees: object) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def check_key(key: object, function: str) -> None:
-    """Raise TypeError unless this is a key for random numbers, outside of what JAX is tracing."""
+def check_key(key: object, function: str, *others: object) -> None:
+    """Raise TypeError unless this is a key for random numbers, and nothing is being traced."""
     if not isinstance(key, Array):
         raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
-    # Inside jit even a new array is abstract; vmap shows in the key alone.
-    if is_traced(key, jnp.zeros(())):
+    # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
+    if is_traced(key, others, jnp.zeros(())):
         raise TypeError(
             f"{function} was called inside jax.jit, jax.vmap or another transformation; it is a "
             "loop in Python, which compiles its own steps. Call it outside, once for each key or "

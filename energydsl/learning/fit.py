@@ -94,7 +94,7 @@ def fit(
             numbers that make no sense, or a checkpoint of another run.
     """
     check_ebm(ebm, "fit")
-    check_key(key, "fit")
+    check_key(key, "fit", ebm)
     if not isinstance(objective, AbstractObjective):
         raise TypeError(
             f"fit got the objective {objective!r}; expected one such as ed.ContrastiveDivergence()."

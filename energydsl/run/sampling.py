@@ -123,7 +123,7 @@ def sample(
     if warmup < 0:
         raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
     check_ebm(ebm, "sample")
-    check_key(key, "sample")
+    check_key(key, "sample", ebm)
     chosen = None
     if kernel is None:
         kernel, chosen = choose(ebm)
