@@ -149,7 +149,7 @@ class _Reader:
             yield from sorted(self.all(thing))
         elif isinstance(thing, types.CodeType):
             yield from self.code(thing)
-        elif isinstance(thing, jex.Jaxpr | jex.ClosedJaxpr):
+        elif isinstance(thing, jex.Jaxpr):
             yield from self.jaxpr(thing)
         elif (name := _imported(thing)) is not None:
             yield name
@@ -222,9 +222,8 @@ class _Reader:
                 yield name
                 yield self.digest(value)
 
-    def jaxpr(self, jaxpr: Any) -> Iterator[str | bytes]:
-        closed = getattr(jaxpr, "jaxpr", jaxpr)
-        yield from self.all(getattr(jaxpr, "consts", ()))
+    def jaxpr(self, jaxpr: jex.Jaxpr) -> Iterator[str | bytes]:
+        yield from self.all(jaxpr.consts)
         numbers: dict[Any, int] = {}
 
         def name(atom: Any) -> str | bytes:
@@ -232,21 +231,23 @@ class _Reader:
                 return _seal(self.digest(atom.val), str(atom.aval))
             return f"{numbers.setdefault(atom, len(numbers))}:{atom.aval.str_short()}"
 
-        yield from map(name, (*closed.constvars, *closed.invars))
-        for equation in closed.eqns:
+        yield from map(name, (*jaxpr.constvars, *jaxpr.invars))
+        for equation in jaxpr.eqns:
             yield equation.primitive.name
             yield from map(name, (*equation.invars, *equation.outvars))
             for key, value in sorted(equation.params.items()):
                 if key not in DERIVATIVES:
                     yield key
                     yield self.digest(value)
-        yield from map(name, closed.outvars)
+        yield from map(name, jaxpr.outvars)
 
     def object(self, thing: Any) -> Iterator[str | bytes]:
         if isinstance(thing, types.MethodType):
             yield from self.all((thing.__func__, thing.__self__))
-        elif isinstance(thing, staticmethod | classmethod | functools.cached_property):
-            yield self.digest(getattr(thing, "__func__", None) or thing.func)
+        elif isinstance(thing, staticmethod | classmethod):
+            yield self.digest(thing.__func__)
+        elif isinstance(thing, functools.cached_property):
+            yield self.digest(thing.func)
         elif isinstance(thing, property):
             yield from self.all((thing.fget, thing.fset, thing.fdel))
         elif isinstance(thing, jtu.PyTreeDef):
