@@ -117,9 +117,7 @@ class Case:
 
     def evidence(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Of each variable, which sites are held, and at what."""
-        found = {
-            s.name: (np.zeros(s.shape, bool), np.zeros(s.shape)) for s in self.sites
-        }
+        found = {s.name: (np.zeros(s.shape, bool), np.zeros(s.shape)) for s in self.sites}
         for view, value in self.held:
             mask, held = found[site_of(view).name]
             at = positions_of(view).ravel()
@@ -133,9 +131,7 @@ class Case:
         """The energy of configurations of all variables, batch first; evidence is put in place."""
         batch = max(len(v) for v in values.values())
         evidence = self.evidence()
-        full = {
-            s.name: np.where(*evidence[s.name], values[s.name]) for s in self.sites
-        }
+        full = {s.name: np.where(*evidence[s.name], values[s.name]) for s in self.sites}
         ties = Ties(batch)
         with np.errstate(over="ignore", divide="ignore"):
             energy = self.body.energy(Scene(full, arrays or {}, ties), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ import scipy.stats
 import energydsl as ed
 from tests.fuzz import optional
 from tests.fuzz.case import Case
-from tests.fuzz.oracle import Ambiguous, Improper, Law, Oracle
+from tests.fuzz.oracle import Ambiguous, Improper, Oracle
 from tests.fuzz.recipe import positions_of, site_of
 from tests.fuzz.rounded import EPSILON
 from tests.fuzz.sites import Site
@@ -27,18 +27,32 @@ CONFIGURATIONS, FEW = 24, 6
 """Configurations at which energies are compared, and other, dearer things."""
 
 MAX_TEXT = 250_000
-CHAINS = 4000
+CHAINS = 20_000
 
 
 class Failure(Exception):
     """An answer that the oracle contradicts."""
 
 
+class Asked(NamedTuple):
+    """Which of the dearer checks are made: each compiles programs of its own."""
+
+    explain: bool = True
+    slopes: bool = True
+    eager: bool = True
+    draws: bool = True
+
+    @staticmethod
+    def of(seed: int) -> Asked:
+        """Every second, third, eighth and tenth model."""
+        return Asked(seed % 2 == 0, seed % 3 == 0, seed % 8 == 0, seed % 10 == 0)
+
+
 class Run:
     """One case, checked: what was counted, and what failed."""
 
-    def __init__(self, case: Case, *, eager: bool, draws: bool, false_alarm: float) -> None:
-        self.case, self.eager, self.draws, self.false_alarm = case, eager, draws, false_alarm
+    def __init__(self, case: Case, asked: Asked, *, false_alarm: float) -> None:
+        self.case, self.asked, self.false_alarm = case, asked, false_alarm
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
         self.skipped: str | None = None
@@ -81,13 +95,14 @@ class Run:
 
     def compiled(self) -> None:
         self.xs = self.shown(self.values)
-        self.check("explain", self.explain)
+        if self.asked.explain:
+            self.check("explain", self.explain)
         self.answers = self.check("jit", self.answer)
         if self.answers is not None:
             for name, (answer, compare) in self.answers.items():
                 self.check(name, lambda a=answer, c=compare: c(a))
         self.check("log Z", self.log_z)
-        if self.eager:
+        if self.asked.eager:
             self.check("check", self.placed)
             self.check("outside jit", self.outside_jit)
         if self.law is not None and isinstance(self.ebm.normalizer, ed.Exact):
@@ -95,7 +110,7 @@ class Run:
                 self.check("marginals", self.marginals)
             if optional.MODE is not None:
                 self.check("mode", self.mode)
-        if self.draws and self.law is not None:
+        if self.asked.draws and self.law is not None:
             self.check("draws", self.one_step)
             if optional.EXACT_DRAWS is not None:
                 self.check("exact draws", self.exact_draws)
@@ -201,9 +216,7 @@ class Run:
         def of_ebm(function, count: int | None = None):
             def ask(rebuild, leaves, xs):
                 ebm = rebuild(leaves)
-                return jax.vmap(lambda x: function(ebm, x))(
-                    {n: a[:count] for n, a in xs.items()}
-                )
+                return jax.vmap(lambda x: function(ebm, x))({n: a[:count] for n, a in xs.items()})
 
             return ask
 
@@ -233,6 +246,7 @@ class Run:
             found["conditional of a view"] = self.conditional(site_of(view), where, positions)
         latent = [s.name for s in self.oracle.free if s.latent]
         if latent and len(latent) < len(self.oracle.free):
+
             def free_energy(ebm, x):
                 return ebm.free_energy({n: a for n, a in x.items() if n not in latent})
 
@@ -287,6 +301,7 @@ class Run:
     def conditional(self, s: Site, where, positions: np.ndarray) -> tuple[Callable, Callable]:
         """The question and its comparison, at every free site that is shown."""
         if s.finite:
+
             def ask_law(ebm, x):
                 law = ebm.conditional(where, x)
                 require(law.batch_shape == positions.shape, f"batch {law.batch_shape}")
@@ -355,16 +370,17 @@ class Run:
         closed = self.law.error == 0
         tolerance = 1e-6 * (1 + abs(self.law.log_z)) if closed else 1e-3 + 10 * self.law.error
         agree(found, self.law.log_z, tolerance)
-        self.check("gradient of log Z", self.slopes_of_log_z)
-        if self.eager:
+        if self.asked.slopes and closed:
+            self.check("gradient of log Z", self.slopes_of_log_z)
+        if self.asked.eager:
             self.check("log prob", self.log_prob)
 
     def slopes_of_log_z(self) -> None:
         wanted = list(self.directions())
-        if not wanted or self.law is None or self.law.error:
+        if not wanted:
             return
         leaves, rebuild = _leaves(self.ebm)
-        found = jax.grad(lambda p: ed.log_partition(rebuild(p)))(leaves)
+        found = jax.jit(jax.grad(lambda p: ed.log_partition(rebuild(p))))(leaves)
         for a, direction, number, sign in wanted:
             expected = self.oracle.slope_of_log_z(a.name, direction)
             slope = sign * np.sum(np.asarray(found[number], float) * direction)
@@ -411,7 +427,8 @@ class Run:
         best = -self.law.log_weights.max()
         agree(self.oracle.energy(values)[0], best, 1e-5 * (1 + abs(best)))
 
-    def exact_starts(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def exact_starts(self) -> dict[str, np.ndarray]:
+        """Independent draws of the law: configurations of all variables."""
         rows = self.rng.choice(len(self.law.probs), CHAINS, p=self.law.probs)
         values = {n: a[rows] for n, a in self.law.states.items()}
         if self.law.gaussian is not None:
@@ -421,13 +438,13 @@ class Run:
             drawn = mean + np.linalg.solve(root.swapaxes(1, 2), noise[..., None])[..., 0]
             for (s, k), column in zip(self.oracle.continuous, drawn.T, strict=True):
                 values[s.name].reshape(CHAINS, -1)[:, k] = column
-        return rows, values
+        return values
 
     def one_step(self) -> None:
         """One step of the default kernel from exact draws leaves the law as it was."""
         if self.law.gaussian is None and self.oracle.continuous:
             return
-        rows, values = self.exact_starts()
+        values = self.exact_starts()
         start = {n: np.asarray(a) for n, a in self.shown(values).items()}
         kernel = None if self.ebm.sweep is None else ed.Gibbs()
         chains = ed.sample(
@@ -439,7 +456,7 @@ class Run:
         self.follows(after)
         energy, _ = self.case.energy(after)
         agree(chains.stats["energy"][:, 0], energy.value, energy.tolerance(), "stats['energy']")
-        if kernel is not None:
+        if kernel is not None and self.law.gaussian is None:
             self.moved(values, after)
 
     def exact_draws(self) -> None:
@@ -454,7 +471,7 @@ class Run:
             self.counts["exact draws refused"] += 1
             return
         after = {n: np.asarray(a[:, 0], float) for n, a in chains.draws.items()}
-        self.follows({**self.exact_starts()[1], **after})
+        self.follows({**self.exact_starts(), **after})
 
     def follows(self, after: dict[str, np.ndarray]) -> None:
         """Draws follow the law: finite sites by counts, real ones by their standardised values."""
@@ -488,23 +505,17 @@ class Run:
     def moved(self, before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
         """A site that Gibbs redraws changes as often as its conditional says."""
         for s, k in self.oracle.finite:
-            states = {n: a for n, a in self.law.states.items()}
-            if self.law.gaussian is not None:
-                return
+            states = self.law.states
             energies = self.oracle.level_energies(states, s, k)
             conditional = np.exp(energies.min(1, keepdims=True) - energies)
             conditional /= conditional.sum(1, keepdims=True)
-            own = np.searchsorted(s.levels, states[s.name].reshape(len(own_rows(states)), -1)[:, k])
+            own = np.searchsorted(s.levels, states[s.name].reshape(len(energies), -1)[:, k])
             stay = np.take_along_axis(conditional, own[:, None], 1)[:, 0]
             expected = CHAINS * float(np.nansum(self.law.probs * (1 - stay)))
             column = [v[s.name].reshape(CHAINS, -1)[:, k] for v in (before, after)]
             changes = int((column[0] != column[1]).sum())
             # Fewer than none is e^-30 likely.
             require(changes > 0 or expected < 30, f"{s.name}[{k}] never moved")
-
-
-def own_rows(states: dict[str, np.ndarray]) -> np.ndarray:
-    return next(iter(states.values()))
 
 
 def typed(site: Site, array: np.ndarray) -> Any:

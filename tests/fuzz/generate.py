@@ -231,8 +231,9 @@ class Generator:
                 return Unary.of(name, a)
 
     def binary(self, a: Node, b: Node) -> Node:
-        name = self.pick(["add", "subtract", "multiply", "multiply", "multiply", "divide", "compare",
-                          "where", "maximum", "minimum", "logaddexp", "power_of"])  # fmt: skip
+        name = self.pick(["add", "subtract", "multiply", "multiply", "multiply", "divide",
+                          "compare", "where", "maximum", "minimum", "logaddexp",
+                          "power_of"])  # fmt: skip
         if name == "compare":
             return Binary.of(self.pick(COMPARISONS), a, b)
         if name == "divide":
@@ -394,7 +395,9 @@ class Generator:
             other = Move.of(view, "{a}[" + before + ":-1]")
         else:
             return None
-        together = Binary.of("equal" if domain_of(view) == "categorical" else "multiply", one, other)
+        together = Binary.of(
+            "equal" if domain_of(view) == "categorical" else "multiply", one, other
+        )
         if self.chance(0.3):
             together = Binary.of("multiply", self.numbers(together.shape), together)
         return self.closed(together)
@@ -451,7 +454,9 @@ class Generator:
         if site.domain == "real":
             match self.pick(["square", "normal", "shifted", "quadratic"]):
                 case "normal":
-                    scale = Numbers.of(self.numbers(()).name, self.rng.uniform(0.6, 1.5, site.shape))
+                    scale = Numbers.of(
+                        self.numbers(()).name, self.rng.uniform(0.6, 1.5, site.shape)
+                    )
                     return Density.of("Normal", view, (self.constant(), scale), "family")
                 case "shifted":
                     gap = Binary.of("subtract", view, self.numbers(site.shape))
@@ -461,13 +466,19 @@ class Generator:
                     a = Numbers.of(self.numbers(()).name, root @ root.T + np.eye(site.size), True)
                     b = self.numbers(site.shape, True)
                     return Potential.of("Quadratic", (view,), (a, b))
-            return Binary.of("multiply", Constant.of(self.pick([0.5, 1.0])), total(Power.of(view, 2)))
+            return Binary.of(
+                "multiply", Constant.of(self.pick([0.5, 1.0])), total(Power.of(view, 2))
+            )
         if site.domain == "positive":
             square = Binary.of("multiply", Constant.of(0.4), total(Power.of(view, 2)))
             if self.chance(0.5):
                 log = Binary.of("multiply", Constant.of(-0.7), total(Unary.of("log", view)))
                 return Binary.of("add", square, log)
             return Binary.of("add", square, self.of_family("Gamma", view))
+        if site.domain == "interval":
+            return Binary.of("multiply", Constant.of(0.2), total(view))
+        if site.domain == "simplex" and (len(site.shape) > 1 or self.chance(0.7)):
+            return self.of_family("Dirichlet", view)
         if site.domain == "count":
             return self.of_family("Poisson", view)
         if site.domain == "positive_definite":

@@ -104,11 +104,11 @@ class Oracle:
         states = self.states()
         if not self.continuous:
             return Law(states, -self.energy(states, arrays), None, 0.0)
-        if all(s.domain == "real" for s, _ in self.continuous):
-            if len(self.continuous) <= MAX_REAL:
-                found = self._gaussian(states, arrays)
-                if found is not None:
-                    return found
+        real = all(s.domain == "real" for s, _ in self.continuous)
+        if real and len(self.continuous) <= MAX_REAL:
+            found = self._gaussian(states, arrays)
+            if found is not None:
+                return found
         if len(self.continuous) == 1 and self.state_count <= 64:
             return self._integrated(states, arrays)
         return None
@@ -177,9 +177,7 @@ class Oracle:
                 e = self._at(states, points[:, None], arrays)
             except Ambiguous:
                 # A jump that happens to fall on a grid's point decides nothing.
-                number, _ = self.case.energy(
-                    self._repeated(states, points[:, None])
-                )
+                number, _ = self.case.energy(self._repeated(states, points[:, None]))
                 e = number.value.reshape(-1, GRID)
             e = np.where(np.isnan(e), np.inf, e)
         fine = logsumexp(log_slope - e, axis=1) + np.log(t[1] - t[0])

@@ -274,9 +274,7 @@ class Lookup(Node):
         batch = table.shape[: table.ndim - len(self.args)]
         rows = max(len(n.value) for n in numbers)
         where_: list[np.ndarray] = list(np.indices(self.shape)[len(self.shape) - len(batch) :])
-        where_ = [
-            np.where(n == 1, 0, w) for n, w in zip(batch, where_, strict=True)
-        ]
+        where_ = [np.where(n == 1, 0, w) for n, w in zip(batch, where_, strict=True)]
         for view, number in zip(self.args, numbers, strict=True):
             levels = number.value - lowest(view)
             step = 2 if domain_of(view) == "spin" else 1
@@ -335,16 +333,12 @@ class Density(Node):
 
     def compute(self, scene, *numbers):
         family = densities.FAMILIES[self.family]
-        ndim = max(
-            n.value.ndim - k for n, k in zip(numbers, family.event_ndims, strict=True)
-        )
+        ndim = max(n.value.ndim - k for n, k in zip(numbers, family.event_ndims, strict=True))
         spread = []
         for n, k in zip(numbers, family.event_ndims, strict=True):
             cut = n.value.ndim - k
             pad = (1,) * (ndim - cut)
-            spread.append(
-                n.value.reshape(n.value.shape[:1] + pad + n.value.shape[1:])
-            )
+            spread.append(n.value.reshape(n.value.shape[:1] + pad + n.value.shape[1:]))
         value = -family.log_density(*spread)
         rows = len(value)
         error = sum(

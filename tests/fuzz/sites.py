@@ -9,7 +9,7 @@ import numpy as np
 FINITE = ("spin", "binary", "categorical", "integer")
 CONTINUOUS = ("real", "positive", "interval", "simplex", "positive_definite")
 COUNTS = 40
-"""Levels of a count that the oracle sums: its energies grow fast enough for the rest not to tell."""
+"""Levels of a count that the oracle sums: the energies grow so fast that the rest do not tell."""
 
 
 @dataclasses.dataclass(frozen=True)
