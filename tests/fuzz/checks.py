@@ -482,8 +482,8 @@ class Run:
         index = np.zeros(CHAINS, int)
         for s, k in self.oracle.finite:
             column = after[s.name].reshape(CHAINS, -1)[:, k]
+            require(bool(np.isin(column, s.levels).all()), f"{s.name}[{k}] left its domain")
             level = np.searchsorted(s.levels, column)
-            require(np.array_equal(s.levels[level], column), f"{s.name}[{k}] left its domain")
             index = index * len(s.levels) + level
         probs = self.law.probs
         counts = np.bincount(index, minlength=len(probs))
