@@ -58,6 +58,8 @@ class Generator:
         self.rng = np.random.default_rng([20261121, seed])
         self.counter = 0
         self.sites = self._sites()
+        # Real sites then enter products of two at most, so that the oracle has their law.
+        self.quadratic = self.chance(0.5)
         batch = {s.name: s.draw(self.rng, SAMPLES) for s in self.sites}
         self.scene = Scene(batch, {}, Ties(SAMPLES))
         self.memo: dict = {}
@@ -88,13 +90,13 @@ class Generator:
         menu = ["spin", "binary", "categorical", "integer"] * 2
         kind = self.rng.random()
         if kind < 0.45:
-            menu += ["real"] * 4 + ["positive", "interval", "simplex"]
-            menu += ["positive_definite"] * (optional.POSITIVE_DEFINITE is not None)
-            menu += ["count"] * (optional.COUNT is not None)
+            menu += ["real"] * 7 + ["positive", "interval", "simplex"] * 2
+            menu += ["count", "positive_definite"]
         sites: list[Site] = []
         states, most = 1.0, STATES if kind >= 0.45 else MIXED_STATES
         for name in "abcd"[: int(self.rng.integers(1, 5))]:
-            site = self._site(name, self.pick(menu))
+            domain = self.pick(menu)
+            site = self._site(name, domain if optional.has(domain) else "real")
             counts = len(site.levels) ** site.size if site.finite else 1
             if states * counts <= most:
                 states *= counts
@@ -205,7 +207,8 @@ class Generator:
         return self.binary(a, self.fitted(b, a))
 
     def leaf(self) -> Node:
-        return self.view(self.pick(self.sites))
+        finite = [s for s in self.sites if s.finite]
+        return self.view(self.pick(finite if self.quadratic and finite else self.sites))
 
     def unary(self, a: Node) -> Node:
         one = Constant.of(1.0)
@@ -287,14 +290,21 @@ class Generator:
     def term(self) -> Node:
         """A scalar energy that no continuous site can run away along."""
         kind = self.rng.random()
-        builders = [self.table, self.sparse, self.density, self.potential, self.neighbours]
+        builders = [
+            self.table,
+            self.sparse,
+            self.density,
+            self.potential,
+            self.neighbours,
+            self.one_by_one,
+        ]
         node = self.pick(builders)() if kind < 0.55 else None
         return node if node is not None else self.closed(self.array(int(self.pick([1, 2, 3]))))
 
     def closed(self, a: Node) -> Node:
         """A scalar of moderate size."""
         growth = degree(a)
-        if growth > 2 or (growth > 1 and self.chance(0.5)):
+        if growth > 2 or (growth > 1 and not self.quadratic and self.chance(0.5)):
             a = Unary.of("tanh", a)
             growth = 0
         if a.shape:
@@ -317,7 +327,9 @@ class Generator:
         if len(views) > 1 and self.chance(0.15):
             views[1] = views[0]
         shape = views[0].shape
-        views = [views[0], *(self._alike(v, shape) for v in views[1:])]
+        for k, view in enumerate(views[1:], 1):
+            views[k] = self._alike(view, shape)
+            shape = np.broadcast_shapes(shape, views[k].shape)
         levels = tuple(len(site_of(v).levels) for v in views)
         batch = np.broadcast_shapes(*(v.shape for v in views))
         if math.prod(levels) > 64 or math.prod(batch) > ELEMENTS:
@@ -365,7 +377,8 @@ class Generator:
         x, y = self.vector(), self.vector()
         if x is None or y is None:
             return None
-        kind = self.pick(["Coupling", "Linear", "Quadratic", "Neural"])
+        kinds = ["Coupling", "Linear", "Quadratic", "Neural"]
+        kind = self.pick(kinds[:3] if self.quadratic else kinds)
         n = x.size
         if kind == "Coupling":
             arrays, views = (self.numbers((n, y.size), True, 0.4),), (x, y)
@@ -401,6 +414,26 @@ class Generator:
         if self.chance(0.3):
             together = Binary.of("multiply", self.numbers(together.shape), together)
         return self.closed(together)
+
+    def one_by_one(self) -> Node:
+        """A sum as a Python loop writes it: a term an edge, each of single sites."""
+        a, b = self.pick(self.sites), self.pick(self.sites)
+        total = None
+        for _ in range(int(self.pick([2, 3, 5, 8]))):
+            edge = Binary.of("multiply", self.entry(a), self.entry(b))
+            edge = Binary.of("multiply", self.pick([Constant.of, self._number])(0.3), edge)
+            total = edge if total is None else Binary.of("add", total, edge)
+        return self.weighed(total)
+
+    def _number(self, scale: float) -> Numbers:
+        return self.numbers((), scale=scale)
+
+    def entry(self, site: Site) -> Node:
+        """One site of a variable."""
+        if not site.shape:
+            return View.of(site)
+        index = ", ".join(str(int(self.rng.integers(-n, n))) for n in site.shape)
+        return Move.of(View.of(site), "{a}[" + index + "]")
 
     def density(self) -> Node | None:
         view = self.leaf()
@@ -535,7 +568,10 @@ class Generator:
             if not site.finite and site.domain != "count":
                 values = values.astype(np.float32)
             found.append((view, values))
-        return tuple(found if self.chance(0.1) else found[: max(1, len(self.sites) - 1)])
+        nothing_free = all(
+            any(site_of(v) is s and v.size == s.size for v, _ in found) for s in self.sites
+        )
+        return () if nothing_free and self.chance(0.9) else tuple(found)
 
 
 def _names(model: Algebra) -> set[str]:

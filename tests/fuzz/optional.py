@@ -14,8 +14,11 @@ PARAMETER = getattr(ed, "parameter", None)
 MARGINALS = getattr(ed, "marginals", None)
 MODE = getattr(ed, "map_configuration", None)
 EXACT_DRAWS = getattr(ed, "ExactDraws", None)
-COUNT = getattr(ed, "count", None)
-POSITIVE_DEFINITE = getattr(ed, "positive_definite", None)
+
+
+def has(domain: str) -> bool:
+    """Whether variables of a domain can be declared."""
+    return hasattr(ed, domain)
 
 
 def learnt(name: str, array):
