@@ -17,6 +17,7 @@ import scipy.stats
 import energydsl as ed
 from tests.fuzz import optional
 from tests.fuzz.case import Case
+from tests.fuzz.compare import Failure, agree, require, typed
 from tests.fuzz.oracle import Ambiguous, Improper, Oracle
 from tests.fuzz.recipe import positions_of, site_of
 from tests.fuzz.rounded import EPSILON
@@ -28,10 +29,6 @@ CONFIGURATIONS, FEW = 24, 6
 
 MAX_TEXT = 250_000
 CHAINS = 20_000
-
-
-class Failure(Exception):
-    """An answer that the oracle contradicts."""
 
 
 class Asked(NamedTuple):
@@ -516,32 +513,6 @@ class Run:
             changes = int((column[0] != column[1]).sum())
             # Fewer than none is e^-30 likely.
             require(changes > 0 or expected < 30, f"{s.name}[{k}] never moved")
-
-
-def typed(site: Site, array: np.ndarray) -> Any:
-    whole = site.finite or site.domain == "count"
-    return jnp.asarray(array, jnp.int32 if whole else jnp.float32)
-
-
-def require(holds: bool, text: str) -> None:
-    if not holds:
-        raise Failure(text)
-
-
-def agree(found: Any, expected: Any, tolerance: Any, what: str = "") -> None:
-    """Equal within the tolerance; where NaN is expected nothing is claimed."""
-    found, expected = np.asarray(found, float), np.asarray(expected, float)
-    require(found.shape == expected.shape, f"{what} shape {found.shape} for {expected.shape}")
-    tolerance = np.broadcast_to(tolerance, expected.shape)
-    with np.errstate(invalid="ignore"):
-        right = (found == expected) | (np.abs(found - expected) <= tolerance)
-    wrong = ~right & ~np.isnan(expected)
-    if wrong.any():
-        at = np.unravel_index(np.argmax(wrong), wrong.shape)
-        raise Failure(
-            f"{what} got {found[at]:.9g}, expected {expected[at]:.9g} +- {tolerance[at]:.1e} "
-            f"({int(wrong.sum())} of {wrong.size})".strip()
-        )
 
 
 def _unless_refused(name: str) -> Callable[[Any], None]:
