@@ -28,7 +28,7 @@ from tests.fuzz.sites import Site
 
 FALSE_ALARM = 1e-7
 SEEDS = [seed for seed in range(24) if seed != 10]
-"""Seed 10 meets a batch of one element, whose conditional fails: to be added when that is mended."""
+"""Seed 10 meets a batch of one element, whose conditional fails: it joins when that is mended."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
