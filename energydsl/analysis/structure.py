@@ -134,6 +134,23 @@ class Structure:
         return np.bincount(self.component_of[self.free])
 
     @cached_property
+    def row_components(self) -> tuple[np.ndarray, ...]:
+        """For each batch, the component of each factor; -1 where a factor has no free site."""
+        owners = []
+        for factor in self.factors:
+            scope = self.scope(factor)
+            owners.append(self.component_of[scope].max(axis=1, initial=-1))
+        return tuple(owners)
+
+    @cached_property
+    def factor_counts(self) -> np.ndarray:
+        """How many factors contain a free site of each component."""
+        count = np.zeros(len(self.component_sizes))
+        for owner in self.row_components:
+            count += np.bincount(owner[owner >= 0], minlength=len(count))
+        return count
+
+    @cached_property
     def covered(self) -> np.ndarray:
         """True at the sites that some factor contains."""
         seen = np.zeros(self.sites, bool)
@@ -183,8 +200,15 @@ class Structure:
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """How many levels each site has; 0 where they are not finitely many."""
-        counts = [(v.domain.levels if v.domain.finite else 0, v.size) for v in self.variables]
+        """How many levels each site has by itself; 0 where there is no list of them.
+
+        There is none where the entries of one event bind each other.
+        """
+        listed = [v.domain.finite and not v.domain.event_ndim for v in self.variables]
+        counts = [
+            (v.domain.levels if own else 0, v.size)
+            for v, own in zip(self.variables, listed, strict=True)
+        ]
         return np.repeat([c for c, _ in counts], [n for _, n in counts])
 
     def abstract(self, leaf: Leaf) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -10,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl.analysis.joint_states import state_bits
+from energydsl.analysis.joint_states import int32, state_bits
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractRule
+from energydsl.normalizer.base import MAX_TERMS, AbstractPlan, AbstractRule, Fields, Lack, Offer
 from energydsl.normalizer.integrand import Surface, dimensions, log_sum
 
 AIM = 1e-9
@@ -56,6 +57,7 @@ NEGLIGIBLE = -40.0
 """Log of an integrand, relative to its peak, that no digit of the integral sees."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Quadrature(AbstractRule):
     r"""$Z_c = \int \sum_s e^{-U(z, s)}\,dz$ over one or two unconstrained coordinates.
 
@@ -74,43 +76,67 @@ class Quadrature(AbstractRule):
 
     name: ClassVar[str] = "quadrature"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
+    def offer(self, structure: Structure) -> Offer:
         dims, bits = dimensions(structure), state_bits(structure)
-        factors = max(sum(f.size for f in structure.factors), 1)
-        costs = np.full(len(dims), np.inf)
-        for dim, scanned in SCANNED.items():
-            grid = _grid_bits(bits, dim)
-            points = 3 * (2.0**grid + scanned**dim)
-            fits = (dims == dim) & (grid + bits <= budget)
-            costs[fits] = (points * np.exp2(np.minimum(bits, budget)) * factors)[fits]
-        return costs
+        factors = np.maximum(structure.factor_counts, 1)
+        fits = np.isin(dims, list(SCANNED))
+        grid, scanned = np.zeros(len(dims)), np.zeros(len(dims))
+        for dim, points in SCANNED.items():
+            grid[dims == dim] = _grid_bits(bits, dim)[dims == dim]
+            scanned[dims == dim] = points**dim
+        states = np.exp2(np.minimum(bits, MAX_TERMS))
+        operations = 3 * (np.exp2(grid) + scanned) * states * factors
+        size = factors + structure.component_sizes
+        memory = 8.0 * (np.maximum(CHUNK, size * states) + 2 * scanned)
 
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        dim = int(dimensions(structure)[component])
-        bits = state_bits(structure)[[component]]
-        if dim not in SCANNED:
+        def reason(component: int) -> str:
+            dim = int(dims[component])
             return f"{dim:,} dimensions; at most 2" if dim else "no real site"
-        grid = int(_grid_bits(bits, dim)[0])
-        states = f" times 2^{int(bits[0])} states" if bits[0] else ""
-        return f"a grid may need 2^{grid} points{states}; budget 2^{budget}"
 
-    def bytes(self, structure: Structure, components: np.ndarray) -> float:
-        states = 2.0 ** state_bits(structure)[components].max()
-        size = sum(f.size for f in structure.factors) + structure.sites
-        scanned = sum(SCANNED[d] ** d for d in dimensions(structure)[components].tolist())
-        return 8.0 * (max(CHUNK, size * states) + 2 * scanned)
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            return (
+                QuadraturePlan(
+                    rule=self,
+                    structure=structure,
+                    components=int32(components),
+                    operations=float(operations[components].sum()),
+                    bytes=float(memory[components].sum()),
+                    numbers=tuple(components.tolist()),
+                ),
+            )
 
-    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        found = _integrals(structure, model, tuple(components.tolist()))
+        why = "numerical integration does not give it"
+        return Offer(
+            operations=np.where(fits, operations, np.inf),
+            reason=reason,
+            plan=plan,
+            terms=np.where(fits, grid + bits, 0.0),
+            memory=memory,
+            noun="points of a grid times states",
+            lacks={q: Lack(True, why) for q in ("marginals", "draw", "mode")},
+        )
+
+
+class QuadraturePlan(AbstractPlan):
+    """Integrals of some components, and their errors."""
+
+    kind: ClassVar[str] = "quadrature"
+
+    numbers: tuple[int, ...] = eqx.field(static=True)
+    """The components again, of which the program is made."""
+
+    def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
+        found = _integrals(self.structure, model, self.numbers)
         return jnp.sum(jnp.stack([part.value.sum() for part in found]))
 
-    def error(self, structure: Structure, model: Model, components: np.ndarray) -> float:
-        found = _integrals(structure, model, tuple(components.tolist()))
+    def error(self, model: Model) -> float:
+        found = _integrals(self.structure, model, self.numbers)
         return float(sum(part.error.sum() for part in found))
 
-    def trouble(self, structure: Structure, model: Model, components: np.ndarray) -> str | None:
-        found = _integrals(structure, model, tuple(components.tolist()))
-        for group, part in zip(_groups(structure, components), found, strict=True):
+    def trouble(self, model: Model) -> str | None:
+        structure = self.structure
+        found = _integrals(structure, model, self.numbers)
+        for group, part in zip(_groups(structure, np.array(self.numbers)), found, strict=True):
             for c, off, falls in zip(group, part.error, part.falls, strict=True):
                 site = structure.describe(int(np.argmax(structure.component_of == c)))
                 if not falls:
