@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 
 from energydsl._types import Configuration
 from energydsl.analysis.evaluation import as_double
@@ -70,11 +72,28 @@ def _hessian_product(model: Model, normalizer: Planned, moving: list[Array]) -> 
         whole = eqx.combine(jax.tree.unflatten(treedef, leaves), rest)
         return jax.tree.leaves(eqx.filter_grad(_log_partition)(whole, normalizer))
 
-    def product(_: Any, moving: list[Array]) -> list[Array]:
-        with jax.enable_x64(True):
-            return jax.jvp(slopes, (leaves,), (moving,))[1]
+    product = _mapped_in_double(lambda leaves, t: jax.jvp(slopes, (leaves,), (t,))[1])
+    with jax.enable_x64(True):
+        return lax.custom_linear_solve(
+            lambda x: x, moving, solve=lambda _, t: product(leaves, t), symmetric=True
+        )
 
-    return lax.custom_linear_solve(lambda x: x, moving, solve=product, symmetric=True)
+
+def _mapped_in_double(function: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """A function whose `jax.vmap` is traced with float64 on, whenever that happens."""
+
+    @custom_vmap
+    def wide(*arguments: list[Array]) -> list[Array]:
+        with jax.enable_x64(True):
+            return function(*arguments)
+
+    @wide.def_vmap
+    def _(size: int, batched: Any, *arguments: list[Array]) -> tuple[list[Array], list[bool]]:
+        axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
+        result = _mapped_in_double(jax.vmap(function, in_axes=axes))(*arguments)
+        return result, [True] * len(result)
+
+    return wide
 
 
 @jax.custom_jvp
@@ -142,7 +161,8 @@ def draw(model: Model, normalizer: Planned, prepared: list[Any], *, key: Array) 
         with jax.enable_x64(True) if plan.wide else contextlib.nullcontext():
             parts.append(_draw(model, plan, kept, k))
     with jax.enable_x64(True):
-        return _joined(model, normalizer, parts)
+        joined = _joined(model, normalizer, parts)
+    return _as_declared(normalizer, joined)
 
 
 @eqx.filter_jit
@@ -153,7 +173,8 @@ def _draw(model: Model, plan: AbstractPlan, prepared: Any, key: Array) -> Config
 def mode_of(model: Model, normalizer: Planned) -> Configuration:
     """A configuration of highest probability, evidence in its place."""
     with jax.enable_x64(True):
-        return _mode(model, normalizer)
+        found = _mode(model, normalizer)
+    return _as_declared(normalizer, found)
 
 
 @eqx.filter_jit
@@ -171,8 +192,13 @@ def _joined(model: Model, normalizer: Planned, parts: list[Configuration]) -> Co
         owner = normalizer.plan_of[place].reshape(v.shape)
         for k, part in enumerate(parts[1:], start=1):
             value = jnp.where(owner == k, part[v.name].astype(value.dtype), value)
-        joined[v.name] = value.astype(model.blank()[v.name].dtype)
+        joined[v.name] = value
     return model.placed(joined)
+
+
+def _as_declared(normalizer: Planned, x: Configuration) -> Configuration:
+    """In the dtypes of configurations, which are those of JAX's default."""
+    return {v.name: x[v.name].astype(v.domain.dtype) for v in normalizer.structure.skeleton.free}
 
 
 def error_of(model: Model, normalizer: Planned) -> float:
