@@ -31,7 +31,7 @@ CHUNK = 2**20
 TABLE = 2**21
 """Cumulative probabilities that are kept for draws."""
 
-INTERMEDIATE = 6
+INTERMEDIATE = 4
 """Arrays of a number for each factor and state that are alive at once, gradients included."""
 
 

@@ -235,7 +235,7 @@ def _memory(structure: Structure) -> np.ndarray:
     """Bytes for each component: matrices, and a Hessian for each factor."""
     numbers = 4.0 * (structure.component_sizes + 1.0) ** 2
     for factor, owner in zip(structure.factors, structure.row_components, strict=True):
-        each = 3.0 * structure.scope_size(factor) ** 2 + 4.0 * len(factor.leaves)
+        each = 4.0 * structure.scope_size(factor) ** 2 + 4.0 * len(factor.leaves)
         numbers += each * np.bincount(owner[owner >= 0], minlength=len(numbers))
     return 8.0 * numbers
 

@@ -94,6 +94,12 @@ HELD = {
     "an odd cycle": {B[0]: 1},
     "components of unequal size": {S[0, 1]: -1, "n": np.array([1, 2])},
 }
+FIXED = {
+    "two layers": {("n", 0): 2, ("b", 1): 1},
+    "an odd cycle": {("b", 0): 1},
+    "components of unequal size": {("s", 1): -1, ("n", 0): 1, ("n", 1): 2},
+}
+"""The same once more, by site."""
 LEVELS = {"s": [-1, 1], "b": [0, 1], "c": [0, 1, 2], "n": [-1, 0, 1, 2]}
 SIZES = {"s": 6, "b": 3, "c": 2, "n": 2}
 
@@ -102,28 +108,14 @@ def law_of(case, held):
     """All states of all sites, in the order of the case's names, and their probabilities."""
     _, names, energy, _ = CASES[case]
     axes = [LEVELS[n] for n in names for _ in range(SIZES[n])]
-    starts = np.cumsum([0, *(SIZES[n] for n in names)])
-    for where, given in HELD[case].items() if held else ():
-        if isinstance(where, str):
-            k, numbers, given = names.index(where), range(SIZES[where]), list(given)
-        else:
-            k = names.index(where.variable.name)
-            numbers, given = np.asarray(ed.Model(where.sum()).skeleton and sites(where)), given
-        for number, one in zip(np.ravel(numbers), np.ravel(given), strict=True):
-            axes[starts[k] + number] = [one]
+    starts = dict(zip(names, np.cumsum([0, *(SIZES[n] for n in names)]), strict=False))
+    for (name, number), one in FIXED[case].items() if held else ():
+        axes[starts[name] + number] = [one]
 
     def of(states):
-        return energy(
-            {n: states[:, a:b] for n, a, b in zip(names, starts, starts[1:], strict=False)}
-        )
+        return energy({n: states[:, starts[n] : starts[n] + SIZES[n]] for n in names})
 
     return names, exact_law(of, axes)
-
-
-def sites(view):
-    from energydsl.language.expression.tree import sites_of
-
-    return sites_of(view)[1]
 
 
 QUESTIONS = [(case, held) for case in CASES for held in (False, True) if not held or case in HELD]
