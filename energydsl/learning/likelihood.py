@@ -27,7 +27,7 @@ class LogLikelihood:
         standard_error: of `value`, as far as it comes from log Z.
         lower: `value` at the upper end of log Z.
         upper: `value` at its lower end.
-        kind: of the log Z it rests on: "exact", "estimate" or "bound".
+        kind: of the log Z it rests on: "exact", "quadrature", "estimate" or "bound".
         examples: log p of each example.
     """
 
@@ -42,6 +42,8 @@ class LogLikelihood:
         text = f"{self.value:.5g} nats an example, of {len(self.examples):,}"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
+        if self.kind == "quadrature":
+            return f"{text} (log Z by quadrature, error {self.standard_error:.2g})"
         return (
             f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % from {self.lower:.5g} "
             f"to {self.upper:.5g})"
@@ -72,7 +74,8 @@ def log_likelihood(
                 f"log Z is {ebm.normalizer}. Estimate it: "
                 "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
             )
-        log_z = LogZ.exact(float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer))
+        value, error = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
+        log_z = LogZ.quadrature(value, error) if error else LogZ.exact(value)
     energies = np.asarray(_energies(ebm, examples), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(

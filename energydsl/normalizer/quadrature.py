@@ -53,8 +53,6 @@ class Quadrature(AbstractRule):
     """
 
     name: ClassVar[str] = "quadrature"
-    kind: ClassVar[str] = "quadrature"
-    accepted: ClassVar[float] = ACCEPTED
 
     def costs(self, structure: Structure, budget: int) -> np.ndarray:
         dims, bits = dimensions(structure), state_bits(structure)
@@ -63,11 +61,13 @@ class Quadrature(AbstractRule):
         for dim, scanned in SCANNED.items():
             grid = _grid_bits(bits, dim)
             points = 3 * 2.0**grid + scanned
-            fits = (dims == dim) & (grid + bits <= budget)
+            fits = (dims == dim) & (grid + bits <= budget) & ~structure.uncountable
             costs[fits] = (points * np.exp2(np.minimum(bits, budget)) * factors)[fits]
         return costs
 
     def reason(self, structure: Structure, component: int, budget: int) -> str:
+        if structure.uncountable[component]:
+            return "it has sites with neither finitely many levels nor real coordinates"
         dim = int(dimensions(structure)[component])
         bits = state_bits(structure)[[component]]
         if dim not in SCANNED:
