@@ -19,7 +19,7 @@ ORDER = {
     "analysis": "graph degree factor conditional | structure | evaluation"
     " | joint_states value_checks layer coordinates",
     "sweep": "base | *",
-    "normalizer": "base log_z integrand | counting | * | choice evaluate",
+    "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
     "compiler": "conclusions recommendation | explain | ebm | answers compile",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",

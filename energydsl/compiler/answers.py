@@ -136,7 +136,7 @@ def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
     """What was found of free sites, with the evidence of clamped ones."""
     held = ebm.model.skeleton.mask(v).ravel()
     given = np.asarray(ebm.model.evidence.get(v.name, jnp.zeros(v.shape))).ravel()
-    if not v.domain.finite:
+    if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
         numbers[held] = np.stack([given[held], np.zeros(held.sum())], axis=1)
         return Marginal(*(numbers[:, k].reshape(v.shape) for k in (0, 1)))

@@ -42,6 +42,8 @@ class LogLikelihood:
         text = f"{self.value:.5g} nats an example, of {len(self.examples):,}"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
+        if self.kind == "quadrature":
+            return f"{text} (log Z by quadrature, error {self.standard_error:.2g})"
         return (
             f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % from {self.lower:.5g} "
             f"to {self.upper:.5g})"
@@ -73,7 +75,8 @@ def log_likelihood(
                 "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
             )
         z, off = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
-        log_z = LogZ(z, off, z - off, z + off, ebm.normalizer.kind, np.inf)
+        exact = ebm.normalizer.kind == "exact"
+        log_z = LogZ.exact(z) if exact else LogZ.quadrature(z, off)
     energies = np.asarray(_energies(ebm, examples), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(

@@ -188,7 +188,7 @@ class AbstractPlan(eqx.Module):
         for v in self.structure.variables:
             if v.name in slopes:
                 law = -slopes[v.name]
-                if not v.domain.finite:
+                if v.domain.levels is None:
                     mean, square = law[:, 0], law[:, 1]
                     law = jnp.stack([mean, square - mean**2], axis=1)
                 laws[v.name] = law
@@ -222,7 +222,7 @@ class AbstractPlan(eqx.Module):
 def blank_fields(structure: Structure) -> dict[str, Array]:
     """Fields of zero for the free variables that may have some."""
     return {
-        v.name: jnp.zeros((v.size, v.domain.levels if v.domain.finite else 2))
+        v.name: jnp.zeros((v.size, v.domain.levels or 2))
         for v in structure.skeleton.free
         if has_fields(v.domain)
     }
@@ -230,7 +230,7 @@ def blank_fields(structure: Structure) -> dict[str, Array]:
 
 def has_fields(domain: Any) -> bool:
     """Whether fields on single sites tell their law: on levels, or on real numbers."""
-    return not domain.event_ndim and (domain.finite or domain.name == "real")
+    return domain.levels is not None or domain.real_line
 
 
 class Planned(eqx.Module):

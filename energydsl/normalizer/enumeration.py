@@ -117,7 +117,7 @@ def _bits(structure: Structure) -> np.ndarray:
 def _unlisted(structure: Structure, component: int) -> str:
     endless = (structure.component_of == component) & (structure.levels == 0)
     site = int(np.argmax(endless))
-    binding = [v.name for v in structure.variables if v.domain.event_ndim and v.domain.finite]
+    binding = [v.name for v in structure.variables if v.domain.event_ndim and v.domain.discrete]
     if structure.of_variables(binding)[site]:
         return f"{structure.describe(site)} has no levels by itself: its event's entries bind it"
     return f"{structure.describe(site)} has no finite list of levels"

@@ -14,7 +14,6 @@ from energydsl._types import Configuration
 from energydsl.analysis.factor import Factor, Whole
 from energydsl.analysis.joint_states import Rows, int32, owned_rows
 from energydsl.analysis.structure import Structure
-from energydsl.language.domain import Real
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, normal
 
@@ -157,14 +156,14 @@ class GaussianPlan(AbstractPlan):
         return {
             v.name: flat[self.structure.offset[v.name] :][: v.size]
             for v in self.structure.skeleton.free
-            if isinstance(v.domain, Real)
+            if v.domain.real_line
         }
 
     def _flat(self, fields: Fields) -> Array:
         """Fields as (components, n, 2)."""
         none = [jnp.zeros((v.size, 2)) for v in self.structure.variables]
         parts = [
-            fields[v.name] if isinstance(v.domain, Real) and v.name in fields else zero
+            fields[v.name] if v.domain.real_line and v.name in fields else zero
             for v, zero in zip(self.structure.variables, none, strict=True)
         ]
         return jnp.concatenate(parts)[self.order]
@@ -213,7 +212,7 @@ def _upper_solve(factor: Array, right: Array) -> Array:
 
 
 def _real(structure: Structure) -> np.ndarray:
-    return structure.of_variables(v.name for v in structure.variables if isinstance(v.domain, Real))
+    return structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
 
 
 def _unfit(structure: Structure) -> np.ndarray:
