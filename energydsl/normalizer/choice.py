@@ -43,12 +43,10 @@ class Survey:
 
     def cheapest(self, component: int) -> tuple[AbstractRule, float, float] | None:
         """The rule that gives log Z of a component alone, its operations and its bytes."""
-        costs = self._log_z_costs[:, component]
-        best = int(costs.argmin())
-        if np.isinf(costs[best]):
+        best, cost = (int(self._log_z[0][component]), float(self._log_z[1][component]))
+        if np.isinf(cost):
             return None
-        memory = self.offers[best].numbers()[1][component]
-        return self.rules[best], float(costs[best]), float(memory)
+        return self.rules[best], cost, float(self.offers[best].numbers()[1][component])
 
     def refused(self, component: int, question: Question = "log_partition") -> dict[str, str]:
         """Why each rule that has no answer for a component has none."""
@@ -59,13 +57,13 @@ class Survey:
         return {name: reason for name, reason in said.items() if reason is not None}
 
     def _choose(self, question: Question) -> Normalizer:
-        costs = self._costs(question)
-        stuck = np.flatnonzero(np.isinf(costs).all(axis=0))
+        best, costs = self._log_z if question == "log_partition" else self._cheapest(question)
+        stuck = np.flatnonzero(np.isinf(costs))
         if len(stuck):
             worst = int(stuck[np.argmax(self.structure.component_sizes[stuck])])
             reasons = self.refused(worst, question).items()
             return Intractable("; ".join(f"{name}: {reason}" for name, reason in reasons))
-        best, plans = costs.argmin(axis=0), []
+        plans = []
         for k, offer in enumerate(self.offers):
             components = np.flatnonzero(best == k)
             if len(components):
@@ -78,13 +76,18 @@ class Survey:
         return planned(self.structure, tuple(plans))
 
     @cached_property
-    def _log_z_costs(self) -> np.ndarray:
-        return self._costs("log_partition")
+    def _log_z(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._cheapest("log_partition")
 
-    def _costs(self, question: Question) -> np.ndarray:
-        """Operations of each rule for each component; `inf` where it has no answer."""
-        rows = []
-        for offer in self.offers:
-            known = offer.answers(question) & ~self.budget.exceeded(*offer.numbers())
-            rows.append(np.where(known, offer.operations, np.inf))
-        return np.stack(rows)
+    def _cheapest(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
+        """For each component the rule of least operations, the first of equals, and how many.
+
+        They are infinite where no rule has an answer.
+        """
+        least = np.full(len(self.structure.component_sizes), np.inf)
+        best = np.zeros(len(least), np.int32)
+        for k, offer in enumerate(self.offers):
+            better = offer.answers(question) & (offer.operations < least)
+            better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
+            best[better], least[better] = k, offer.operations[better]
+        return best, least

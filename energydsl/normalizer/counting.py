@@ -182,11 +182,11 @@ def width_of(states: float, size: int) -> int:
 
 def memory_of(bits: Numbers, size: Numbers, factors: Numbers) -> Numbers:
     """Bytes that a plan for each component alone takes; `size` as in `width_of`."""
-    states = np.exp2(np.minimum(bits, 62.0))
-    numbers = np.maximum(size, np.minimum(CHUNK, states * size))
-    passes = np.maximum(states * size / CHUNK, 1.0)
+    whole = np.exp2(np.minimum(bits, 62.0)) * size
+    numbers = np.maximum(size, np.minimum(CHUNK, whole))
     # What the states' arrays take, the indices of the factors, and what the gradient keeps.
-    return 8.0 * (INTERMEDIATE * numbers + 2 * factors + 4 * np.sqrt(passes))
+    kept = 4 * np.sqrt(np.maximum(whole, CHUNK) / CHUNK)
+    return 8.0 * (INTERMEDIATE * numbers + 2 * factors + kept)
 
 
 def like_sized(bits: np.ndarray, components: np.ndarray) -> list[np.ndarray]:

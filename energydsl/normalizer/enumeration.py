@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -64,12 +65,8 @@ class EnumerationPlan(AbstractCountingPlan):
 
 
 def _offer(rule: AbstractRule, structure: Structure, chosen: np.ndarray) -> Offer:
-    bits, sizes = _bits(structure), structure.component_sizes
-    factors = np.maximum(structure.factor_counts, 1)
-    listed = np.isfinite(bits)
-    with np.errstate(over="ignore"):
-        operations = np.where(listed & chosen, np.exp2(bits) * factors, np.inf)
-    memory = memory_of(bits, factors + sizes, factors)
+    bits, every, memory = _costs(structure)
+    sizes, operations = structure.component_sizes, np.where(chosen, every, np.inf)
 
     def reason(component: int) -> str:
         if not chosen[component]:
@@ -82,9 +79,17 @@ def _offer(rule: AbstractRule, structure: Structure, chosen: np.ndarray) -> Offe
             for group in like_sized(bits, components)
         )
 
-    # A number of states that overflows is over any budget, and no reason that it does not apply.
-    operations = np.where(listed & chosen, np.minimum(operations, np.finfo(float).max), np.inf)
     return Offer(operations, reason, plan, bits, memory, "states")
+
+
+@lru_cache(maxsize=1)
+def _costs(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each component: log2 of its states, the operations that they take, and the bytes."""
+    bits, factors = _bits(structure), np.maximum(structure.factor_counts, 1)
+    # A number of states that overflows is over any budget, and no reason that it does not apply.
+    states = np.exp2(np.minimum(bits, 1000.0))
+    operations = np.where(np.isfinite(bits), states * factors, np.inf)
+    return bits, operations, memory_of(bits, factors + structure.component_sizes, factors)
 
 
 def _plan(

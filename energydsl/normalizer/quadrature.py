@@ -50,24 +50,25 @@ class Quadrature(AbstractRule):
     a feature far narrower than its distance from 0, from every number of the model and from every
     mode, with no slope of U towards it.
 
-    Source: rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori
-    (1974), Publ. RIMS 9, 721-741; bisection: Berntsen, Espelid & Genz (1991), ACM TOMS 17(4), 437-451.
+    Source: rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori (1974),
+    Publ. RIMS 9, 721-741; bisection: Berntsen, Espelid & Genz (1991), ACM TOMS 17(4), 437-451.
     """
 
     name: ClassVar[str] = "quadrature"
 
     def offer(self, structure: Structure) -> Offer:
         dims, bits = dimensions(structure), state_bits(structure)
-        factors = np.maximum(structure.factor_counts, 1)
         fits = np.isin(dims, list(SCANNED)) & ~structure.uncountable
-        grid, scanned = np.zeros(len(dims)), np.zeros(len(dims))
+        operations, terms = np.full(len(dims), np.inf), np.zeros(len(dims))
+        memory = np.zeros(len(dims))
         for dim, points in SCANNED.items():
-            grid[dims == dim] = _grid_bits(bits, dim)[dims == dim]
-            scanned[dims == dim] = points
-        states = np.exp2(np.minimum(bits, MAX_TERMS))
-        operations = (3 * np.exp2(grid) + scanned) * states * factors
-        size = factors + structure.component_sizes
-        memory = 8.0 * (size + 3 * scanned) * states
+            here = np.flatnonzero(fits & (dims == dim))
+            grid, states = _grid_bits(bits[here], dim), np.exp2(np.minimum(bits[here], MAX_TERMS))
+            factors = np.maximum(structure.factor_counts[here], 1)
+            terms[here] = grid + bits[here]
+            operations[here] = (3 * np.exp2(grid) + points) * states * factors
+            size = factors + structure.component_sizes[here]
+            memory[here] = 8.0 * (size + 3 * points) * states
 
         def reason(component: int) -> str:
             if structure.uncountable[component]:
@@ -89,10 +90,10 @@ class Quadrature(AbstractRule):
 
         why = "numerical integration does not give it"
         return Offer(
-            operations=np.where(fits, operations, np.inf),
+            operations=operations,
             reason=reason,
             plan=plan,
-            terms=np.where(fits, grid + bits, 0.0),
+            terms=terms,
             memory=memory,
             noun="points, its states counted",
             lacks={q: Lack(True, why) for q in ("marginals", "draw", "mode")},
