@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +82,19 @@ def _check_rule(rule: object) -> None:
             f"compile got the rule {rule.name!r} with settings that cannot be compared ({error}). "
             "Make it a frozen dataclass whose fields are numbers, strings or tuples of such."
         ) from None
+
+
+def _pickled(ebm: EBM) -> tuple[Any, ...]:
+    """How to make an EBM anew: what was compiled, and how."""
+    return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
+
+
+def _compiled(model: Model, budget: Budget, rules: tuple[AbstractRule, ...]) -> EBM:
+    return compile(model, budget=budget.terms, memory=budget.memory, rules=rules)
+
+
+# What was found holds functions of its own, which cannot be written to a file.
+copyreg.pickle(EBM, _pickled)
 
 
 def _choose_sweep(
