@@ -77,9 +77,8 @@ def test_no_more_memory_is_taken_than_was_predicted(model):
     ebm = ed.compile(model(), budget=40)
     predicted = ebm.normalizer.bytes
     assert memory(ebm) < predicted < 2e8
-    tight = ed.compile(model(), budget=40, memory=int(predicted * 0.5))
+    tight = ed.compile(model(), budget=40, memory=int(predicted / 10))
     assert "of memory; budget" in tight.normalizer.reason
-    assert "exceeded 2" in tight.normalizer.reason or "exceeded 1." in tight.normalizer.reason
 
 
 def test_costs_belong_to_the_component_that_causes_them():
