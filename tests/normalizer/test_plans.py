@@ -362,7 +362,7 @@ def test_what_a_rule_does_not_answer_another_does():
     np.testing.assert_allclose(ed.map_configuration(ebm).configuration["x"], [1.0, 3.0], rtol=1e-6)
 
 
-def test_what_no_rule_answers_is_refused_with_the_reasons():
+def test_what_no_rule_answers_is_refused_with_the_reasons(untyped):
     ebm = ed.compile(ed.Model(ed.real("y") ** 4))
     assert isinstance(ebm.normalizer, ed.Numerical) and not isinstance(ebm.normalizer, ed.Exact)
     assert str(ebm.normalizer).startswith("numerical, by quadrature of 1 component")
