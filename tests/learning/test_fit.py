@@ -315,6 +315,7 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, tmp_path):
         return compute(*arguments)
 
     monkeypatch.setattr(fitting, "_run_chunk", interrupted)
+    monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)  # chunks of one step
     with pytest.warns(UserWarning, match=r"interrupted after \d+ of 50 steps"):
         part, history = fit(ebm, objective, data, batch=10, steps=50, checkpoint=tmp_path)
     monkeypatch.undo()
