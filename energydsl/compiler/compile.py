@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,19 @@ def compile(
     return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, rules, seconds))
 
 
+def _pickled(ebm: EBM) -> tuple[Any, ...]:
+    """How to make an EBM anew: what was compiled, and how."""
+    return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
+
+
+def _compiled(model: Model, budget: int, rules: tuple[AbstractRule, ...]) -> EBM:
+    return compile(model, budget=budget, rules=rules)
+
+
+# What was found holds functions of its own, which cannot be written to a file.
+copyreg.pickle(EBM, _pickled)
+
+
 def _choose_sweep(
     structure: Structure,
 ) -> tuple[AbstractSweep | None, tuple[tuple[str, Refusal | None], ...]]:
@@ -98,16 +113,12 @@ def _check_free(structure: Structure) -> None:
 
 
 def _check_covered(structure: Structure) -> None:
-    open_ended = np.repeat(
-        [not v.domain.finite for v in structure.variables],
-        [v.size for v in structure.variables],
-    )
-    lost = structure.free & ~structure.covered & open_ended
+    lost = structure.free & ~structure.covered & (structure.levels == 0)
     if lost.any():
         first = structure.describe(int(np.argmax(lost)))
         raise ValueError(
-            f"{int(lost.sum())} sites are in no factor and have no finite domain, {first} first: "
-            "no uniform law exists there. Give them an energy, or clamp them."
+            f"{int(lost.sum())} sites are in no factor and have no finite list of levels, {first} "
+            "first: no uniform law is known there. Give them an energy, or clamp them."
         )
 
 
