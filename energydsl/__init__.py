@@ -36,6 +36,7 @@ from energydsl.language.declare import (
     logaddexp,
     maximum,
     minimum,
+    parameter,
     positive,
     real,
     roll,
@@ -49,7 +50,7 @@ from energydsl.language.declare import (
     where,
 )
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Expression
+from energydsl.language.expression import Expression
 from energydsl.language.model import Model, mixture
 from energydsl.language.potential import (
     AbstractPotential,
@@ -148,6 +149,7 @@ __all__ = [
     "maximum",
     "minimum",
     "mixture",
+    "parameter",
     "plot_energy",
     "plot_samples",
     "positive",

@@ -19,20 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.language.expression.operation import as_float
-from energydsl.language.expression.tree import (
+from energydsl.language.expression import (
     Apply,
     Elementwise,
     Expression,
     Gather,
     MatMul,
-    Parameter,
     Rearrange,
     Sum,
+    Value,
     View,
     energy_dtype,
     fold,
 )
+from energydsl.language.expression.operation import as_float
 from energydsl.language.variable import Variable
 
 MAX_FACTORS = 50_000_000
@@ -141,7 +141,7 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
         case View(variable=variable):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
             return [Term(node.shape, (), (Sites(variable, index),), _identity, bare=True)]
-        case Parameter(slot=slot):
+        case Value(slot=slot):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
             return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
         case Rearrange(move=move):

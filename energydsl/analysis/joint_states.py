@@ -19,7 +19,7 @@ from energydsl._types import Configuration
 from energydsl.analysis.evaluation import argument, batched
 from energydsl.analysis.factor import Count, Leaf, Whole
 from energydsl.analysis.structure import Structure
-from energydsl.language.expression.tree import Environment
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 
 WORD = 31

@@ -27,7 +27,7 @@ from energydsl.analysis.joint_states import (
 )
 from energydsl.analysis.layer import by_slope, measured
 from energydsl.analysis.structure import Structure
-from energydsl.language.expression.tree import Environment, Parameter, post_order
+from energydsl.language.expression import Environment, Value, post_order
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, normal, uniform
 from energydsl.normalizer.counting import (
@@ -267,7 +267,7 @@ def _plan(
     levels = int(layers.levels[components].max())
     if whole:
         tree = post_order(structure.skeleton.root)
-        size = sum(node.size for node in tree if not isinstance(node, Parameter))
+        size = sum(node.size for node in tree if not isinstance(node, Value))
         quiet = held_rows(structure)
     else:
         size = int(levels * structure.factor_counts[components].sum()) + structure.sites

@@ -192,13 +192,16 @@ class Checkpoint:
 
 def model_identity(model: Model) -> dict[str, tuple[str, str]]:
     """A model's form, parameters and evidence, and the precision they are computed in."""
-    numbers = [a for a in jax.tree.leaves(model.parameters) if eqx.is_array(a)]
+    held = zip(model.skeleton.slots, model.slots, strict=True)
+    unnamed = [value for record, value in held if record.name is None]
+    data = [a for a in jax.tree.leaves(unnamed) if eqx.is_array(a)]
     precision = str(jnp.zeros(()).dtype)
     text = f"E({', '.join(map(str, model.variables))}) = {model.expression}"
     return {
         "precision": (precision, precision),
         "model": (_short(text), digest(model.skeleton, "the model")),
-        "model's parameters": identity_of(numbers, "the model's parameters"),
+        "model's parameters": identity_of(dict(model.parameters), "the model's parameters"),
+        "model's data": identity_of(data, "the model's data"),
         "model's evidence": identity_of(dict(model.evidence), "the model's evidence"),
     }
 

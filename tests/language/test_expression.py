@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import energydsl as ed
-from energydsl.language.expression.tree import evaluate, render
+from energydsl.language.expression import evaluate, render
 
 RNG = np.random.default_rng(5)
 
@@ -30,7 +30,7 @@ def value(expression, **arrays):
     model = ed.Model((np.zeros(expression.shape, np.float32) * expression).sum())
     used = {v.name: arrays[v.name] for v in model.variables}
     slopes = eqx.filter_grad(lambda m: m.energy(used))(model)
-    return np.asarray(slopes.parameters[0])
+    return np.asarray(slopes.slots[0])
 
 
 def random(*shape, low=-2.0, high=2.0):
@@ -461,9 +461,9 @@ def test_what_is_printed_reads_back_as_the_same_expression(text):
         ("s * None", TypeError, "got NoneType"),
         ("s * 1j", TypeError, "complex128; expected real numbers"),
         ('s * np.array(["a"] * 3)', TypeError, "expected real numbers"),
-        ("s * np.nan", ValueError, r"has nan at \(\); expected finite"),
+        ("s * np.nan", ValueError, "has nan; expected finite"),
         ("s * np.array([0, np.inf, 0])", ValueError, r"shape \(3,\) has inf at \(1,\)"),
-        ("s * 1e300", ValueError, r"has inf at \(\); expected finite"),
+        ("s * 1e300", ValueError, "has inf; expected finite"),
         ('s ** float("nan")', ValueError, "An exponent is nan"),
         ("np.exp(s)", TypeError, "ufunc"),
         ("np.asarray(s)", TypeError, "is no array"),

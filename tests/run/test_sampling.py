@@ -323,7 +323,7 @@ def test_a_finished_checkpoint_is_read_and_extended(ebm, tmp_path):
 @pytest.mark.parametrize(
     "change, word",
     [
-        ({"ebm": ed.compile(ising(coupling=0.31))}, "model's parameters was"),
+        ({"ebm": ed.compile(ising(coupling=0.31))}, "model's data was"),
         ({"ebm": ed.compile(ising((4, 5)))}, "model was"),
         ({"key": jax.random.key(5)}, "key was"),
         ({"chains": 3}, "chains was 2, now 3"),

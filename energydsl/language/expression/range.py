@@ -13,7 +13,10 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Apply, Elementwise, Expression, Parameter, View, fold
+from energydsl.language.expression.apply import Apply
+from energydsl.language.expression.elementwise import Elementwise
+from energydsl.language.expression.leaf import Value, View
+from energydsl.language.expression.tree import Expression, fold
 
 FAR = 80.0
 """Unconstrained coordinates of the ends of a domain: exp(80) is far, and a float32."""
@@ -87,7 +90,7 @@ def _range(node: Expression, *below: _Range) -> _Range:
             simplex = domain.constraint == constraints.simplex
             positive = simplex or domain_in(domain, constraints.positive)
             return _Range(False, True, positive)
-        case Parameter(value=value):
+        case Value(value=value):
             # Of what learning may move, the sign is not certain.
             return _Range(True, True, isinstance(value, int | float) and value > 0)
         case Elementwise(operation=operation):
@@ -105,7 +108,7 @@ def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:
     """Whether an operation that is not finite everywhere is so here."""
     match node.operation:
         case "divide":
-            return below[1].positive or isinstance(node.children[1], Parameter)
+            return below[1].positive or isinstance(node.children[1], Value)
         case "power" if node.static is not None and node.static >= 0 and node.static % 1 == 0:
             return True
     return node.operation in ("log", "sqrt", "power") and below[0].positive

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Expression
+from energydsl.language.expression import Expression, Origin, owned
 from energydsl.language.potential.base import AbstractPotential
 from energydsl.language.potential.density import is_density
 from energydsl.language.potential.family import bound_parameters, minus_log_density
@@ -25,7 +25,7 @@ class LogDensity(AbstractPotential):
     match another parameter's shape.
 
     A NumPyro family takes its parameters when it is called, by position or name as NumPyro does,
-    and they may be expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
+    and they are expressions, arrays among them data: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
 
     Args:
         distribution: a NumPyro distribution or family, or anything with ``log_prob`` (a flowjax
@@ -78,7 +78,9 @@ class LogDensity(AbstractPotential):
             )
         if not _is_plain(q):
             return super().__call__(view)
-        return minus_log_density(type(q), view, {n: getattr(q, n) for n in q.get_args()})
+        origin = Origin.new(type(q).__name__)
+        own = {n: owned(getattr(q, n), n, origin) for n in q.get_args()}
+        return minus_log_density(type(q), view, own)
 
 
 def _is_plain(q: Any) -> bool:
