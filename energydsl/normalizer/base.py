@@ -327,7 +327,8 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and bool(value >= 0)
 
 
 def _in_bytes(number: float) -> str:
