@@ -268,6 +268,7 @@ class Planned(eqx.Module):
     def __repr__(self) -> str:
         return str(self)
 
+    kind: ClassVar[str]
     _manner: ClassVar[str]
 
 
@@ -327,7 +328,9 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(value >= 0)
 
 
 def _in_bytes(number: float) -> str:

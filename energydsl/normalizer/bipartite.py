@@ -262,7 +262,8 @@ def _plan(
     states = States(structure, components, layers.counted)
     summed = np.isin(structure.component_of, components) & ~layers.counted
     names = [v for v in structure.variables if summed[structure.offset[v.name] :][: v.size].any()]
-    laws = {v.name: _law(structure, v.name) for v in names}
+    found = {v.name: _law(structure, v.name) for v in names}
+    laws = {name: law for name, law in found.items() if law is not None}
     whole = len(structure.component_sizes) == 1 and all(map(by_slope, laws.values()))
     levels = int(layers.levels[components].max())
     if whole:

@@ -180,7 +180,7 @@ def width_of(states: float, size: int) -> int:
     return int(max(1, min(states, CHUNK // max(size, 1))))
 
 
-def memory_of(bits: Numbers, size: Numbers, factors: Numbers) -> Numbers:
+def memory_of(bits: Numbers, size: Numbers, factors: Numbers) -> Any:
     """Bytes that a plan for each component alone takes; `size` as in `width_of`."""
     whole = np.exp2(np.minimum(bits, 62.0)) * size
     numbers = np.maximum(size, np.minimum(CHUNK, whole))
