@@ -153,4 +153,3 @@ def _written(old: Array, sites: np.ndarray, new: Array) -> Array:
     if len(sites) == old.size and (sites == np.arange(old.size)).all():
         return new.reshape(old.shape)
     return old.ravel().astype(new.dtype).at[sites].set(new).reshape(old.shape)
-

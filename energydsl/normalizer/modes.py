@@ -18,7 +18,7 @@ from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from energydsl.language.model import Model
-from energydsl.normalizer.cubature import Box
+from energydsl.normalizer.cubature import Box, in_passes
 from energydsl.normalizer.integrand import Surface
 
 REACH = 40.0
@@ -161,9 +161,7 @@ def landmarks(surface: Surface, model: Model) -> Array:
 def _literals(text: Any) -> Iterator[float]:
     """The numbers in the text of a program, those of the functions that it calls among them."""
     if isinstance(text, ClosedJaxpr):
-        yield from (
-            float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel()
-        )
+        yield from (float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel())
         text = text.jaxpr
     if not isinstance(text, Jaxpr):
         return
@@ -198,7 +196,7 @@ def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Arra
         return u, slope - u, held
 
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
-    return lax.map(one, points, batch_size=min(width_of(surface), len(points)))
+    return in_passes(one, points, width_of(surface))
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
@@ -214,9 +212,7 @@ def _basins(u: Array, n: int, dim: int) -> Array:
     return jnp.where(lowest & higher, square, jnp.inf).reshape(u.shape)
 
 
-def _bounded(
-    surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array
-) -> Found:
+def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array) -> Found:
     """The ends of where the integrand is not negligible, or is held no further."""
     dim = surface.dim
     axis = jnp.linspace(-REACH, REACH, {1: 1601, 2: 129}[dim])
