@@ -34,7 +34,7 @@ POINTS = 13
 SPLIT = {1: 8, 2: 16}
 """Cells of a problem that are bisected at once, by dimension."""
 
-COARSE = {1: 16, 2: 4}
+COARSE = {1: 16, 2: 6}
 """Equal parts of a box along an axis that no cell may exceed, by dimension."""
 
 RESOLVED = 4.0
