@@ -8,7 +8,7 @@ JAX differentiates as often as wanted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ POINTS = 13
 SPLIT = {1: 8, 2: 16}
 """Cells of a problem that are bisected at once, by dimension."""
 
-COARSE = {1: 16, 2: 4}
+COARSE = {1: 16, 2: 6}
 """Equal parts of a box along an axis that no cell may exceed, by dimension."""
 
 RESOLVED = 4.0
@@ -174,9 +174,7 @@ def _assess(
 ) -> tuple[Array, Array, Array]:
     """For each of some cells: log integral, log error (inf where too large), axis to bisect."""
     points = _points(rule, low, high)
-    logs = lax.map(
-        log_density, points.reshape(-1, *points.shape[2:]), batch_size=min(width, len(points[0]))
-    )
+    logs = in_passes(log_density, points.reshape(-1, *points.shape[2:]), width)
     logs = logs.reshape(points.shape[:3])
     peak = jnp.max(logs, axis=1)
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
@@ -213,6 +211,16 @@ def _excess(box: Box, low: Array, high: Array) -> Array:
     near = jnp.all(near, axis=-1, keepdims=True)
     marked = jnp.where(near, side[:, None] / (RESOLVED * box.widths), 0.0)
     return jnp.maximum(jnp.max(marked, axis=1), side / coarse * (1 - 1e-9))
+
+
+def in_passes(function: Callable[[Array], Any], points: Array, width: int) -> Any:
+    """A function of one point at many, about `width` of them at once."""
+    count = len(points)
+    passes = -(-count // width)
+    each = -(-count // passes)
+    rows = jnp.minimum(jnp.arange(passes * each, dtype=np.int32), count - 1)
+    found = lax.map(jax.vmap(function), points[rows].reshape(passes, each, *points.shape[1:]))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], found)
 
 
 def over_cells(

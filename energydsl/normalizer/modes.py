@@ -18,11 +18,19 @@ from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from energydsl.language.model import Model
-from energydsl.normalizer.cubature import Box
+from energydsl.normalizer.cubature import Box, in_passes
 from energydsl.normalizer.integrand import Surface
 
 REACH = 40.0
 """How far a search goes: to sinh(REACH), from 0 and then in widths of the highest mode."""
+
+_FAR = np.linspace(6, REACH, 18)
+
+GRID = {
+    1: np.linspace(-REACH, REACH, 4097),
+    2: np.concatenate([-_FAR[::-1], np.linspace(-5.9, 5.9, 119), _FAR]),
+}
+"""Points along each axis, before the sinh, by dimension."""
 
 STARTS = 16
 """Local minima of the grid that are followed."""
@@ -135,14 +143,17 @@ def _axis(surface: Surface, model: Model) -> Array:
     """Where to look along each axis, in order."""
     if surface.dim == 1:
         around = np.outer([-1, 1], 10.0 ** np.arange(-8, 2)).ravel()
-        plain = np.sinh(np.linspace(-REACH, REACH, 4097))
+        plain = np.sinh(GRID[1])
     else:
         around = np.zeros(0)
-        far = np.linspace(6, REACH, 18)
-        plain = np.sinh(np.concatenate([-far[::-1], np.linspace(-5.9, 5.9, 119), far]))
+        plain = np.sinh(GRID[2])
     marks = landmarks(surface, model)
     near = marks[:, None] + np.append(around, 0.0)
-    return jnp.sort(jnp.concatenate([jnp.asarray(plain), near.ravel()]))
+    axis = jnp.sort(jnp.concatenate([jnp.asarray(plain), near.ravel()]))
+    # A point seen twice would look like the end of a plateau.
+    twice = jnp.concatenate([jnp.zeros(1, bool), axis[1:] == axis[:-1]])
+    beyond = np.sinh(REACH) * (1 + np.arange(1, len(axis) + 1) / len(axis))
+    return jnp.sort(jnp.where(twice, beyond, axis))
 
 
 def landmarks(surface: Surface, model: Model) -> Array:
@@ -196,26 +207,25 @@ def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Arra
         return u, slope - u, held
 
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
-    return lax.map(one, points, batch_size=min(width_of(surface), len(points)))
+    return in_passes(one, points, width_of(surface))
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
-    """U where no neighbour on the grid is lower and some are higher, inf elsewhere."""
+    """U where no neighbour on the grid is lower, once in each plateau; inf elsewhere."""
     square = u.reshape(*(n,) * dim, -1)
     padded = jnp.pad(square, [(1, 1)] * dim + [(0, 0)], constant_values=jnp.inf)
-    lowest, higher = jnp.isfinite(square), jnp.zeros(square.shape, bool)
+    lowest, middle = jnp.isfinite(square), (1,) * dim
     for step in np.ndindex(*(3,) * dim):
-        if step != (1,) * dim:
+        if step != middle:
             there = padded[tuple(slice(k, k + n) for k in step)]
-            lowest &= square <= there
-            higher |= square < there
-    return jnp.where(lowest & higher, square, jnp.inf).reshape(u.shape)
+            lowest &= square < there if step < middle else square <= there
+    return jnp.where(lowest, square, jnp.inf).reshape(u.shape)
 
 
 def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array) -> Found:
     """The ends of where the integrand is not negligible, or is held no further."""
     dim = surface.dim
-    axis = jnp.linspace(-REACH, REACH, {1: 1601, 2: 129}[dim])
+    axis = jnp.asarray(GRID[dim])
     _, logs, held = _look(surface, model, axis, chart)
     peak = surface.together(jnp.max(logs, axis=0))
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)

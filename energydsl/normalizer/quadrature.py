@@ -50,7 +50,7 @@ class Quadrature(AbstractRule):
     a feature far narrower than its distance from 0, from every number of the model and from every
     mode, with no slope of U towards it.
 
-    Source: rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori (1974),
+    Source: the rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori (1974),
     Publ. RIMS 9, 721-741; bisection: Berntsen, Espelid & Genz (1991), ACM TOMS 17(4), 437-451.
     """
 

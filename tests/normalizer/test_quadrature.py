@@ -14,9 +14,6 @@ import energydsl as ed
 from energydsl.normalizer.quadrature import ACCEPTED
 from tests.normalizer.rules import applies, chosen, error, reason, value
 
-HONEST = 6
-"""How many times its estimate an error may be, beside rounding."""
-
 
 def log_z(energy):
     ebm = ed.compile(ed.Model(energy))
@@ -135,7 +132,7 @@ def test_the_gradient_is_minus_the_mean():
 
 def test_what_does_not_settle_has_no_value():
     ebm = ed.compile(ed.Model(ed.apply(lambda y: y**2 + jnp.sin(1e6 * y), Y)))
-    with pytest.raises(ValueError, match=r"largest grid is about \S+ relative, more than 1e-06"):
+    with pytest.raises(ValueError, match=r"estimated error is \S+ relative, more than 1e-06"):
         ed.log_partition(ebm)
     assert known(ebm)[1] > ACCEPTED
 
@@ -145,8 +142,8 @@ def test_a_jump_has_a_value_and_a_larger_error():
     erfc = scipy.special.erfc(0.3)
     expected = np.log(np.sqrt(np.pi) * (1 - erfc / 2 + erfc / 2 / np.e))
     found, error = known(ebm)
-    assert 1e-9 < error < ACCEPTED
-    assert abs(found - expected) < HONEST * error
+    assert error < ACCEPTED
+    assert abs(found - expected) < error
 
 
 def test_what_has_no_integral_has_no_value():
@@ -177,13 +174,13 @@ def known(ebm):
 
 
 def check_honest(models, truths, least=1):
-    """No error is far above its estimate; at least some are accepted."""
+    """No error is above its estimate; at least some are accepted."""
     found = np.array([known(ed.compile(model)) for model in models])
     off, claimed = np.abs(np.expm1(found[:, 0] - truths)), found[:, 1]
     accepted = ~np.isnan(off)
     assert (accepted == (claimed <= ACCEPTED)).all()
     assert accepted.mean() >= least
-    assert (off[accepted] <= HONEST * claimed[accepted] + 1e-13).all(), (off, claimed)
+    assert (off[accepted] <= claimed[accepted]).all(), (off, claimed)
 
 
 def doubles(rng, low, high, n):
