@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from energydsl._types import Refusal
 from energydsl.analysis import graph
-from energydsl.analysis.conditional import AbstractConditional, Gaussian, conditional_for
+from energydsl.analysis.conditional import AbstractConditional, conditional_for
 from energydsl.analysis.evaluation import argument, factor_energies
 from energydsl.analysis.factor import Factor, Sites, Whole
 from energydsl.analysis.joint_states import States, held_energy, owners, positions
-from energydsl.analysis.layer import by_slope, sum_out
+from energydsl.analysis.layer import sum_out
 from energydsl.analysis.structure import Structure
 from energydsl.language.expression.tree import Environment
 from energydsl.language.model import Model
@@ -64,7 +65,7 @@ class Bipartite(AbstractRule):
         states = States(structure, components, layers.counted)
         summed = np.isin(structure.component_of, components) & ~layers.counted
         laws = [law for law, _ in _by_name(structure, summed).values()]
-        if len(structure.component_sizes) == 1 and all(map(by_slope, laws)):
+        if len(structure.component_sizes) == 1 and all(law.derivatives for law in laws):
             energies, size = _whole(structure, model, states, summed), structure.sites
         else:
             energies = _by_factor(structure, model, states, summed, components)
@@ -85,12 +86,12 @@ class Bipartite(AbstractRule):
     def trouble(self, structure: Structure, model: Model, components: np.ndarray) -> str | None:
         summed = np.isin(structure.component_of, components) & ~_layers(structure).counted
         laws = _by_name(structure, summed)
-        real = [n for n, (law, _) in laws.items() if isinstance(law, Gaussian)]
+        real = [n for n, (law, _) in laws.items() if law.domain.levels is None]
         if not real:
             return None
         return (
-            f"the energy of the real sites of {', '.join(real)} does not rise in every direction "
-            "for some state of the other layer: their curvature must be positive"
+            f"the energy of the sites of {', '.join(real)} does not rise in every direction "
+            "for some state of the other layer"
         )
 
 
@@ -143,7 +144,8 @@ def _sides(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 
 def _law(structure: Structure, name: str) -> AbstractConditional | None:
     variable = next(v for v in structure.variables if v.name == name)
-    return conditional_for(variable.domain, structure.degree_in(variable))
+    law = conditional_for(structure, variable)
+    return None if isinstance(law, Refusal) else law
 
 
 def _by_name(
@@ -194,7 +196,7 @@ def _by_factor(
                 each = factor_energies(part.factor, env)[part.rows]
                 total += jax.ops.segment_sum(each, part.owner, len(components))
         for n, (law, where) in laws.items():
-            measures = jnp.zeros((len(law.measure(lambda v: v * 0.0)), structure.sites))
+            measures = jnp.zeros((law.size, structure.sites))
             for part in loud[n]:
                 if len(part.rows):
                     measured, at_zero = part.measure(law, env)
@@ -253,7 +255,7 @@ class _Part:
                 )
 
             zero = jnp.zeros((), law.domain.energy_dtype)
-            silent = by_slope(law)
+            silent = law.derivatives > 0
             return law.measure(energy), energy(zero) if silent else jnp.zeros(())
 
         axes = [None if isinstance(leaf, Whole) else 0 for leaf in self.factor.leaves]
