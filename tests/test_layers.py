@@ -17,9 +17,10 @@ ORDER = {
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | view | apply | range",
     "language/potential": "base density | family | *",
-    "analysis": "graph degree factor conditional | structure | evaluation"
-    " | joint_states value_checks layer coordinates",
-    "sweep": "base | *",
+    "analysis": "uniform graph degree factor | structure | conditional evaluation"
+    " | incidence joint_states value_checks layer coordinates",
+    "analysis/conditional": "base | levels | *",
+    "sweep": "base | * | choose",
     "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
     "compiler": "conclusions recommendation | explain | ebm | answers compile",
     "kernel": "base tuning | gradient | * | choose",
@@ -98,6 +99,6 @@ def test_arviz_may_be_imported_first():
     code = (
         "import arviz, energydsl, numpyro\n"
         "assert numpyro.distributions.distribution\n"
-        "assert numpyro.distributions.Normal is energydsl.analysis.conditional.dist.Normal"
+        "assert numpyro.distributions.Normal is energydsl.analysis.conditional.gaussian.dist.Normal"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from energydsl._types import Refusal, is_traced
+from energydsl._types import is_traced
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.conclusions import Findings
@@ -20,11 +20,7 @@ from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.normalizer import AbstractRule, Budget
-from energydsl.sweep import AbstractSweep, colour_blocks
-from energydsl.sweep.base import conditionals
-from energydsl.sweep.dense import plan_dense
-from energydsl.sweep.gather import plan_gather
-from energydsl.sweep.lattice import plan_lattice
+from energydsl.sweep import choose_sweep
 
 MAX_HESSIAN = 2000
 """Sites up to which a quadratic energy is checked to have a finite integral."""
@@ -64,7 +60,7 @@ def compile(
     structure = Structure(model)
     _check_free(structure)
     _check_covered(structure)
-    sweep, lowerings = _choose_sweep(structure)
+    sweep, lowerings = choose_sweep(structure)
     findings = Findings(structure, allowed, tuple(rules), lowerings)
     normalizer = findings.survey.choose()
     _check_normalisable(structure, model)
@@ -95,28 +91,6 @@ def _compiled(model: Model, budget: Budget, rules: tuple[AbstractRule, ...]) -> 
 
 # What was found holds functions of its own, which cannot be written to a file.
 copyreg.pickle(EBM, _pickled)
-
-
-def _choose_sweep(
-    structure: Structure,
-) -> tuple[AbstractSweep | None, tuple[tuple[str, Refusal | None], ...]]:
-    """The first lowering that applies, and what the others said."""
-    laws = conditionals(structure)
-    said: list[tuple[str, Refusal | None]] = [
-        (f"of {name}", law) for name, law in laws.items() if isinstance(law, Refusal)
-    ]
-    if len(said) == len(laws):
-        return None, tuple(said)
-    plan = plan_lattice(structure)
-    said.append(("lattice", plan if isinstance(plan, Refusal) else None))
-    if isinstance(plan, Refusal):
-        blocks = colour_blocks(structure)
-        for name, lower in (("dense", plan_dense), ("gather", plan_gather)):
-            plan = lower(structure, blocks)
-            said.append((name, plan if isinstance(plan, Refusal) else None))
-            if not isinstance(plan, Refusal):
-                break
-    return (None if isinstance(plan, Refusal) else plan), tuple(said)
 
 
 def _check_free(structure: Structure) -> None:

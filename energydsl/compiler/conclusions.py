@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from energydsl._identity import Content, Known, content
-from energydsl._types import Refusal
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
 from energydsl.normalizer import RULES, AbstractRule, Budget, Normalizer, Survey
+from energydsl.sweep import Considered
 
 
 class Findings(Known):
@@ -21,11 +21,11 @@ class Findings(Known):
         structure: Structure,
         budget: Budget,
         rules: tuple[AbstractRule, ...],
-        lowerings: tuple[tuple[str, Refusal | None], ...],
+        lowerings: Considered,
     ) -> None:
         self.structure = structure
         self.lowerings = lowerings
-        """The lowerings of a sweep that were considered, in order, with why not."""
+        """The lowerings of a sweep that were tried, each with its cost or the reason against it."""
         self.budget = budget
         self.rules = rules
         """Those for exact log Z that the user gave."""

@@ -16,16 +16,17 @@ from jaxtyping import Float
 
 from energydsl._types import Configuration, IntractableError, Refusal, Values, is_traced
 from energydsl.analysis.conditional import conditional_for
+from energydsl.analysis.incidence import measures, site_factors
 from energydsl.analysis.layer import latent_layer, sum_out
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.conclusions import Findings
 from energydsl.compiler.explain import Explanation, explain
+from energydsl.compiler.recommendation import samplers
 from energydsl.language.expression import Expression, as_expression, sites_of
 from energydsl.language.model import Model
 from energydsl.language.parameters import Parameters
 from energydsl.normalizer import Intractable, Normalizer, log_partition_of, trouble
 from energydsl.sweep.base import AbstractSweep
-from energydsl.sweep.gather import first_of, gather_block, load_block, totals
 
 
 class EBM(eqx.Module):
@@ -154,36 +155,33 @@ class EBM(eqx.Module):
             x: the configuration that gives the others their values.
 
         Returns:
-            A NumPyro distribution whose batch has the view's shape. It is Normal, or Categorical
-            over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
+            A NumPyro distribution whose batch has the view's shape. It is Normal, Exponential, or
+            Categorical over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
 
         Raises:
             TypeError: a site whose conditional is of no known family.
-            ValueError: a site whose energy does not rise on both sides, given the others.
+            ValueError: a site whose law does not exist, given the others: all its levels are
+                forbidden, or its energy does not rise where it must.
         """
         variable, sites = self._view(where)
-        law = conditional_for(variable.domain, self.structure.degree_in(variable))
-        if law is None:
+        law = conditional_for(self.structure, variable)
+        if isinstance(law, Refusal):
             raise TypeError(
-                f"The conditional of {variable.name!r} is of no known family: it is "
-                f"{variable.domain} and its energy is not shown to be quadratic in it."
+                f"The conditional of {variable.name!r} ({variable.domain}) is of no known family: "
+                f"{law.reason}."
             )
-        block = gather_block(self.structure, variable, law, sites.reshape(1, -1))
-        if isinstance(block, Refusal):
-            raise TypeError(f"The conditional of {where} is out of reach: {block.reason}.")
+        seen = site_factors(self.structure, variable, law, sites.reshape(1, -1))
+        if isinstance(seen, Refusal):
+            raise TypeError(f"The conditional of {where} is out of reach: {seen.reason}.")
         values = self.model.complete(x)
-        free = self.structure.skeleton.free
-        state = {v.name: values[v.name].reshape(-1, 1) for v in free}
-        each, shared = load_block(self.structure, free, block, self.model.environment(values))
-        block, each = first_of((block, each))
-        total = totals(self.structure, block, (each, shared), state)
+        one = {v.name: values[v.name][None] for v in self.structure.skeleton.free}
+        total = measures(self.structure, self.model, seen, one)
         total = total[..., 0].reshape(-1, *sites.shape)
         improper = law.improper(total)
         if not is_traced(improper) and improper.any():
             raise ValueError(
-                f"The conditional of {where} has no finite integral at {int(improper.sum())} of "
-                f"{improper.size} sites: given the others, the energy does not rise on both sides. "
-                "Energies are minus log-densities: check the signs."
+                f"The conditional of {where} {law.no_law}. This is so at {int(improper.sum())} of "
+                f"{improper.size} sites."
             )
         return law.distribution(total)
 
@@ -215,7 +213,7 @@ class EBM(eqx.Module):
 
     def explain(self) -> Explanation:
         """What was found and chosen: a table when printed, `as_dict` as data."""
-        return explain(self.model, self.sweep, self.normalizer, self.findings)
+        return explain(self.model, self.sweep, self.normalizer, self.findings, samplers(self))
 
     def __hash__(self) -> int:
         # So that jax.jit(ebm.energy) finds its program; equality compares the numbers as well.

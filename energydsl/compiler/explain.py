@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from energydsl._types import Refusal
 from energydsl.analysis import graph
+from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.value_checks import has_zero_field, is_attractive, no_growth
 from energydsl.compiler.conclusions import Findings
-from energydsl.compiler.recommendation import samplers
 from energydsl.language.model import Model
 from energydsl.normalizer import Intractable, Normalizer
 from energydsl.sweep import AbstractSweep
@@ -55,13 +56,18 @@ class Explanation:
         first, *others = f["samplers"].items()
         rows.append(("sampler", f"{first[0]}: {first[1]}"))
         rows += [("", f"or {name}: {why}") for name, why in others]
+        rows += [("", f"not {name}: {why}") for name, why in f["samplers_refused"].items()]
         rows.append(("compiled in", f"{f['seconds']:.2f} s"))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 
 
 def explain(
-    model: Model, sweep: AbstractSweep | None, normalizer: Normalizer, findings: Findings
+    model: Model,
+    sweep: AbstractSweep | None,
+    normalizer: Normalizer,
+    findings: Findings,
+    samplers: Mapping[str, str | Refusal],
 ) -> Explanation:
     """What a model was found to be and what was chosen for it."""
     structure = findings.structure
@@ -87,14 +93,35 @@ def explain(
             "more_components": len(sizes) - len(largest),
             "normalizer": str(normalizer) if known else "intractable",
             "rules_refused": findings.survey.refused(int(largest[0])),
-            "sweep": "none" if sweep is None else f"{sweep.lowering}, {sweep.note}",
-            "lowerings_refused": {
-                name: said.reason for name, said in findings.lowerings if isinstance(said, Refusal)
+            "sweep": _sweep(sweep, findings),
+            "lowerings_refused": _lowerings_refused(sweep, findings),
+            "samplers": {n: said for n, said in samplers.items() if isinstance(said, str)},
+            "samplers_refused": {
+                n: said.reason for n, said in samplers.items() if isinstance(said, Refusal)
             },
-            "samplers": samplers(structure, sweep),
             "seconds": findings.seconds,
         }
     )
+
+
+def _sweep(sweep: AbstractSweep | None, findings: Findings) -> str:
+    if sweep is None:
+        return "none"
+    return (
+        f"{sweep.lowering}, {sweep.note}: {dict(findings.lowerings)[sweep.lowering]:.3g} operations"
+    )
+
+
+def _lowerings_refused(sweep: AbstractSweep | None, findings: Findings) -> dict[str, str]:
+    """The variables that no sweep visits, and the lowerings not taken, each with the reason."""
+    laws = conditionals(findings.structure)
+    said = {f"of {n}": law.reason for n, law in laws.items() if isinstance(law, Refusal)}
+    for name, found in findings.lowerings:
+        if isinstance(found, Refusal):
+            said[name] = found.reason
+        elif sweep is None or name != sweep.lowering:
+            said[name] = f"{found:.3g} operations"
+    return said
 
 
 def _values(structure: Structure, model: Model) -> list[str]:

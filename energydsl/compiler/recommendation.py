@@ -1,30 +1,33 @@
-"""Which samplers apply to a model, the recommended one first, and why."""
+"""The samplers that are recommended where none is given, the first of the list first.
+
+`explain` and the default choice read this one list. It stands here, before the kernels, because an
+EBM explains itself; the kernels enter themselves where they are exported.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, Protocol
 
-from energydsl.analysis.structure import Structure
-from energydsl.sweep import AbstractSweep
+from energydsl._types import Refusal
 
 
-def samplers(structure: Structure, sweep: AbstractSweep | None) -> dict[str, str]:
-    """Kernels that move every free site, by name, each with the reason for or against it."""
-    drawn = structure.of_variables(sweep.drawn if sweep is not None else ())
-    smooth = structure.of_variables(
-        v.name for v in structure.variables if v.domain.transform is not None
-    )
-    free = structure.free
-    found: dict[str, str] = {}
-    if not (free & ~smooth).any():
-        found["NUTS"] = "every free site is continuous"
-    if not (free & ~drawn).any():
-        found["Gibbs"] = "every free site has a conditional that is drawn exactly"
-    if not found and not (free & ~(smooth | drawn)).any():
-        found["Cycle(Gibbs, NUTS)"] = "Gibbs draws the finite sites, NUTS moves the rest"
-    if not (free & ~smooth).any():
-        found["Langevin"] = "every free site is continuous, and a step is one gradient"
-    elif np.any(free & smooth):
-        found["Cycle(Gibbs, Langevin)"] = "Gibbs draws the finite sites, Langevin moves the rest"
-    found["MetropolisHastings"] = "any site, but one proposal a variable and step: slow"
-    return found
+class Sampler(Protocol):
+    """What a kernel says of itself."""
+
+    @property
+    def name(self) -> str:
+        """The word for it in `EBM.explain`."""
+        ...
+
+    def applies(self, ebm: Any) -> str | Refusal:
+        """What speaks for it on this EBM, or why it does not move every free site."""
+        ...
+
+
+SAMPLERS: list[Sampler] = []
+"""The library's kernels in the order in which they are recommended."""
+
+
+def samplers(ebm: Any) -> dict[str, str | Refusal]:
+    """What each sampler says of an EBM, the recommended one first."""
+    return {sampler.name: sampler.applies(ebm) for sampler in SAMPLERS}

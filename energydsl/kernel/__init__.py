@@ -1,5 +1,6 @@
 """Kernels: Markov transitions, one a file."""
 
+from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractEnsemble as AbstractEnsemble
 from energydsl.kernel.base import AbstractKernel as AbstractKernel
 from energydsl.kernel.cycle import Cycle as Cycle
@@ -8,3 +9,13 @@ from energydsl.kernel.gibbs import Gibbs as Gibbs
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
+
+# Where no kernel is given, the first that applies draws.
+SAMPLERS[:] = (
+    NUTS(),
+    Gibbs(),
+    Cycle(Gibbs(), NUTS()),
+    Langevin(),
+    Cycle(Gibbs(), Langevin()),
+    MetropolisHastings(),
+)

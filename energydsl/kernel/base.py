@@ -8,6 +8,7 @@ own instead; the loop sees configurations only where they are kept.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +17,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.compiler.ebm import EBM
 
 
@@ -45,8 +46,26 @@ class AbstractKernel(eqx.Module):
     def reason(self, ebm: EBM) -> str:
         """Why it does not move the other sites, to be read after "it leaves out ..."."""
 
+    @property
+    def name(self) -> str:
+        """The word for it in `EBM.explain`."""
+        return type(self).__name__
+
+    def merit(self, ebm: EBM) -> str:
+        """What speaks for it where it moves every free site, in a few words."""
+        return "it moves every free site"
+
+    def effort(self, ebm: EBM) -> float:
+        """How many energies, gradients or sweeps one step takes, about."""
+        return 1.0
+
+    def applies(self, ebm: EBM) -> str | Refusal:
+        """What speaks for taking it on this EBM, or what speaks against it."""
+        left_out = _left_out(ebm, self)
+        return self.merit(ebm) if left_out is None else Refusal(f"it {left_out}")
+
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        """How many chains move together."""
+        """All chains of a run; unless a kernel has its own, its step is mapped over them."""
         return MappedEnsemble(self)
 
 
@@ -82,6 +101,10 @@ class AbstractEnsemble(eqx.Module):
     @abc.abstractmethod
     def energies(self, ebm: EBM, carry: Any) -> Array:
         """The energy of each chain's configuration."""
+
+    def observe(self, ebm: EBM, carry: Any, function: Callable[[Configuration], Any]) -> Any:
+        """A function of each chain's configuration, chains first."""
+        return jax.vmap(function)(self.configurations(ebm, carry))
 
 
 class MappedEnsemble(AbstractEnsemble):
@@ -122,13 +145,17 @@ class MappedEnsemble(AbstractEnsemble):
 
 def check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
     """Raise ValueError where a kernel leaves free sites out."""
+    left_out = _left_out(ebm, kernel)
+    if left_out is not None:
+        raise ValueError(f"{kernel} {left_out}. Move them by another kernel, or clamp them.")
+
+
+def _left_out(ebm: EBM, kernel: AbstractKernel) -> str | None:
     lost = ebm.structure.free & ~kernel.moves(ebm)
-    if lost.any():
-        first = ebm.structure.describe(int(np.argmax(lost)))
-        raise ValueError(
-            f"{kernel} leaves out {int(lost.sum()):,} free sites, {first} first: "
-            f"{kernel.reason(ebm)}. Move them by another kernel, or clamp them."
-        )
+    if not lost.any():
+        return None
+    first = ebm.structure.describe(int(np.argmax(lost)))
+    return f"leaves out {int(lost.sum()):,} free sites, {first} first: {kernel.reason(ebm)}"
 
 
 def _count(xs: Configuration) -> int:

@@ -1,35 +1,25 @@
-"""The kernels that are taken where none is given."""
+"""The kernels that are taken where none is given, from the list that `EBM.explain` shows."""
 
 from __future__ import annotations
 
+from energydsl._types import Refusal
 from energydsl.compiler.ebm import EBM
-from energydsl.compiler.recommendation import samplers
+from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractKernel
-from energydsl.kernel.cycle import Cycle
-from energydsl.kernel.gibbs import Gibbs
-from energydsl.kernel.langevin import Langevin
-from energydsl.kernel.metropolis import MetropolisHastings
-from energydsl.kernel.nuts import NUTS
-
-KERNELS = {
-    "Gibbs": Gibbs(),
-    "NUTS": NUTS(),
-    "Langevin": Langevin(),
-    "Cycle(Gibbs, NUTS)": Cycle(Gibbs(), NUTS()),
-    "Cycle(Gibbs, Langevin)": Cycle(Gibbs(), Langevin()),
-    "MetropolisHastings": MetropolisHastings(),
-}
 
 
 def choose(ebm: EBM) -> tuple[AbstractKernel, str]:
     """For draws: the first kernel that `EBM.explain` recommends, and why it does."""
-    name, reason = next(iter(samplers(ebm.structure, ebm.sweep).items()))
-    return KERNELS[name], reason
+    return _applicable(ebm)[0]
 
 
 def cheapest(ebm: EBM) -> AbstractKernel:
-    """For annealing and learning: cheap steps that move every free site, a sweep or a gradient."""
-    for kernel in (Gibbs(), Langevin(), Cycle(Gibbs(), Langevin())):
-        if kernel.moves(ebm)[ebm.structure.free].all():
-            return kernel
-    return MetropolisHastings()
+    """For annealing and learning: the one with the cheapest steps that moves every free site."""
+    return min(_applicable(ebm), key=lambda found: found[0].effort(ebm))[0]
+
+
+def _applicable(ebm: EBM) -> list[tuple[AbstractKernel, str]]:
+    said = [
+        (kernel, kernel.applies(ebm)) for kernel in SAMPLERS if isinstance(kernel, AbstractKernel)
+    ]
+    return [(kernel, words) for kernel, words in said if not isinstance(words, Refusal)]

@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
@@ -57,6 +57,24 @@ class Cycle(AbstractKernel):
 
     def reason(self, ebm: EBM) -> str:
         return "; ".join(f"{k}: {k.reason(ebm)}" for k in self.kernels)
+
+    @property
+    def name(self) -> str:
+        return f"Cycle({', '.join(kernel.name for kernel in self.kernels)})"
+
+    def merit(self, ebm: EBM) -> str:
+        return f"{' and '.join(k.name for k in self.kernels)} together move every free site"
+
+    def effort(self, ebm: EBM) -> float:
+        return sum(kernel.effort(ebm) for kernel in self._busy(ebm))
+
+    def applies(self, ebm: EBM) -> str | Refusal:
+        """As of any kernel; where one of its kernels would do alone, that speaks against it."""
+        free = ebm.structure.free
+        for kernel in self.kernels:
+            if kernel.moves(ebm)[free].all():
+                return Refusal(f"{kernel.name} alone moves every free site")
+        return super().applies(ebm)
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return CycleEnsemble(tuple(kernel.ensemble(ebm) for kernel in self._busy(ebm)))

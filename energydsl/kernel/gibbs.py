@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -11,14 +12,12 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
+from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 from energydsl.language.expression import Expression, sites_of
-from energydsl.sweep import AbstractSweep, Block
-from energydsl.sweep.base import conditionals
-from energydsl.sweep.dense import plan_dense
-from energydsl.sweep.gather import plan_gather
+from energydsl.sweep import AbstractSweep, Block, choose_sweep
 
 
 class Gibbs(AbstractKernel):
@@ -34,12 +33,15 @@ class Gibbs(AbstractKernel):
     Source: Geman & Geman (1984), IEEE PAMI 6(6), 721-741.
     """
 
-    blocks: tuple[tuple[Expression, ...], ...] | None = eqx.field(static=True, default=None)
+    blocks: tuple[tuple[Block, ...], ...] | None = eqx.field(static=True, default=None)
 
     def __init__(self, blocks: Sequence[Expression | Sequence[Expression]] | None = None) -> None:
-        if blocks is not None:
-            blocks = tuple((b,) if isinstance(b, Expression) else tuple(b) for b in blocks)  # type: ignore[assignment]
-        self.blocks = blocks  # type: ignore[assignment]
+        if blocks is None:
+            self.blocks = None
+        else:
+            views = [(b,) if isinstance(b, Expression) else tuple(b) for b in blocks]
+            # Sites, not expressions, which compare to expressions: kernels compare by content.
+            self.blocks = tuple(tuple(Block(*sites_of(v)) for v in block) for block in views)
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> None:
         return None
@@ -58,10 +60,21 @@ class Gibbs(AbstractKernel):
         return ebm.structure.of_variables(sweep.drawn if sweep is not None else ())
 
     def reason(self, ebm: EBM) -> str:
-        if self.blocks is not None:
+        laws = conditionals(ebm.structure)
+        if self.blocks is not None and not all(isinstance(s, Refusal) for s in laws.values()):
             return "no block shows them"
-        said = conditionals(ebm.structure).values()
-        return "; ".join(s.reason for s in said if isinstance(s, Refusal))
+        said = [
+            f"Gibbs cannot draw {n!r}: {law.reason}"
+            for n, law in laws.items()
+            if isinstance(law, Refusal)
+        ]
+        if ebm.sweep is None:
+            tried = ebm.findings.lowerings
+            said += [f"not {n}: {p.reason}" for n, p in tried if isinstance(p, Refusal)]
+        return "; ".join(said)
+
+    def merit(self, ebm: EBM) -> str:
+        return "every free site has a conditional that is drawn exactly"
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return GibbsEnsemble(self._planned(ebm))
@@ -69,19 +82,11 @@ class Gibbs(AbstractKernel):
     def _planned(self, ebm: EBM) -> AbstractSweep:
         sweep = self._sweep(ebm)
         if sweep is None:
-            raise TypeError(f"{self.reason(ebm)}. Move it by a kernel for real variables.")
+            raise TypeError(f"{self.reason(ebm)}. Move these sites by another kernel.")
         return sweep
 
     def _sweep(self, ebm: EBM) -> AbstractSweep | None:
-        if self.blocks is None:
-            return ebm.sweep
-        blocks = _checked_blocks(ebm.structure, self.blocks)
-        plan: AbstractSweep | Refusal = plan_dense(ebm.structure, blocks)
-        if isinstance(plan, Refusal):
-            plan = plan_gather(ebm.structure, blocks)
-        if isinstance(plan, Refusal):
-            raise TypeError(f"{plan.reason}.")
-        return plan
+        return ebm.sweep if self.blocks is None else _sweep_over(ebm.structure, self.blocks)
 
     def __str__(self) -> str:
         return "Gibbs()" if self.blocks is None else f"Gibbs({len(self.blocks)} blocks)"
@@ -113,25 +118,42 @@ class GibbsEnsemble(AbstractEnsemble):
         return self.sweep.unpack(carry)
 
     def energies(self, ebm: EBM, carry: Any) -> Array:
-        return jax.vmap(ebm.energy)(self.sweep.unpack(carry))
+        return self.sweep.energies(ebm.model, carry)
+
+    def observe(self, ebm: EBM, carry: Any, function: Callable[[Configuration], Any]) -> Any:
+        return self.sweep.observe(function, carry)
 
 
-def _checked_blocks(
-    structure: Structure, blocks: tuple[tuple[Expression, ...], ...]
-) -> list[Block]:
+@lru_cache(maxsize=32)
+def _sweep_over(
+    structure: Structure, blocks: tuple[tuple[Block, ...], ...]
+) -> AbstractSweep | None:
+    """The cheapest sweep over these blocks; None where they show no free site."""
+    # Also where JAX traces: what is remembered must not belong to one trace.
+    with jax.ensure_compile_time_eval():
+        sweep, considered = choose_sweep(structure, _checked_blocks(structure, blocks))
+    refused = [f"{name}: {said.reason}" for name, said in considered if isinstance(said, Refusal)]
+    if sweep is None and refused:
+        raise TypeError(f"No lowering takes these blocks. {'; '.join(refused)}.")
+    return sweep
+
+
+def _checked_blocks(structure: Structure, blocks: tuple[tuple[Block, ...], ...]) -> list[Block]:
     """The user's blocks by variable, or what is wrong with them."""
     laws = conditionals(structure)
     block_of = np.full(structure.sites, -1)
     parts = []
-    for number, views in enumerate(blocks):
-        for view in views:
-            variable, sites = sites_of(view)
+    for number, shown in enumerate(blocks):
+        for block in shown:
+            variable, sites = block.variable, block.sites
             if structure.offset.get(variable.name) is None or variable not in structure.variables:
                 raise ValueError(f"Block {number} shows {variable}, which is not in the model.")
             law = laws.get(variable.name)
             if isinstance(law, Refusal):
-                raise TypeError(f"{law.reason}; leave it out of the blocks.")
-            sites = np.unique(sites)
+                raise TypeError(
+                    f"Gibbs cannot draw {variable.name!r}: {law.reason}; leave it out of the "
+                    "blocks."
+                )
             numbers = sites + structure.offset[variable.name]
             keep = structure.free[numbers]
             if (block_of[numbers] >= 0).any():

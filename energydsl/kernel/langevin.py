@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jax import Array, lax
 
+from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point
 from energydsl.kernel.tuning import Tuned
@@ -40,6 +40,9 @@ class Langevin(AbstractGradientKernel):
         if not 0 < self.target < 1:
             raise ValueError(f"Langevin got target={self.target}; expected a rate between 0 and 1.")
 
+    def merit(self, ebm: EBM) -> str:
+        return "every free site is continuous, and a step is one gradient"
+
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Tuned:
         return Tuned.begin(self.step_size, warmup if self.adjusted else 0)
 
@@ -63,7 +66,10 @@ class Langevin(AbstractGradientKernel):
 
 def _noise(key: Array, size: int) -> tuple[Array, Array]:
     """Standard normals and a uniform, from one call: a step of few numbers costs its calls."""
-    # In the middle of what each word stands for: symmetric, and never 0 or 1.
-    u = jr.uniform(key, (size + 1,)) + jnp.finfo(float).eps / 2
+    u = open_uniform(key, (size + 1,))
     # The barrier keeps XLA from computing the normals anew wherever they are used.
-    return lax.optimization_barrier(jnp.sqrt(2.0) * lax.erf_inv(2 * u - 1))[:size], u[size]
+    return lax.optimization_barrier(_normal(u[:size])), u[size]
+
+
+def _normal(u: Array) -> Array:
+    return jnp.sqrt(2.0) * lax.erf_inv(2 * u - 1)

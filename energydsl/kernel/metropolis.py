@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,6 +21,9 @@ from energydsl.language.variable import Variable
 
 Proposal = Callable[..., tuple[Configuration, Array]]
 """From a configuration, with ``key=``: another, and log q(old | new) - log q(new | old)."""
+
+FORBIDDEN = 2.0**100
+"""The energy of what has no probability: a power of 2, which adds without rounding."""
 
 IN_SPACE, ALONG_A_LINE = 0.234, 0.44
 """Acceptance rates that Gaussian steps are tuned to: of many coordinates, and of one."""
@@ -81,6 +85,13 @@ class MetropolisHastings(AbstractKernel):
             return ebm.structure.free
         free = ebm.structure.skeleton.free
         return ebm.structure.of_variables(v.name for v in free if _movable(v))
+
+    def merit(self, ebm: EBM) -> str:
+        return "any site, but one proposal a variable and step: slow"
+
+    def effort(self, ebm: EBM) -> float:
+        # Each proposal needs two energies.
+        return 2.0 * (1 if self.proposal else len(ebm.structure.skeleton.free))
 
     def reason(self, ebm: EBM) -> str:
         still = next(v for v in ebm.structure.skeleton.free if not _movable(v))
@@ -171,7 +182,35 @@ def _move(
 ) -> tuple[Configuration, Array]:
     propose_key, accept_key = jr.split(key)
     new, log_q = proposal(x, key=propose_key)
-    log_ratio = ebm.energy(x) - ebm.energy(new) + log_q
-    rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
+    finite = _finite(ebm)
+    rate = _acceptance(finite.energy(x), finite.energy(new), log_q)
     taken = jr.uniform(accept_key) < rate
     return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, x), rate
+
+
+def _finite(ebm: EBM) -> EBM:
+    """The EBM with `FORBIDDEN` for infinity, so that a chain sees what leads out of zero weight.
+
+    A state with k forbidden factors then has the energy k * FORBIDDEN, beside which all else
+    rounds away: moves to fewer of them are taken, and moves to more are not.
+    """
+
+    def bounded(leaf: Any) -> Any:
+        if not (isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            return leaf
+        return jnp.where(jnp.isinf(leaf), jnp.sign(leaf) * FORBIDDEN, leaf)
+
+    return jax.tree.map(bounded, ebm)
+
+
+def _acceptance(old: Array, new: Array, log_q: Array) -> Array:
+    """The probability of a move between these energies.
+
+    A state of infinite energy has probability 0, so the law says nothing of how to leave it: any
+    move away is taken, even to another such state. An energy of NaN or minus infinity belongs to
+    no state: it is what rounding makes of a proposal on the edge of the support.
+    """
+    log_ratio = old - new + log_q
+    rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
+    legal = (new > -jnp.inf) & ~jnp.isnan(log_q)
+    return jnp.where(legal, jnp.where(jnp.isfinite(old), rate, 1.0), 0.0)

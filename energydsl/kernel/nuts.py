@@ -54,6 +54,12 @@ class NUTS(AbstractGradientKernel):
         if self.max_tree_depth < 1:
             raise ValueError(f"NUTS got max_tree_depth={self.max_tree_depth}; expected at least 1.")
 
+    def merit(self, ebm: EBM) -> str:
+        return "every free site is continuous"
+
+    def effort(self, ebm: EBM) -> float:
+        return 2.0**self.max_tree_depth
+
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> NUTSState:
         state, _ = self._numpyro(ebm, point, key, warmup)
         return NUTSState(state.i, state.adapt_state, state.rng_key, warmup)

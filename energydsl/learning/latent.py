@@ -7,8 +7,7 @@ import jax.random as jr
 from jax import Array, lax
 
 from energydsl._types import Configuration
-from energydsl.analysis.conditional import Linear
-from energydsl.analysis.layer import Layer, measured
+from energydsl.analysis.layer import IndependentSites, measured
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
 from energydsl.language.variable import Variable
@@ -24,26 +23,27 @@ def latent(ebm: EBM) -> list[Variable]:
     return [v for v in ebm.structure.skeleton.free if v.latent]
 
 
-def slope_energy(ebm: EBM, layer: Layer, v: Configuration) -> Array:
+def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:
     r"""F(v) and its first derivatives in the parameters, cheaply; not its others.
 
-    For linear laws $F = E(v, m) - H$ with $m$ the latents' means and $H$ their entropy, at which
-    the two terms' derivatives through $m$ cancel (the envelope theorem).
+    Where energies are linear in the latents, $F = E(v, m) - H$ with $m$ the latents' means and $H$
+    their entropy, at which the two terms' derivatives through $m$ cancel (the envelope theorem).
     """
     if not layer:
         return ebm.energy(v)
-    if not all(isinstance(law, Linear) for law, _ in layer.values()):
+    if any(law.derivatives > 1 for law, _ in layer.values()):
         return ebm.free_energy(v)
     means, entropy = {}, jnp.zeros(())
     for name, total in lax.stop_gradient(_totals(ebm, layer, v)).items():
         law, _ = layer[name]
-        assert isinstance(law, Linear)
         means[name] = law.mean(total)
         entropy += jnp.sum(law.log_normalizer(total) + total[0] * means[name])
     return ebm.energy({**v, **_spread(ebm, layer, means)}) - entropy
 
 
-def draw_latents(ebm: EBM, layer: Layer, v: Configuration, *, key: Array) -> Configuration:
+def draw_latents(
+    ebm: EBM, layer: IndependentSites, v: Configuration, *, key: Array
+) -> Configuration:
     """The latents, drawn from their law given v."""
     totals = _totals(ebm, layer, v)
     keys = jr.split(key, len(totals))
@@ -58,12 +58,12 @@ def given(ebm: EBM, v: Configuration) -> EBM:
     return compile_model(held, budget=budget.terms, memory=budget.memory, rules=findings.rules)
 
 
-def _totals(ebm: EBM, layer: Layer, v: Configuration) -> dict[str, Array]:
+def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:
     blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latent(ebm)}
     return measured(ebm.energy, {**v, **blank}, layer)[1]
 
 
-def _spread(ebm: EBM, layer: Layer, parts: dict[str, Array]) -> Configuration:
+def _spread(ebm: EBM, layer: IndependentSites, parts: dict[str, Array]) -> Configuration:
     """Values of the layer's sites as whole arrays; what is clamped gets its value elsewhere."""
     whole = {}
     for w in latent(ebm):

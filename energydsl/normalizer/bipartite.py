@@ -12,9 +12,9 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.analysis import graph
-from energydsl.analysis.conditional import AbstractConditional, Gaussian, conditional_for
+from energydsl.analysis.conditional import AbstractConditional, conditional_for
 from energydsl.analysis.factor import Sites, Whole
 from energydsl.analysis.joint_states import (
     Rows,
@@ -25,7 +25,7 @@ from energydsl.analysis.joint_states import (
     owned_rows,
     positions,
 )
-from energydsl.analysis.layer import by_slope, measured
+from energydsl.analysis.layer import measured
 from energydsl.analysis.structure import Structure
 from energydsl.language.expression import Environment, Value, post_order
 from energydsl.language.model import Model
@@ -108,7 +108,7 @@ class Part(eqx.Module):
                 )
 
             zero = jnp.zeros((), law.domain.energy_dtype)
-            return law.measure(energy), energy(zero) if by_slope(law) else jnp.zeros(())
+            return law.measure(energy), energy(zero) if law.derivatives else jnp.zeros(())
 
         axes = [None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves]
         return jax.vmap(one, in_axes=(axes, 0))(self.rows.arguments(env), self.own)
@@ -157,7 +157,7 @@ class BipartitePlan(AbstractCountingPlan):
         return self._put(model, t, new)
 
     def trouble(self, model: Model) -> str | None:
-        real = [n for n, layer in self.summed.items() if isinstance(layer.law, Gaussian)]
+        real = [n for n, layer in self.summed.items() if layer.law.derivatives == 2]
         if not real:
             return None
         return (
@@ -179,7 +179,7 @@ class BipartitePlan(AbstractCountingPlan):
         for rows in self.quiet:
             base += by_owner(rows.energies(env), rows.owner, count)
         for name, layer in self.summed.items():
-            measures = len(layer.law.measure(lambda v: v * 0.0))
+            measures = layer.law.size
             totals[name] = jnp.zeros((measures, len(layer.where)))
             for part in layer.parts:
                 each, at_zero = part.measure(layer.law, env)
@@ -245,11 +245,12 @@ def _sides(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _law(structure: Structure, name: str) -> AbstractConditional | None:
-    """The conditional of a variable's sites by themselves."""
+    """The conditional of a variable's sites, if it is finite or Gaussian."""
     variable = next(v for v in structure.variables if v.name == name)
-    if variable.domain.event_ndim:
+    law = conditional_for(structure, variable)
+    if isinstance(law, Refusal) or (variable.domain.levels is None and law.derivatives != 2):
         return None
-    return conditional_for(variable.domain, structure.degree_in(variable))
+    return law
 
 
 def _plan(
@@ -264,7 +265,7 @@ def _plan(
     names = [v for v in structure.variables if summed[structure.offset[v.name] :][: v.size].any()]
     found = {v.name: _law(structure, v.name) for v in names}
     laws = {name: law for name, law in found.items() if law is not None}
-    whole = len(structure.component_sizes) == 1 and all(map(by_slope, laws.values()))
+    whole = len(structure.component_sizes) == 1 and all(law.derivatives for law in laws.values())
     levels = int(layers.levels[components].max())
     if whole:
         tree = post_order(structure.skeleton.root)
@@ -333,19 +334,19 @@ def _part(
 
 def _level_energies(law: AbstractConditional, total: Array) -> Array:
     """The energy of each level of finite sites, (levels, sites), less that at 0 by slopes."""
-    return jnp.tensordot(law.numbers, total[0], axes=0) if by_slope(law) else total
+    return jnp.tensordot(law.numbers, total[0], axes=0) if law.derivatives else total
 
 
 def _log_normalizer(law: AbstractConditional, total: Array, field: Array) -> Array:
     """`law.log_normalizer` with energies added to single sites, (levels or 2, sites)."""
-    if isinstance(law, Gaussian):
+    if law.derivatives == 2:
         return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
     return jax.nn.logsumexp(-_level_energies(law, total) - field, axis=0)
 
 
 def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
     """Each site from its conditional."""
-    if isinstance(law, Gaussian):
+    if law.derivatives == 2:
         slope, curvature = total
         return -slope / curvature + normal(key, slope.shape) / jnp.sqrt(curvature)
     energies = _level_energies(law, total)
@@ -356,7 +357,7 @@ def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
 
 def _lowest(law: AbstractConditional, total: Array) -> tuple[Array, Array]:
     """The least energy of each site, and the value that has it."""
-    if isinstance(law, Gaussian):
+    if law.derivatives == 2:
         slope, curvature = total
         curvature = jnp.where(curvature > 0, curvature, jnp.nan)
         return -(slope**2) / (2 * curvature), -slope / curvature

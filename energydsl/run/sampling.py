@@ -288,8 +288,10 @@ def _observe(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Quantities | None
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
-    xs = ensemble.configurations(ebm, carry)
-    kept = _shown(ebm, xs) if keep is None else jax.vmap(keep)(_widened(xs))
+    if keep is None:
+        kept = _shown(ebm, ensemble.configurations(ebm, carry))
+    else:
+        kept = ensemble.observe(ebm, carry, lambda x: keep(_widened(x)))
     return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
 
 

@@ -1,11 +1,13 @@
 """Sweeps over dense energies: layer by layer, one gradient of the energy a layer.
 
-Where the energy is linear in each finite site and quadratic in each real one, its derivatives at
-a layer are the exact conditionals of the whole layer; for an RBM they are the matrix products.
+Where derivatives determine the conditionals (the energy linear in each finite site and quadratic
+in each real one, say), those of the whole energy give a whole layer's at once; for an RBM they are
+the matrix products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -16,11 +18,11 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
-from energydsl.analysis.conditional import AbstractConditional, Gaussian, Linear
+from energydsl.analysis.conditional import AbstractConditional, derivatives
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.sweep.base import AbstractSweep, Block, laws_of
+from energydsl.sweep.base import AbstractSweep, Block, Offer, colour_blocks, drawable
 
 DENSE_DEGREE = 16
 """Neighbours a site has on average, from which gradients beat gathers."""
@@ -29,7 +31,12 @@ MAX_LAYERS = 8
 """Layers at most: each costs a gradient of the whole energy."""
 
 
-class Layer(eqx.Module):
+OVERHEAD = 24
+"""What a layer costs for each site beside its factors: with gathers at 4 an argument, gradients
+are then cheaper from `DENSE_DEGREE` neighbours on, in two layers."""
+
+
+class DenseLayer(eqx.Module):
     """Sites of one variable drawn from one gradient; `mask` where they are not all of it."""
 
     variable: Variable = eqx.field(static=True)
@@ -44,7 +51,28 @@ class DenseSweep(AbstractSweep):
 
     drawn: tuple[str, ...] = eqx.field(static=True)
     note: str = eqx.field(static=True)
-    layers: tuple[Layer, ...]
+    layers: tuple[DenseLayer, ...]
+
+    @classmethod
+    def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
+        laws = drawable(structure, blocks)
+        odd = [v.name for v, law in laws.items() if not law.derivatives]
+        if odd:
+            return Refusal(f"no derivatives determine the conditionals of {odd}")
+        degree = 2 * len(structure.edges) / max(int(structure.free.sum()), 1)
+        if degree < DENSE_DEGREE:
+            return Refusal(f"{degree:.1f} neighbours a site; a gradient pays from {DENSE_DEGREE}")
+        blocks = colour_blocks(structure) if blocks is None else blocks
+        if len(blocks) > MAX_LAYERS:
+            return Refusal(f"{len(blocks)} layers, a gradient each; at most {MAX_LAYERS}")
+
+        def build() -> DenseSweep:
+            layers = tuple(DenseLayer(b.variable, laws[b.variable], _mask(b)) for b in blocks)
+            return DenseSweep(tuple(v.name for v in laws), f"{len(layers)} layers", layers)
+
+        whole = sum(f.size * structure.scope_size(f) for f in structure.factors)
+        gradients = sum(laws[b.variable].derivatives for b in blocks)
+        return Offer(gradients * (whole + OVERHEAD * int(structure.free.sum())), build)
 
     def load(self, structure: Structure, model: Model) -> Model:
         return model
@@ -61,22 +89,6 @@ class DenseSweep(AbstractSweep):
         return state
 
 
-def plan_dense(structure: Structure, blocks: list[Block]) -> DenseSweep | Refusal:
-    """Gradients a layer: applies to few layers of many neighbours and known degrees."""
-    drawn = tuple(dict.fromkeys(b.variable.name for b in blocks))
-    laws = laws_of(structure, drawn)
-    odd = [n for n, law in laws.items() if not isinstance(law, Linear | Gaussian)]
-    if odd:
-        return Refusal(f"the energy is not linear in the finite sites of {odd}")
-    degree = 2 * len(structure.edges) / max(int(structure.free.sum()), 1)
-    if degree < DENSE_DEGREE:
-        return Refusal(f"{degree:.1f} neighbours a site; a gradient pays from {DENSE_DEGREE}")
-    if len(blocks) > MAX_LAYERS:
-        return Refusal(f"{len(blocks)} layers, a gradient each; at most {MAX_LAYERS}")
-    layers = tuple(Layer(b.variable, laws[b.variable.name], _mask(b)) for b in blocks)
-    return DenseSweep(drawn, f"{len(layers)} layers", layers)
-
-
 def _mask(block: Block) -> Array | None:
     if len(block.sites) == block.variable.size:
         return None
@@ -85,7 +97,7 @@ def _mask(block: Block) -> Array | None:
     return jnp.asarray(mask.reshape(block.variable.shape))
 
 
-def _visit(model: Model, layer: Layer, state: Configuration, key: Array) -> Configuration:
+def _visit(model: Model, layer: DenseLayer, state: Configuration, key: Array) -> Configuration:
     name = layer.variable.name
     old = state[name]
 
@@ -93,13 +105,10 @@ def _visit(model: Model, layer: Layer, state: Configuration, key: Array) -> Conf
         value = value if layer.mask is None else jnp.where(layer.mask, value, rest[name])
         return model.energy_of(model.complete(rest | {name: value}))
 
-    slope = jax.vmap(jax.grad(energy))
-    zero = jnp.zeros(old.shape, layer.law.domain.energy_dtype)
-    first = slope(zero, state)
-    if isinstance(layer.law, Linear):
-        total = first[None]
-    else:
-        # No two sites of a layer interact, so the Hessian is diagonal: one direction shows it.
-        total = jnp.stack([first, slope(zero + 1, state) - first])
+    # No two sites of a layer interact, so each one's derivatives stand by themselves.
+    zero = jnp.zeros(old.shape[1:], layer.law.domain.energy_dtype)
+    total = jax.vmap(
+        lambda rest: derivatives(lambda v: energy(v, rest), zero, layer.law.derivatives), out_axes=1
+    )(state)
     drawn = layer.law.draw(total, key=key).astype(old.dtype)
     return state | {name: drawn if layer.mask is None else jnp.where(layer.mask, drawn, old)}

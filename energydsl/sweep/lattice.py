@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -26,9 +27,12 @@ from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.sweep.base import AbstractSweep, laws_of
+from energydsl.sweep.base import AbstractSweep, Block, Offer, drawable, evaluations
 
 Offset = tuple[int, ...]
+
+Step = tuple[int, int]
+"""One sublattice of one drawn variable: their numbers."""
 
 MAX_CELL = 3
 """The longest side of the cell of sublattices that is tried."""
@@ -58,10 +62,24 @@ class LatticeSweep(AbstractSweep):
     note: str = eqx.field(static=True)
     variables: tuple[Variable, ...] = eqx.field(static=True)
     cell: tuple[int, ...] = eqx.field(static=True)
+    steps: tuple[Step, ...] = eqx.field(static=True)
     laws: tuple[AbstractConditional, ...]
     stencils: tuple[tuple[Stencil, ...], ...]
     free: tuple[Array | None, ...]
     """For each drawn variable, where it is free; None where everywhere."""
+
+    @classmethod
+    def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
+        laws = drawable(structure, blocks)
+        grid = _grid(structure)
+        if isinstance(grid, Refusal):
+            return grid
+        offsets, cell = grid
+        steps = _steps(structure, laws, cell, blocks)
+        if isinstance(steps, Refusal):
+            return steps
+        build = partial(_build, structure, laws, offsets, cell, steps)
+        return Offer(evaluations(structure, laws), build)
 
     def load(self, structure: Structure, model: Model) -> Any:
         env = model.environment(model.evidence)
@@ -92,8 +110,8 @@ class LatticeSweep(AbstractSweep):
         }
 
     def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
-        steps = list(itertools.product(range(len(self.drawn)), range(math.prod(self.cell))))
-        for (k, residue), step_key in zip(steps, jr.split(key, len(steps)), strict=True):
+        step_keys = jr.split(key, len(self.steps))
+        for (k, residue), step_key in zip(self.steps, step_keys, strict=True):
             name = self.drawn[k]
             total = self._total(structure, k, residue, tables[k], state)
             # Each neighbour has several uses; XLA would shift it again for each.
@@ -109,7 +127,7 @@ class LatticeSweep(AbstractSweep):
         """The measures of one sublattice: (measure, chain, *sites)."""
         law = self.laws[k]
         shape = state[self.drawn[k]][residue].shape
-        total = jnp.zeros((len(law.measure(lambda v: v * 0.0)), *shape))
+        total = jnp.zeros((law.size, *shape))
         for stencil, table in zip(self.stencils[k], tables, strict=True):
             factor = structure.factors[stencil.number]
             values = [
@@ -125,11 +143,11 @@ class LatticeSweep(AbstractSweep):
         return total
 
 
-def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
-    """Shifts on a lattice: applies where every factor is a translate of one small pattern."""
+def _grid(
+    structure: Structure,
+) -> tuple[list[tuple[Offset | None, ...]], tuple[int, ...]] | Refusal:
+    """For each batch of factors where its leaves lie, and the cell; or why this is no lattice."""
     free = structure.skeleton.free
-    laws = laws_of(structure, [v.name for v in free])
-    drawn = tuple(v for v in free if v.name in laws)
     shapes = {v.shape for v in free}
     if len(shapes) != 1 or not (shape := free[0].shape):
         return Refusal("the free variables are not arrays of one shape")
@@ -142,8 +160,17 @@ def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
         offsets.append(found[0])
         wraps |= found[1]
     cell = _cell(structure, offsets, shape, wraps)
-    if isinstance(cell, Refusal):
-        return cell
+    return cell if isinstance(cell, Refusal) else (offsets, cell)
+
+
+def _build(
+    structure: Structure,
+    laws: Mapping[Variable, AbstractConditional],
+    offsets: list[tuple[Offset | None, ...]],
+    cell: tuple[int, ...],
+    steps: tuple[Step, ...],
+) -> LatticeSweep:
+    shape = structure.skeleton.free[0].shape
     stencils = tuple(
         tuple(
             _stencil(structure, number, slot, offsets[number], shape, cell)
@@ -151,12 +178,47 @@ def plan_lattice(structure: Structure) -> LatticeSweep | Refusal:
             for slot, leaf in factor.sites.items()
             if leaf.variable == v
         )
-        for v in drawn
+        for v in laws
     )
-    masks = tuple(_free_mask(structure, v, cell) for v in drawn)
-    note = f"{math.prod(cell)} sublattices, cell {' x '.join(map(str, cell))}"
-    names = tuple(v.name for v in drawn)
-    return LatticeSweep(names, note, free, cell, tuple(laws.values()), stencils, masks)
+    return LatticeSweep(
+        tuple(v.name for v in laws),
+        f"{math.prod(cell)} sublattices, cell {_times(cell)}",
+        structure.skeleton.free,
+        cell,
+        steps,
+        tuple(laws.values()),
+        stencils,
+        tuple(_free_mask(structure, v, cell) for v in laws),
+    )
+
+
+def _steps(
+    structure: Structure,
+    laws: Mapping[Variable, AbstractConditional],
+    cell: tuple[int, ...],
+    blocks: Sequence[Block] | None,
+) -> tuple[Step, ...] | Refusal:
+    """The sublattices in the order of their visits; blocks, if given, must be made of them."""
+    count = math.prod(cell)
+    if blocks is None:
+        return tuple(itertools.product(range(len(laws)), range(count)))
+    variables, steps = list(laws), []
+    for number, block in enumerate(blocks):
+        v = block.variable
+        place = np.unravel_index(np.arange(v.size), v.shape)
+        residue = np.ravel_multi_index([i % p for i, p in zip(place, cell, strict=True)], cell)
+        seen = np.unique(residue[block.sites])
+        free = ~structure.skeleton.mask(v).ravel()
+        if np.isin(residue[free], seen).sum() != len(block.sites):
+            return Refusal(
+                f"block {number} is not made of the sublattices of a {_times(cell)} cell"
+            )
+        steps += [(variables.index(v), int(r)) for r in seen]
+    return tuple(steps)
+
+
+def _times(cell: tuple[int, ...]) -> str:
+    return " x ".join(map(str, cell))
 
 
 def split(array: Any, cell: tuple[int, ...], fill: float = 0) -> Any:

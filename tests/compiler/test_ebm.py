@@ -61,7 +61,7 @@ def test_conditionals_of_views():
         quartic.conditional(y[0], {"y": np.zeros(2)})
     s = ed.spin("s")
     falling = ed.compile(ed.Model((s * y**2).sum() + 0.5 * (y**2).sum()))
-    with pytest.raises(ValueError, match="of y has no finite integral at 2 of 2 sites"):
+    with pytest.raises(ValueError, match=r"of y has no finite integral: .* at 2 of 2 sites"):
         falling.conditional("y", {"y": np.zeros(2), "s": -1})
     rising = falling.conditional("y", {"y": np.zeros(2), "s": 1})
     np.testing.assert_allclose(rising.scale, 3**-0.5, rtol=1e-6)

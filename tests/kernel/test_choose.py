@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import energydsl as ed
+from energydsl.compiler import recommendation
+from energydsl.kernel import choose as choose_module
 from energydsl.kernel.choose import cheapest, choose
 
 S, X, P = ed.spin("s", 3), ed.real("x", 2), ed.positive("p")
@@ -47,3 +49,20 @@ def test_a_cycle_takes_kernels_only(untyped):
         ed.Cycle(ed.Gibbs)
     with pytest.raises(ValueError, match="Cycle got no kernels"):
         ed.Cycle()
+
+
+def test_explain_and_the_choice_read_one_list(monkeypatch):
+    """A kernel entered in the list is recommended, or refused with its reason."""
+
+    class First(ed.MetropolisHastings):
+        def merit(self, ebm):
+            return "it comes first"
+
+    monkeypatch.setattr(recommendation, "SAMPLERS", [First(), *recommendation.SAMPLERS])
+    monkeypatch.setattr(choose_module, "SAMPLERS", recommendation.SAMPLERS)
+    ebm = ed.compile(ed.Model(MODELS["Gibbs()"]))
+    said = ebm.explain().as_dict()
+    assert next(iter(said["samplers"].items())) == ("First", "it comes first")
+    assert choose(ebm) == (First(), "it comes first")
+    assert "it follows gradients" in said["samplers_refused"]["NUTS"]
+    assert "Gibbs alone" in said["samplers_refused"]["Cycle(Gibbs, NUTS)"]

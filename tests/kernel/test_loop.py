@@ -8,9 +8,10 @@ import pytest
 import energydsl as ed
 from energydsl.run import sampling
 
-S, X = ed.spin("s", 3), ed.real("x", 2)
+S, X, P = ed.spin("s", 3), ed.real("x", 2), ed.positive("p")
 MIXED = ed.compile(ed.Model((X**2).sum() - 0.3 * X[0] * S.sum() - 0.2 * S[0] * S[1]))
-REAL = ed.compile(ed.Model((X**4).sum() - 0.3 * X[0] * X[1]))
+REAL = ed.compile(ed.Model((X**4).sum() - 0.3 * X[0] * X[1] + 2.0 * P - ed.log(P)))
+"""A positive site: energies are those of draws, without the Jacobian of the coordinates."""
 RUNS = [
     (MIXED, ed.Gibbs()),
     (MIXED, ed.MetropolisHastings()),
@@ -73,3 +74,10 @@ def test_energies_and_statistics_go_to_arviz(ebm, kernel):
 def test_nuts_tells_what_its_trajectories_did():
     stats = run(REAL, ed.NUTS()).stats
     assert {"diverging", "tree_depth", "acceptance_rate", "step_size"} <= set(stats)
+
+
+def test_chains_start_apart():
+    """A step too small to matter leaves each chain where it began."""
+    chains = run(REAL, ed.Langevin(step_size=1e-12, adjusted=False), draws=1, chains=4, warmup=0)
+    first = chains.draws["x"][:, 0]
+    assert len(np.unique(first)) == first.size

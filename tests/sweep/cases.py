@@ -214,6 +214,47 @@ CASES = [
 ]
 
 
+def _ring(side: int) -> Case:
+    """Every bond has a coupling of its own, so that a shift the wrong way changes the law."""
+    weights = RNG.normal(size=side)
+    s = ed.spin("s", side)
+
+    def energy(states):
+        return (weights * states * np.roll(states, 1, axis=1)).sum(1)
+
+    model = ed.Model((weights * s * ed.roll(s, 1, 0)).sum())
+    return Case(f"ring of {side}", model, energy, [SPIN] * side, "lattice")
+
+
+def _path() -> Case:
+    weights, farther = RNG.normal(size=4), RNG.normal(size=3)
+    s = ed.spin("s", 5)
+
+    def energy(states):
+        near = (weights * states[:, 1:] * states[:, :-1]).sum(1)
+        return near + (farther * states[:, 2:] * states[:, :-2]).sum(1)
+
+    model = ed.Model((weights * s[1:] * s[:-1]).sum() + (farther * s[2:] * s[:-2]).sum())
+    return Case("path of 5", model, energy, [SPIN] * 5, "lattice")
+
+
+def _unequal_colours() -> Case:
+    """Nine sites that all interact, and two that see only the first: colours of 1, 2 or 3 sites."""
+    i, j = np.array([*zip(*np.triu_indices(9, 1), strict=True), (9, 0), (10, 0)]).T
+    weights = RNG.normal(size=len(i))
+    x = ed.binary("x", 11)
+
+    def energy(states):
+        return (weights * states[:, i] * states[:, j]).sum(1)
+
+    model = ed.Model((weights * x[i] * x[j]).sum())
+    return Case("nine colours", model, energy, [BIT] * 11, "gather")
+
+
+ONE_SWEEP = [_ring(6), _ring(9), _path(), _unequal_colours()]
+"""Cases of one lowering each: shifts over more than two sites, and blocks that are padded."""
+
+
 def pack(model: ed.Model, states: np.ndarray) -> dict[str, jnp.ndarray]:
     """States (n, sites) as a batch of configurations."""
     xs, start = {}, 0

@@ -9,13 +9,17 @@ import scipy.stats
 
 import energydsl as ed
 from energydsl.sweep import colour_blocks, dense
-from energydsl.sweep.gather import plan_gather
+from energydsl.sweep.dense import DenseSweep
+from energydsl.sweep.gather import GatherSweep
 from energydsl.sweep.lattice import join, split
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_draws, exact_law
-from tests.sweep.cases import CASES, pack, unpack
+from tests.sweep.cases import CASES, ONE_SWEEP, pack, unpack
 
 FALSE_ALARM = 1e-6  # chance that a correct sweep fails one of these tests
 DRAWS = 100_000
+
+COUPLED_INSIDE = [c for c in CASES if c.name not in ("two layers", "RBM")]
+"""Those in which two sites of one variable interact."""
 
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
@@ -24,6 +28,11 @@ by_name = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def one_sweep(sweep, structure, model, xs, key):
     tables = sweep.load(structure, model)
     return sweep.unpack(sweep.sweep(structure, tables, sweep.pack(xs), key=key))
+
+
+def planned(kind, ebm, blocks=None):
+    """The sweep of one lowering, whatever the others cost."""
+    return kind.plan(ebm.structure, blocks).build()
 
 
 def pvalue_after_one_sweep(case, sweep, structure):
@@ -41,10 +50,17 @@ def test_the_chosen_lowering_leaves_the_law_invariant(case):
     assert pvalue_after_one_sweep(case, ebm.sweep, ebm.structure) > FALSE_ALARM
 
 
+@pytest.mark.parametrize("case", ONE_SWEEP, ids=lambda c: c.name)
+def test_shifts_and_padded_blocks(case):
+    ebm = ed.compile(case.model)
+    assert ebm.sweep.lowering == case.lowering
+    assert pvalue_after_one_sweep(case, ebm.sweep, ebm.structure) > FALSE_ALARM
+
+
 @by_name
 def test_gathering_serves_every_graph(case):
     ebm = ed.compile(case.model)
-    sweep = plan_gather(ebm.structure, colour_blocks(ebm.structure))
+    sweep = planned(GatherSweep, ebm)
     assert pvalue_after_one_sweep(case, sweep, ebm.structure) > FALSE_ALARM
 
 
@@ -52,8 +68,8 @@ def test_layers_of_a_dense_energy(monkeypatch):
     monkeypatch.setattr(dense, "DENSE_DEGREE", 1)
     case = next(c for c in CASES if c.name == "RBM")
     ebm = ed.compile(case.model)
-    assert ebm.sweep.lowering == "dense"
-    assert pvalue_after_one_sweep(case, ebm.sweep, ebm.structure) > FALSE_ALARM
+    sweep = planned(DenseSweep, ebm)
+    assert pvalue_after_one_sweep(case, sweep, ebm.structure) > FALSE_ALARM
 
 
 def test_an_rbm_of_some_size_is_lowered_to_layers():
@@ -62,7 +78,7 @@ def test_an_rbm_of_some_size_is_lowered_to_layers():
     assert (ebm.sweep.lowering, ebm.sweep.note) == ("dense", "2 layers")
 
 
-@by_name
+@pytest.mark.parametrize("case", COUPLED_INSIDE, ids=lambda c: c.name)
 def test_the_statistic_sees_coupled_sites_drawn_at_once(case):
     """The power of the tests above: a sweep with one colour for all is wrong, and seen to be."""
     ebm = ed.compile(case.model)
@@ -70,10 +86,8 @@ def test_the_statistic_sees_coupled_sites_drawn_at_once(case):
         type(b)(b.variable, np.arange(b.variable.size))
         for b in {b.variable: b for b in colour_blocks(ebm.structure)}.values()
     ]
-    wrong = plan_gather(ebm.structure, everything)
-    variable_of = np.searchsorted(list(ebm.structure.offset.values()), ebm.structure.edges, "right")
-    if (variable_of[:, 0] == variable_of[:, 1]).any():
-        assert pvalue_after_one_sweep(case, wrong, ebm.structure) < FALSE_ALARM
+    wrong = planned(GatherSweep, ebm, everything)
+    assert pvalue_after_one_sweep(case, wrong, ebm.structure) < FALSE_ALARM
 
 
 @by_name
@@ -109,7 +123,7 @@ def test_clamped_sites_of_a_lattice_stay_and_the_rest_keeps_its_law():
     assert ebm.sweep.lowering == "lattice"
     full = np.tile(held, (DRAWS, 1))
     full[:, held == 0] = exact_draws(law.states, law.probs, DRAWS, seed=4)
-    for sweep in (ebm.sweep, plan_gather(ebm.structure, colour_blocks(ebm.structure))):
+    for sweep in (ebm.sweep, planned(GatherSweep, ebm)):
         xs = one_sweep(sweep, ebm.structure, model, pack(model, full), jax.random.key(5))
         after = unpack(model, xs)
         assert (after[:, held != 0] == held[held != 0]).all()
@@ -148,21 +162,20 @@ def test_real_sites_keep_their_gaussian(name, model, precision, linear):
         assert pvalue > FALSE_ALARM / len(directions)
 
 
-@pytest.mark.parametrize("degree", [1, 16], ids=["dense", "gather"])
-def test_a_mixed_model_keeps_its_law(degree, monkeypatch):
+@pytest.mark.parametrize("kind", [DenseSweep, GatherSweep], ids=lambda k: k.lowering)
+def test_a_mixed_model_keeps_its_law(kind, monkeypatch):
     """Bits and a real site: p(h) by summing the Gaussian out, y given h Gaussian."""
-    monkeypatch.setattr(dense, "DENSE_DEGREE", degree)
+    monkeypatch.setattr(dense, "DENSE_DEGREE", 1)
     weights = np.array([[1.0, -0.5, 0.7]])
     y, h = ed.real("y", 1), ed.binary("h", 3)
     model = ed.Model(0.5 * (y**2).sum() - y @ weights @ h + 0.4 * h.sum())
     ebm = ed.compile(model)
-    assert ebm.sweep.lowering == ("dense" if degree == 1 else "gather")
     law = exact_law(lambda s: -0.5 * (s @ weights[0]) ** 2 + 0.4 * s.sum(1), [(0, 1)] * 3)
     bits = exact_draws(law.states, law.probs, DRAWS, seed=8)
     rng = np.random.default_rng(9)
     reals = bits @ weights[0] + rng.normal(size=DRAWS)
     xs = {"y": jnp.asarray(reals[:, None], float), "h": jnp.asarray(bits, jnp.int8)}
-    after = one_sweep(ebm.sweep, ebm.structure, model, xs, jax.random.key(10))
+    after = one_sweep(planned(kind, ebm), ebm.structure, model, xs, jax.random.key(10))
     h_after = np.asarray(after["h"])
     counts = count_states(h_after, law.states)
     assert chisquare_pvalue(counts, law.probs, DRAWS) > FALSE_ALARM

@@ -12,7 +12,8 @@ import jax.random as jr
 from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
-from energydsl.analysis.layer import Layer, latent_layer
+from energydsl.analysis.incidence import no_law
+from energydsl.analysis.layer import IndependentSites, latent_layer
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
@@ -78,8 +79,15 @@ class ContrastiveDivergence(AbstractObjective):
                 "ed.Gibbs()."
             )
         check_covered(ebm, self._moving(ebm))
+        shown = jax.tree.map(lambda a: a[0], data)
+        wrong = no_law(ebm.structure, ebm.model, {**ebm.start(key=jr.key(0)), **shown})
+        if wrong is not None:
+            raise ValueError(
+                "ContrastiveDivergence needs a law to draw from, and at the first example "
+                f"{wrong}. Start from parameters that give one."
+            )
         if isinstance(latent_layer(ebm.structure), Refusal):
-            rest = given(ebm, jax.tree.map(lambda a: a[0], data))
+            rest = given(ebm, shown)
             check_covered(rest, self._moving(rest))
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
@@ -127,7 +135,7 @@ class ContrastiveDivergence(AbstractObjective):
         return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
 
     def _filled(
-        self, ebm: EBM, layer: Layer | Refusal, batch: Configuration, key: Array
+        self, ebm: EBM, layer: IndependentSites | Refusal, batch: Configuration, key: Array
     ) -> Configuration:
         """The batch with its latents drawn given what it shows."""
         if not latent(ebm):

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, Refusal
-from energydsl.analysis.conditional import AbstractConditional, Linear
+from energydsl.analysis.conditional import AbstractConditional, conditional_for, conditionals
+from energydsl.analysis.incidence import SiteFactors, measures, no_law, site_factors
 from energydsl.compiler.ebm import EBM
 from energydsl.language.variable import Variable
 from energydsl.learning.latent import latent, visible
 from energydsl.learning.objective.base import AbstractObjective
-from energydsl.sweep.base import conditionals
-from energydsl.sweep.gather import GatherBlock, first_of, gather_block, load_block, totals
 
 
 class PseudoLikelihood(AbstractObjective):
     r"""Minus the mean log pseudo-likelihood, $-\sum_i \log p(x_i \mid x_{-i})$, all sites at once.
 
-    Sites are finite, or real with Gaussian conditionals. Consistent: with data enough it finds
-    what maximum likelihood finds, at the cost of one sweep a step.
+    Sites have conditionals of a known family: finite, Gaussian or exponential ones. Consistent:
+    with data enough it finds what maximum likelihood finds, at the cost of one sweep a step.
 
     Source: Besag (1975), The Statistician 24(3), 179-195.
     """
@@ -44,13 +41,19 @@ class PseudoLikelihood(AbstractObjective):
                     "else ContrastiveDivergence()."
                 )
         self._blocks(ebm)
+        wrong = no_law(ebm.structure, ebm.model, jax.tree.map(lambda a: a[0], data))
+        if wrong is not None:
+            raise ValueError(
+                f"PseudoLikelihood needs the conditional of every site, and at the first example "
+                f"{wrong}. Start from parameters that give one."
+            )
 
-    def init(self, ebm: EBM, data: Configuration, *, key: Array) -> dict[str, GatherBlock]:
+    def init(self, ebm: EBM, data: Configuration, *, key: Array) -> dict[str, SiteFactors]:
         return self._blocks(ebm)
 
     def loss(
-        self, ebm: EBM, batch: Configuration, state: dict[str, GatherBlock], *, key: Array
-    ) -> tuple[Array, tuple[dict[str, GatherBlock], dict[str, Array]]]:
+        self, ebm: EBM, batch: Configuration, state: dict[str, SiteFactors], *, key: Array
+    ) -> tuple[Array, tuple[dict[str, SiteFactors], dict[str, Array]]]:
         measured = _slopes(ebm, batch) | _gathered(ebm, batch, state)
         size = len(next(iter(batch.values())))
         total = jnp.zeros(())
@@ -64,15 +67,15 @@ class PseudoLikelihood(AbstractObjective):
             total -= jnp.sum(jnp.where(free, said, 0.0)) / size
         return total, (state, {})
 
-    def _blocks(self, ebm: EBM) -> dict[str, GatherBlock]:
+    def _blocks(self, ebm: EBM) -> dict[str, SiteFactors]:
         """The incidences of the variables whose laws one gradient does not show."""
         blocks = {}
         for v in visible(ebm):
             law = _law(ebm, v)
-            if isinstance(law, Linear):
+            if law.derivatives == 1:
                 continue
             every = np.arange(v.size, dtype=np.int32).reshape(1, -1)
-            block = gather_block(ebm.structure, v, law, every)
+            block = site_factors(ebm.structure, v, law, every)
             if isinstance(block, Refusal):
                 raise TypeError(f"PseudoLikelihood is out of reach: {block.reason}.")
             blocks[v.name] = block
@@ -80,7 +83,7 @@ class PseudoLikelihood(AbstractObjective):
 
 
 def _law(ebm: EBM, v: Variable) -> AbstractConditional:
-    law = conditionals(ebm.structure)[v.name]
+    law = conditional_for(ebm.structure, v)
     assert isinstance(law, AbstractConditional)
     return law
 
@@ -90,7 +93,7 @@ def _slopes(ebm: EBM, batch: Configuration) -> dict[str, Array]:
 
     There dE/dx_i does not depend on x_i, so one gradient measures all sites.
     """
-    linear = [v for v in visible(ebm) if isinstance(_law(ebm, v), Linear)]
+    linear = [v for v in visible(ebm) if _law(ebm, v).derivatives == 1]
     if not linear:
         return {}
 
@@ -102,16 +105,9 @@ def _slopes(ebm: EBM, batch: Configuration) -> dict[str, Array]:
     return {n: s[None] for n, s in jax.vmap(slopes)(batch).items()}
 
 
-def _gathered(ebm: EBM, batch: Configuration, blocks: dict[str, GatherBlock]) -> dict[str, Array]:
+def _gathered(ebm: EBM, batch: Configuration, blocks: dict[str, SiteFactors]) -> dict[str, Array]:
     """Measures of the other sites, from the factors that each is in."""
-    free = ebm.structure.skeleton.free
-    values = jax.vmap(ebm.model.complete)(batch)
-    state: dict[str, Any] = {v.name: values[v.name].reshape(-1, v.size).T for v in free}
-    env = ebm.model.environment(ebm.model.evidence)
-    measured = {}
-    for name, block in blocks.items():
-        each, shared = load_block(ebm.structure, free, block, env)
-        block, each = first_of((block, each))
-        total = totals(ebm.structure, block, (each, shared), state)
-        measured[name] = jnp.swapaxes(total, 1, 2)
-    return measured
+    return {
+        name: jnp.swapaxes(measures(ebm.structure, ebm.model, block, batch), 1, 2)
+        for name, block in blocks.items()
+    }

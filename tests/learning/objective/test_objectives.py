@@ -428,3 +428,13 @@ def test_objectives_refuse_what_they_do_not_fit():
 def test_objectives_refuse_numbers_that_make_no_sense(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["PseudoLikelihood", "ContrastiveDivergence"])
+def test_a_conditional_without_a_finite_integral_is_refused(name):
+    """The energy falls with y**2 where the spin is down."""
+    y, s = ed.real("y"), ed.spin("s")
+    ebm = ed.compile(ed.Model((s * y**2) + 0.5 * y**2))
+    data = {"y": jnp.zeros(3), "s": -jnp.ones(3, jnp.int8)}
+    with pytest.raises(ValueError, match=f"{name} needs.*conditional of y has no finite integral"):
+        getattr(ed, name)().check(ebm, data)

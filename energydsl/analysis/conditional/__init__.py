@@ -1,0 +1,40 @@
+"""The laws of single sites given all others, one a file; `CONDITIONALS` lists them in order."""
+
+from __future__ import annotations
+
+from energydsl._types import Refusal
+from energydsl.analysis.conditional.base import AbstractConditional as AbstractConditional
+from energydsl.analysis.conditional.base import derivatives as derivatives
+from energydsl.analysis.conditional.exponential import ExponentialConditional
+from energydsl.analysis.conditional.gaussian import GaussianConditional
+from energydsl.analysis.conditional.levels import LevelConditional
+from energydsl.analysis.conditional.slope import SlopeConditional
+from energydsl.analysis.structure import Structure
+from energydsl.language.variable import Variable
+
+CONDITIONALS: tuple[type[AbstractConditional], ...] = (
+    SlopeConditional,
+    GaussianConditional,
+    ExponentialConditional,
+    LevelConditional,
+)
+"""What is tried for the sites of a variable, in this order: the first that is exact is taken."""
+
+
+def conditional_for(structure: Structure, variable: Variable) -> AbstractConditional | Refusal:
+    """The cheapest exact law of the sites of a variable, or why none is known."""
+    serving = [kind for kind in CONDITIONALS if kind.serves(variable.domain)]
+    reasons = []
+    for kind in serving:
+        reason = kind.refusal(structure, variable)
+        if reason is None:
+            return kind(variable.domain)
+        reasons.append(reason)
+    if not serving:
+        return Refusal(f"a {variable.domain.name} site has no conditional of a known family")
+    return Refusal("; ".join(reasons))
+
+
+def conditionals(structure: Structure) -> dict[str, AbstractConditional | Refusal]:
+    """For each free variable, the law of its sites, or why none is known."""
+    return {v.name: conditional_for(structure, v) for v in structure.skeleton.free}

@@ -1,0 +1,54 @@
+"""Sites with finitely many levels, whatever their energies."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpyro.distributions as dist
+from jax import Array
+
+from energydsl.analysis.conditional.base import AbstractConditional
+from energydsl.analysis.structure import Structure
+from energydsl.language.domain import AbstractDomain
+from energydsl.language.variable import Variable
+
+
+class LevelConditional(AbstractConditional):
+    r"""Any energy on finitely many levels, measured at each: $p(v) \propto e^{-g(v)}$."""
+
+    derivatives: ClassVar[int] = 0
+    no_law: ClassVar[str] = "has no level that is allowed: given the others, all have zero weight"
+
+    @classmethod
+    def serves(cls, domain: AbstractDomain) -> bool:
+        return domain.levels is not None
+
+    @classmethod
+    def refusal(cls, structure: Structure, variable: Variable) -> str | None:
+        return None
+
+    def draw(self, total: Array, *, key: Array) -> Array:
+        lowest = jnp.min(total, axis=0)
+        # Where all levels are forbidden the law does not bind: any level leads on.
+        weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
+        ladder = jnp.cumsum(weights, axis=0)
+        # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
+        height = (1.0 - jr.uniform(key, total.shape[1:])) * ladder[-1]
+        level = jnp.sum(height > ladder, axis=0)
+        return jnp.asarray(self.domain.values, self.domain.dtype)[level]
+
+    def distribution(self, total: Array) -> Any:
+        # NumPyro's validation knows no logit of a level that is forbidden.
+        return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1), validate_args=False)
+
+    def log_normalizer(self, total: Array) -> Array:
+        return jax.nn.logsumexp(-total, axis=0)
+
+    def mean(self, total: Array) -> Array:
+        return jnp.tensordot(self.numbers, jax.nn.softmax(-total, axis=0), axes=1)
+
+    def improper(self, total: Array) -> Array:
+        return ~jnp.isfinite(jnp.min(total, axis=0))

@@ -1,0 +1,285 @@
+"""Factors seen from a site: for each site, the factors that contain it and what else they see.
+
+Everything here depends on structure alone; arrays of indices are padded, so that sites of a block
+are alike. Sweeps, `EBM.conditional` and pseudo-likelihood measure sites by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeGuard
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from energydsl._types import Configuration, Refusal
+from energydsl.analysis.conditional import AbstractConditional, conditional_for
+from energydsl.analysis.evaluation import argument
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.structure import Structure, repeats
+from energydsl.language.expression import Environment
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
+
+MAX_ENTRIES = 2**28
+"""Index entries at most; beyond it they would not fit in memory."""
+
+
+class Incidence(eqx.Module):
+    """For each site of a block, the factors of one batch that contain it, padded.
+
+    Index arrays have the axes (block, site, factor, what one factor sees). `own` marks which
+    arguments are the site itself, where that is not simply all of leaf `slot`.
+    """
+
+    number: int = eqx.field(static=True)
+    slot: int = eqx.field(static=True)
+    shared: tuple[int | None, ...] = eqx.field(static=True)
+    """For each leaf, the one entry that all these factors use, if there is one."""
+    indices: tuple[Any, ...]
+    own: tuple[Any, ...] | None
+    valid: Array | None
+
+
+class SiteFactors(eqx.Module):
+    """Blocks of sites of one variable, padded alike, each site with the factors it is in.
+
+    Sites have the axes (block, site).
+    """
+
+    variable: Variable = eqx.field(static=True)
+    law: AbstractConditional
+    sites: Array
+    incidences: tuple[Incidence, ...]
+
+
+def site_factors(
+    structure: Structure, variable: Variable, law: AbstractConditional, sites: np.ndarray
+) -> SiteFactors | Refusal:
+    """The incidences of `sites` (block, site), each with its batch's index arrays gathered."""
+    incidences = []
+    for group in _groups(structure, variable):
+        found = _incidence(structure, group, sites)
+        if isinstance(found, Refusal):
+            return found
+        if found is not None:
+            incidences.append(found)
+    return SiteFactors(variable, law, jnp.asarray(sites, np.int32), tuple(incidences))
+
+
+def too_many(structure: Structure, variable: Variable, sites: np.ndarray) -> Refusal | None:
+    """Why `site_factors` would refuse these sites; nothing is gathered."""
+    for group in _groups(structure, variable):
+        site, _ = _members(structure, group)
+        counts = np.bincount(site, minlength=variable.size + 1)
+        refusal = _too_many(structure, group, sites, int(counts[sites].max(initial=0)))
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def still_arguments(
+    structure: Structure, free: tuple[Variable, ...], seen: SiteFactors, env: Environment
+) -> tuple[Any, Any]:
+    """The arguments that do not move: those with an entry a block, and those shared by all."""
+    each, shared = [], []
+    for incidence in seen.incidences:
+        leaves = structure.factors[incidence.number].leaves
+        still = [not (isinstance(leaf, Sites) and leaf.variable in free) for leaf in leaves]
+        rows = list(zip(leaves, incidence.indices, incidence.shared, still, strict=True))
+        each.append([argument(f, i, env) if s and i is not None else None for f, i, _, s in rows])
+        shared.append([argument(f, k, env) if s and i is None else None for f, i, k, s in rows])
+    return each, shared
+
+
+def totals(
+    structure: Structure, seen: SiteFactors, tables: tuple[Any, Any], state: dict[str, Array]
+) -> Array:
+    """The measures of every site of one block, summed over factors: (measure, site, chain)."""
+    chains = next(iter(state.values())).shape[-1]
+    total = jnp.zeros((seen.law.size, seen.sites.shape[-1], chains))
+    for incidence, each, shared in zip(seen.incidences, *tables, strict=True):
+        constants = [s if e is None else e for e, s in zip(each, shared, strict=True)]
+        total = total + _total(structure, seen.law, incidence, constants, state)
+    return total
+
+
+def measures(structure: Structure, model: Model, seen: SiteFactors, xs: Configuration) -> Array:
+    """The totals of one block's sites, (measure, site, example), in configurations, batch first."""
+    free = structure.skeleton.free
+    values = jax.vmap(model.complete)(xs)
+    state = {v.name: values[v.name].reshape(-1, v.size).T for v in free}
+    each, shared = still_arguments(structure, free, seen, model.environment(model.evidence))
+    seen, each = first_of((seen, each))
+    return totals(structure, seen, (each, shared), state)
+
+
+def no_law(structure: Structure, model: Model, x: Configuration) -> str | None:
+    """A free site whose conditional does not exist at a configuration, in words; None if none.
+
+    Variables without a conditional of a known family are not looked at.
+    """
+    for v in structure.skeleton.free:
+        law = conditional_for(structure, v)
+        if isinstance(law, Refusal):
+            continue
+        seen = site_factors(structure, v, law, np.arange(v.size, dtype=np.int32)[None])
+        if isinstance(seen, Refusal):
+            continue
+        total = measures(structure, model, seen, jax.tree.map(lambda a: jnp.asarray(a)[None], x))
+        bad = np.asarray(law.improper(total[..., 0])) & ~structure.skeleton.mask(v).ravel()
+        if bad.any():
+            return f"the conditional of {v.describe(int(np.argmax(bad)))} {law.no_law}"
+    return None
+
+
+def first_of(stacked: Any) -> Any:
+    """The first of blocks that stand along a leading axis."""
+    return jax.tree.map(lambda a: a[0], stacked)
+
+
+def _total(
+    structure: Structure,
+    law: AbstractConditional,
+    incidence: Incidence,
+    constants: list[Any],
+    state: dict[str, Array],
+) -> Array:
+    factor = structure.factors[incidence.number]
+    own = incidence.own or (None,) * len(factor.leaves)
+    arguments = []
+    for leaf, index, constant in zip(factor.leaves, incidence.indices, constants, strict=True):
+        if _moves(leaf, state):
+            v = leaf.variable
+            constant = state[v.name][index].astype(v.domain.energy_dtype)
+        arguments.append(constant)
+
+    def measure(*values: Any) -> Array:
+        given, masks = values[: len(arguments)], values[len(arguments) :]
+
+        def energy(value: Array) -> Array:
+            if incidence.own is None:
+                replaced = [value if k == incidence.slot else g for k, g in enumerate(given)]
+            else:
+                replaced = [
+                    g if m is None else jnp.where(m, value.astype(g.dtype), g)
+                    for g, m in zip(given, masks, strict=True)
+                ]
+            return factor.energy(*replaced)
+
+        return law.measure(energy)
+
+    measured = _batch(measure, factor, incidence, state)(*arguments, *own)
+    if incidence.valid is not None:
+        measured = jnp.where(incidence.valid[:, :, None], measured, 0.0)
+    return measured.sum(axis=2)
+
+
+def _moves(leaf: Leaf, state: dict[str, Array]) -> TypeGuard[Sites]:
+    return isinstance(leaf, Sites) and leaf.variable.name in state
+
+
+def _batch(measure: Any, factor: Factor, incidence: Incidence, state: dict[str, Array]) -> Any:
+    """Over chains (innermost, last), then over the factors of a site, then over sites."""
+    moving = [_moves(leaf, state) for leaf in factor.leaves]
+    masks = incidence.own or (None,) * len(factor.leaves)
+    chains = [-1 if m else None for m in moving] + [None] * len(masks)
+    spread = [None if a is None else 0 for a in (*incidence.indices, *masks)]
+    batched = jax.vmap(measure, in_axes=tuple(chains), out_axes=1)
+    for _ in range(2):
+        batched = jax.vmap(batched, in_axes=tuple(spread), out_axes=1)
+    return batched
+
+
+class _Group(NamedTuple):
+    """Leaves of one batch that show the same variable, to be seen together.
+
+    `plain` where no factor contains a site twice and each leaf shows one: then a leaf is a group.
+    """
+
+    number: int
+    slots: tuple[int, ...]
+    plain: bool
+
+
+def _groups(structure: Structure, variable: Variable) -> Iterator[_Group]:
+    for number, factor in enumerate(structure.factors):
+        leaves = {k: leaf for k, leaf in factor.sites.items() if leaf.variable == variable}
+        if not leaves:
+            continue
+        columns = [structure.numbers(leaf) for leaf in leaves.values()]
+        single = all(c.shape[1] == 1 for c in columns)
+        plain = single and not repeats(np.concatenate(columns, axis=1))
+        for slots in [(k,) for k in leaves] if plain else [tuple(leaves)]:
+            yield _Group(number, slots, plain)
+
+
+def _members(structure: Structure, group: _Group) -> tuple[np.ndarray, np.ndarray]:
+    """Every site of the group's leaves, and the factor of the batch that it is in."""
+    factor = structure.factors[group.number]
+    members = [factor.sites[k].index.reshape(factor.size, -1) for k in group.slots]
+    site = np.concatenate([m.ravel() for m in members]).astype(np.int64)
+    row = np.concatenate([np.repeat(np.arange(factor.size), m.shape[1]) for m in members])
+    if not group.plain:
+        site, row = np.unique(np.stack([site, row]), axis=1)
+    return site, row
+
+
+def _too_many(
+    structure: Structure, group: _Group, sites: np.ndarray, degree: int
+) -> Refusal | None:
+    leaves = structure.factors[group.number].leaves
+    widths = [math.prod(f.index.shape[1:]) for f in leaves if not isinstance(f, Whole)]
+    entries = sites.size * degree * max(widths)
+    if entries <= MAX_ENTRIES:
+        return None
+    name = leaves[group.slots[0]].variable.name  # type: ignore[union-attr]
+    return Refusal(
+        f"{sites.size:,} sites of {name!r} with up to {degree:,} factors each need "
+        f"{entries:.2g} index entries; budget {MAX_ENTRIES:.2g}"
+    )
+
+
+def _incidence(
+    structure: Structure, group: _Group, sites: np.ndarray
+) -> Incidence | Refusal | None:
+    factor = structure.factors[group.number]
+    site, row = _members(structure, group)
+    order = np.argsort(site, kind="stable")
+    variable = factor.sites[group.slots[0]].variable
+    counts = np.bincount(site, minlength=variable.size + 1)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    degree = int(counts[sites].max(initial=0))
+    if not degree:
+        return None
+    refusal = _too_many(structure, group, sites, degree)
+    if refusal is not None:
+        return refusal
+    ranks = np.arange(degree)
+    valid = ranks < counts[sites][..., None]
+    rows = row[order[np.where(valid, starts[sites][..., None] + ranks, 0)]]
+    shared = tuple(common_entry(leaf) for leaf in factor.leaves)
+    gathered = {
+        k: leaf.index[rows]
+        for k, leaf in enumerate(factor.leaves)
+        if not isinstance(leaf, Whole) and shared[k] is None
+    }
+    looked_for = () if group.plain else group.slots
+    own = {k: _expand(sites, gathered[k].ndim) == gathered[k] for k in looked_for}
+    every = range(len(factor.leaves))
+    return Incidence(
+        group.number,
+        group.slots[0],
+        shared,
+        tuple(jnp.asarray(gathered[k]) if k in gathered else None for k in every),
+        None if group.plain else tuple(jnp.asarray(own[k]) if k in own else None for k in every),
+        None if valid.all() else jnp.asarray(valid),
+    )
+
+
+def _expand(array: np.ndarray, ndim: int) -> np.ndarray:
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))
