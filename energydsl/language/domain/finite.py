@@ -84,6 +84,10 @@ class Binary(AbstractFinite):
     def values(self) -> np.ndarray:
         return np.array([0, 1])
 
+    @property
+    def constraint(self) -> Any:
+        return constraints.boolean
+
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(AbstractFinite):
