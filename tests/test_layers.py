@@ -20,7 +20,7 @@ ORDER = {
     " | joint_states value_checks layer coordinates",
     "sweep": "base | *",
     "normalizer": "base log_z integrand | *",
-    "compiler": "conclusions recommendation | explain | ebm | compile",
+    "compiler": "conclusions recommendation | explain | ebm | compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",
