@@ -194,7 +194,8 @@ def test_the_density_of_starts_enters_the_weights():
     exact = np.log(np.exp(-np.outer(weights, np.arange(5))).sum(axis=1)).sum()
     found = ed.estimate_log_partition(ebm, ed.AIS(chains=256, temperatures=50), key=jr.key(0))
     assert abs(found.value - exact) < 5 * found.standard_error
-    assert found.standard_error < 0.02
+    # Starts taken for uniform would be off by more than ten such errors.
+    assert found.standard_error < 0.04
     with pytest.raises(ValueError, match=r"starts of 'n'.*log_start_density"):
         ed.estimate_log_partition(ed.compile(model(Silent(0, 4))), key=jr.key(0))
 

@@ -100,6 +100,20 @@ def test_bernoulli_is_normalised_over_any_two_levels_from_zero():
         assert "normalised" in str(ebm.normalizer)
 
 
+def test_a_categorical_is_normalised_over_whatever_counts_its_levels_from_zero():
+    categorical, logits = ed.LogDensity(dist.CategoricalLogits), np.array([0.3, -1.0, 0.2, 0.5])
+    for view in (ed.categorical("c", 2, levels=4)[::-1], ed.integer("n", 2, low=0, high=3)):
+        ebm = ed.compile(ed.Model(categorical(view, logits)))
+        assert "normalised" in str(ebm.normalizer)
+        np.testing.assert_allclose(
+            np.exp(-ebm.energy({ebm.model.variables[0].name: [1, 3]})),
+            np.exp(logits)[[1, 3]].prod() / np.exp(logits).sum() ** 2,
+            rtol=1e-5,
+        )  # float32
+    with pytest.raises(ValueError, match="levels that count from 0"):
+        categorical(ed.integer("m", low=1, high=4), logits)
+
+
 X, S = ed.real("x", 3), ed.spin("s", 3)
 C, U = ed.categorical("c", 4, levels=2), ed.interval("u", 2, low=0.0, high=2.0)
 N, W = ed.count("n", 2), ed.simplex("w", 3)

@@ -143,9 +143,6 @@ FOOLING = {
         ed.LogDensity(dist.CategoricalProbs)(K, np.ones(3) / 3) + normal(X)
     ),
     "counts cut off": lambda: ed.LogDensity(dist.Poisson)(N, 2.0) + normal(X),
-    "levels that are no labels": lambda: (
-        ed.LogDensity(dist.CategoricalLogits)(N, np.zeros(4)) + normal(X)
-    ),
     "its scale a variable": lambda: ed.LogDensity(dist.Normal)(X, 0.0, P) + P,
     "its mean itself": lambda: ed.LogDensity(dist.Laplace)(X, X),
     "its mean a part of itself": lambda: ed.LogDensity(dist.Laplace)(X, X[0]),
