@@ -16,13 +16,13 @@ ORDER = {
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | view | apply | range",
-    "language/potential": "base density | family | *",
+    "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
-    "compiler": "conclusions recommendation | explain | ebm | answers compile",
+    "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",

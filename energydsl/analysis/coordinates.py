@@ -75,6 +75,19 @@ class Unconstrained:
             new[v.name] = rows.reshape(v.shape)
         return {**x, **new}
 
+    def held(self, z: Array, x: Configuration) -> Array:
+        """Whether the dtype holds every value at z, so that the transform can be undone.
+
+        Near an end that the support does not reach (0 of the positive numbers) a value may be
+        rounded onto it: there it is outside the support, and lies at no finite coordinate.
+        """
+        parts = self._unravel(z, x)
+        good = jnp.ones((), bool)
+        for v in self.variables:
+            back = v.domain.transform.inv(v.domain.transform(parts[v.name]))
+            good &= jnp.all(jnp.isfinite(back))
+        return good
+
     def potential(
         self, energy: Callable[[Configuration], Array], z: Array, x: Configuration
     ) -> Array:

@@ -84,7 +84,7 @@ class States(eqx.Module):
             if v.name in self.names:
                 place = self._place(v.name, v.size)
                 at = t if jnp.ndim(t) == 0 else t[place]
-                digits[v.name] = at // stride[place] % v.domain.levels
+                digits[v.name] = at // stride[place] % len(v.domain.values)
         return digits
 
     def put(self, values: Configuration, t: Array) -> Configuration:

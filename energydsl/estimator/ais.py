@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +23,9 @@ from energydsl.normalizer.log_z import LogZ
 WIDER = 1.2
 """How much wider than the pilot's draws the base of a continuous variable is."""
 
+LEAST_ESS = 2.0
+"""Effective chains below which an estimate comes with a warning."""
+
 PILOT = 100
 """Steps of the pilot at least; else half as many as there are temperatures."""
 
@@ -35,8 +39,10 @@ class AIS(AbstractEstimator):
     $\log w = \log Z_\text{base} - \sum_k (\beta_k - \beta_{k-1}) (E - E_\text{base})(x_{k-1})$
     has $\mathbb{E}\,w = Z$, whatever the kernel has reached. The base is uniform on finite sites
     and, on continuous ones, independent normals in unconstrained coordinates, placed by a short
-    pilot run. The error is the jackknife's over chains. It sees only what the chains saw: where
-    they miss a mode, the estimate is low and the error small; `ess` far below `chains` warns.
+    pilot run. What a table forbids has a finite price until the end, where chains that still stand
+    in a forbidden state get $w = 0$. The error is the jackknife's over chains. It sees only what
+    the chains saw: where they miss a mode, the estimate is low and the error small; an `ess` far
+    below `chains` warns.
 
     Args:
         kernel: any that moves every free site; Gibbs, Langevin or a cycle of the two if not given.
@@ -45,7 +51,8 @@ class AIS(AbstractEstimator):
         steps: transitions at each.
 
     Raises:
-        ValueError: a count below one (two for chains).
+        ValueError: a count below one (two for chains); no chain with a weight above zero; or a
+            domain that neither has unconstrained coordinates nor tells how likely its starts are.
 
     Source: Neal (2001), Statistics and Computing 11, 125-139, equations (3), (10) and (11).
     """
@@ -75,9 +82,28 @@ class AIS(AbstractEstimator):
         pilot = max(self.temperatures // 2, PILOT) if path.base.smooth else 0
         place, carry = _pilot(path, ensemble, pilot_key, self.chains, pilot)
         betas = jnp.linspace(0.0, 1.0, self.temperatures + 1)
-        terms = _anneal(path, ensemble, place, carry, betas, self.steps, key=run_key)
+        terms, lost = _anneal(path, ensemble, place, carry, betas, self.steps, key=run_key)
         total = np.asarray(terms, np.float64).sum(axis=0)
-        return LogZ.from_log_weights(path.base.log_partition - total)
+        weights = np.where(lost, -np.inf, path.base.log_partition - total)
+        return self._checked(LogZ.from_log_weights(weights), weights)
+
+    def _checked(self, found: LogZ, log_weights: np.ndarray) -> LogZ:
+        """The estimate, unless no chain or next to none carries it."""
+        more = "take more temperatures, steps or chains, or another kernel"
+        if not np.isfinite(found.value):
+            missing = int(np.isneginf(log_weights).sum())
+            raise ValueError(
+                f"AIS found no estimate: of {self.chains} chains, {missing} have the weight zero "
+                "(they end in forbidden states) and the others no finite weight. Where the model "
+                f"allows any state at all, {more}."
+            )
+        if found.ess < LEAST_ESS:
+            warnings.warn(
+                f"AIS: {found.ess:.2g} of {self.chains} chains carry the estimate, so that it may "
+                f"be far off and its error too small: {more}.",
+                stacklevel=4,
+            )
+        return found
 
 
 @eqx.filter_jit
@@ -128,8 +154,11 @@ def _anneal(
     steps: int,
     *,
     key: Array,
-) -> Array:
-    """The terms of each chain's -log w + log Z_base: (temperatures, chains)."""
+) -> tuple[Array, Array]:
+    """The terms of each chain's -log w + log Z_base, and which chains end in a forbidden state.
+
+    Of shapes (temperatures, chains) and (chains,).
+    """
 
     def rung(carry: Any, now: tuple[Array, Array, Array]) -> tuple[Any, Array]:
         before, beta, key = now
@@ -149,4 +178,5 @@ def _anneal(
     draw = jax.vmap(lambda k: path.base.draw(path.ebm, place, key=k))
     carry = ensemble.place(base, carry, draw(jr.split(draw_key, count)))
     keys = jr.split(run_key, len(betas) - 1)
-    return lax.scan(rung, carry, (betas[:-1], betas[1:], keys))[1]
+    carry, terms = lax.scan(rung, carry, (betas[:-1], betas[1:], keys))
+    return terms, jax.vmap(path.forbidden)(ensemble.configurations(path.ebm, carry))

@@ -1,7 +1,11 @@
 r"""Annealing: a path of energies from a law that is known, $E_\beta = (1-\beta) E_0 + \beta E$.
 
-The base is uniform on finite sites and, on continuous ones, independent normals in unconstrained
-coordinates, where they are placed.
+The base is independent normals in unconstrained coordinates, where they are placed, and the law of
+a domain's starts on sites that have no such coordinates: uniform on finite ones.
+
+A state that a table forbids has an infinite energy at every $\beta > 0$, and nearly all draws of
+the base may be such. On the path it costs `PENALTY` instead, so that chains leave it on the way; at
+the path's end those that still stand in one get the weight zero.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ from energydsl.language.model import Model
 from energydsl.language.potential import AbstractPotential
 from energydsl.language.variable import Variable
 
+PENALTY = 12.0
+"""What a forbidden entry of a table costs at the end of the path, in units of k_B T, and the log of
+how many factors there are besides: then few chains end in forbidden states."""
+
 
 class Place(NamedTuple):
     """Means and standard deviations of the base's normals, in unconstrained coordinates."""
@@ -42,17 +50,31 @@ class Base(eqx.Module):
 
     structure: Structure = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        for v in self.structure.skeleton.free:
+            if v.domain.transform is None and v.domain.log_start_density(_start(v)) is None:
+                raise ValueError(
+                    f"Annealing would begin at starts of {v.name!r}, and {v.domain} does not say "
+                    "how likely each is: give the domain a log_start_density."
+                )
+
     @property
     def smooth(self) -> tuple[Variable, ...]:
         """The variables that are placed."""
         return tuple(v for v in self.structure.skeleton.free if v.domain.transform is not None)
 
     @property
+    def uneven(self) -> tuple[Variable, ...]:
+        """The variables whose starts are drawn, and are not uniform."""
+        rest = [v for v in self.structure.skeleton.free if v not in self.smooth]
+        return tuple(v for v in rest if not _is_uniform(v.domain))
+
+    @property
     def log_partition(self) -> float:
-        """Log Z of the base: normals are normalised, and every state of a finite site counts."""
+        """Log Z of the base: of uniform sites every state counts, all else is normalised."""
         skeleton = self.structure.skeleton
-        finite = [v for v in skeleton.free if v.domain.levels is not None]
-        return float(sum(np.log(len(v.domain.values)) * (~skeleton.mask(v)).sum() for v in finite))
+        rest = [v for v in skeleton.free if v not in self.smooth + self.uneven]
+        return float(sum(np.log(len(v.domain.values)) * (~skeleton.mask(v)).sum() for v in rest))
 
     def standard(self, x: Configuration) -> Place:
         """Standard normals, for configurations like `x`."""
@@ -70,7 +92,6 @@ class Base(eqx.Module):
     def draw(self, ebm: EBM, place: Place, *, key: Array) -> Configuration:
         """An exact draw."""
         x_key, z_key = jr.split(key)
-        # Finite sites start uniformly.
         x = ebm.start(key=x_key)
         for v, k in zip(self.smooth, jr.split(z_key, len(self.smooth)), strict=True):
             loc, scale = place.loc[v.name], place.scale[v.name]
@@ -80,8 +101,11 @@ class Base(eqx.Module):
         return x
 
     def log_density(self, place: Place, x: Configuration) -> Array:
-        """Of the continuous sites."""
+        """Of all free sites but the uniform ones."""
         total, z = jnp.zeros(()), self.coordinates(x)
+        for v in self.uneven:
+            events = x[v.name].reshape(-1, *_event(v))[self._rows(v)]
+            total += jnp.sum(jnp.asarray(v.domain.log_start_density(events)))
         for v in self.smooth:
             potential = _Placed(v.domain)
             events = x[v.name].reshape(-1, *_event(v))[self._rows(v)]
@@ -92,6 +116,9 @@ class Base(eqx.Module):
     def energy(self, place: Place) -> Expression:
         """The same with the sign of an energy, as an expression."""
         parts = []
+        for v in self.uneven:
+            events = View.of(v).reshape((-1, *_event(v)))[self._rows(v)]
+            parts.append(Apply.of(_Started(v.domain), (events,), (v.domain.event_ndim,)).sum())
         for v in self.smooth:
             loc, scale = place.loc[v.name], place.scale[v.name]
             events = View.of(v).reshape((-1, *_event(v)))[self._rows(v)]
@@ -108,12 +135,14 @@ class Base(eqx.Module):
 class Path(eqx.Module):
     """The EBMs between the base and the target, compiled once: beta is a parameter."""
 
+    target: EBM
     ebm: EBM
     mixed: EBM
     base: Base
 
     def __init__(self, ebm: EBM) -> None:
-        self.ebm, self.base = ebm, Base(ebm.structure)
+        self.target, self.base = ebm, Base(ebm.structure)
+        self.ebm = eqx.tree_at(lambda e: e.model, ebm, _softened(ebm))
         place = self.base.standard(ebm.start(key=jr.key(0)))
         self.mixed = compile_model(self._model(jnp.asarray(0.5, float), place), budget=0)
 
@@ -122,12 +151,17 @@ class Path(eqx.Module):
         return eqx.tree_at(lambda e: e.model, self.mixed, self._model(beta, place))
 
     def gap(self, x: Configuration, place: Place) -> Array:
-        """E - E_base of one configuration."""
+        """E - E_base of one configuration, what is forbidden at its price."""
         return self.ebm.energy(x) + self.base.log_density(place, x)
+
+    def forbidden(self, x: Configuration) -> Array:
+        """Whether the target itself forbids a configuration."""
+        return jnp.isposinf(self.target.energy(x))
 
     def _model(self, beta: Array, place: Place) -> Model:
         model = beta * self.ebm.model
-        return model + (1 - beta) * self.base.energy(place) if self.base.smooth else model
+        alike = not (self.base.smooth or self.base.uneven)
+        return model if alike else model + (1 - beta) * self.base.energy(place)
 
 
 class _Placed(AbstractPotential):
@@ -142,6 +176,38 @@ class _Placed(AbstractPotential):
         """The same, its coordinates known."""
         jacobian = jnp.sum(self.domain.transform.log_abs_det_jacobian(z, x))
         return jacobian - jnp.sum(dist.Normal(loc, scale).log_prob(z))
+
+
+class _Started(AbstractPotential):
+    """Minus the log-density of a domain's starts."""
+
+    domain: AbstractDomain = eqx.field(static=True)
+
+    def energy(self, x: Array) -> Array:
+        return -jnp.asarray(self.domain.log_start_density(x))
+
+
+def _softened(ebm: EBM) -> Model:
+    """The model with a finite price on what its tables forbid."""
+    price = PENALTY + float(np.log(sum(f.size for f in ebm.structure.factors)))
+
+    def finite(leaf: Array) -> Array:
+        return jnp.nan_to_num(leaf, nan=jnp.nan, posinf=price, neginf=-price)
+
+    return jax.tree.map(lambda a: finite(a) if eqx.is_inexact_array(a) else a, ebm.model)
+
+
+def _start(v: Variable) -> Array:
+    return v.domain.start(v.shape, key=jr.key(0))
+
+
+def _is_uniform(domain: AbstractDomain) -> bool:
+    """Whether every level is as likely as any other to be a start."""
+    if domain.levels is None:
+        return False
+    with jax.ensure_compile_time_eval():
+        levels = jnp.asarray(domain.values, domain.dtype)
+        return float(np.ptp(np.asarray(domain.log_start_density(levels)))) == 0.0
 
 
 def _event(v: Variable) -> tuple[int, ...]:

@@ -174,6 +174,8 @@ class _Walk(eqx.Module):
         z = self.space.coordinates(x)
         new = z + self.scale * jr.normal(key, z.shape)
         log_ratio = self.space.log_jacobian(new, x) - self.space.log_jacobian(z, x)
+        # A value that is rounded onto an end outside the support is not proposed.
+        log_ratio = jnp.where(self.space.held(new, x), log_ratio, -jnp.inf)
         return self.space.configuration(new, x), log_ratio
 
 

@@ -18,9 +18,11 @@ from energydsl.language.domain import (
     AbstractDomain,
     Binary,
     Categorical,
+    Count,
     Integer,
     Interval,
     Positive,
+    PositiveDefinite,
     Real,
     Simplex,
     Spin,
@@ -73,6 +75,11 @@ def integer(name: str, shape: Shape = (), *, low: int, high: int, latent: bool =
     return variable(name, Integer(low, high), shape, latent=latent)
 
 
+def count(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+    """Declare counts: 0, 1, 2, ... without an upper end."""
+    return variable(name, Count(), shape, latent=latent)
+
+
 def real(name: str, shape: Shape = (), *, latent: bool = False) -> View:
     """Declare real numbers."""
     return variable(name, Real(), shape, latent=latent)
@@ -93,6 +100,11 @@ def interval(
 def simplex(name: str, shape: Shape, *, latent: bool = False) -> View:
     """Declare probability vectors along the last axis of `shape`."""
     return variable(name, Simplex(), shape, latent=latent)
+
+
+def positive_definite(name: str, shape: Shape, *, latent: bool = False) -> View:
+    """Declare symmetric positive definite matrices in the last two axes of `shape`."""
+    return variable(name, PositiveDefinite(), shape, latent=latent)
 
 
 def parameter(name: str, init: Any) -> Parameter:

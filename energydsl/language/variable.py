@@ -35,11 +35,7 @@ class Variable:
             raise ValueError(
                 f"A variable got the name {self.name!r}; expected a non-empty string without '/'."
             )
-        if len(self.shape) < self.domain.event_ndim:
-            raise ValueError(
-                f"Variable {self.name!r} of shape {self.shape} is too small for {self.domain}, "
-                f"which takes the last {self.domain.event_ndim} axes of the shape."
-            )
+        self.domain.check_shape(self.shape, self.name)
 
     @property
     def size(self) -> int:

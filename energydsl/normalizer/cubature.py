@@ -150,7 +150,8 @@ def refine(
         to = jnp.where(jnp.concatenate([split, split]), to, most)
         found = (lows, highs, *_assess(log_density, rule, box, lows, highs, width))
         put = [a.at[to, rows].set(b, mode="drop") for a, b in zip(cells[:-1], found, strict=True)]
-        return Cells(*put, cells.used + jnp.sum(split, axis=0, dtype=np.int32))
+        used = cells.used + jnp.sum(split, axis=0, dtype=np.int32)
+        return Cells(*put, used=used)
 
     nothing = jnp.full((most, count), -jnp.inf)
     start = Cells(

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend import core as jex
 
+from energydsl._types import is_traced
 from energydsl.language.model import Model
 from energydsl.normalizer.cubature import Box, in_passes
 from energydsl.normalizer.integrand import Surface
@@ -171,17 +172,17 @@ def landmarks(surface: Surface, model: Model) -> Array:
 
 def _literals(text: Any) -> Iterator[float]:
     """The numbers in the text of a program, those of the functions that it calls among them."""
-    if isinstance(text, ClosedJaxpr):
+    if isinstance(text, jex.ClosedJaxpr):
         yield from (float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel())
         text = text.jaxpr
-    if not isinstance(text, Jaxpr):
+    if not isinstance(text, jex.Jaxpr):
         return
     for eqn in text.eqns:
         for x in eqn.invars:
-            if isinstance(x, Literal) and np.ndim(x.val) == 0:
+            if isinstance(x, jex.Literal) and np.ndim(x.val) == 0:
                 yield float(x.val)
         for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, ClosedJaxpr | Jaxpr)
+            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, jex.ClosedJaxpr | jex.Jaxpr)
         ):
             yield from _literals(inner)
 
@@ -189,7 +190,7 @@ def _literals(text: Any) -> Iterator[float]:
 def _concrete(value: Any) -> bool:
     """Whether these are a few numbers that are known while tracing."""
     return (
-        not isinstance(value, jax.core.Tracer)
+        not is_traced(value)
         and np.size(value) <= SMALL
         and np.issubdtype(np.asarray(value).dtype, np.floating)
     )

@@ -24,6 +24,7 @@ from jax import Array, lax
 
 from energydsl._types import Configuration, Quantity, Values, check_key
 from energydsl.compiler.ebm import EBM, check_ebm
+from energydsl.compiler.start import check_starts, starts
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
@@ -341,7 +342,7 @@ def _run_chunk(
 def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configuration:
     """Where the chains begin: drawn, one for all, or one each."""
     if start is None:
-        return jax.vmap(lambda k: ebm.start(key=k))(jr.split(key, chains))
+        return starts(ebm, chains, key=key)
     ebm.model.check_names(start)
     free = ebm.structure.skeleton.free
     shapes = {v.name: v.shape for v in free}
@@ -353,7 +354,9 @@ def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configur
             f"start has shapes {wrong}; expected {shapes}, or those with {chains} chains in front."
         )
     xs = ebm.model.placed({v.name: v.check(start[v.name], batch) for v in free})
-    return {v.name: jnp.broadcast_to(xs[v.name], (chains, *v.shape)) for v in free}
+    xs = {v.name: jnp.broadcast_to(xs[v.name], (chains, *v.shape)) for v in free}
+    check_starts(ebm, xs)
+    return xs
 
 
 def _check_counts(**counts: int) -> None:

@@ -116,6 +116,14 @@ class AbstractDomain(abc.ABC):
         """The word by which users declare it."""
         return type(self).__name__.lower()
 
+    def check_shape(self, shape: tuple[int, ...], name: str) -> None:
+        """Raise ValueError where a variable of this domain cannot have this shape."""
+        if len(shape) < self.event_ndim:
+            raise ValueError(
+                f"Variable {name!r} of shape {shape} is too small for {self}, which takes the last "
+                f"{self.event_ndim} axes of the shape."
+            )
+
     def check(self, array: object, shape: tuple[int, ...], what: str) -> Array:
         """Return `array` in this domain's dtype, or say what is wrong with it.
 

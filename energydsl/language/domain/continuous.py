@@ -16,6 +16,9 @@ from numpyro.distributions.transforms import Transform
 
 from energydsl.language.domain.base import AbstractDomain
 
+COARSEST = 2.0**-12
+"""The largest share of an interval that two neighbouring numbers of its dtype may lie apart."""
+
 START = 2.0
 """Starts are uniform in unconstrained coordinates up to this far from 0."""
 
@@ -99,6 +102,15 @@ class Interval(AbstractContinuous):
             raise ValueError(
                 f"interval got low={self.low!r}, high={self.high!r}; "
                 "expected two finite numbers with low < high."
+            )
+        grain = float(np.spacing(np.asarray(max(abs(self.low), abs(self.high)), self.dtype)))
+        if grain > COARSEST * (self.high - self.low):
+            raise ValueError(
+                f"interval got low={self.low!r}, high={self.high!r}, where {self.dtype} numbers "
+                f"lie {grain:.2g} apart: {(self.high - self.low) / grain:.3g} in all, too few to "
+                "tell values near an end. Declare the distance from an end instead, as in low + "
+                f"ed.interval(..., low=0, high={self.high - self.low:g}), or run under "
+                "jax.enable_x64."
             )
 
     @property

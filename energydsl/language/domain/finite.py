@@ -93,6 +93,10 @@ class Binary(AbstractSmall):
     def values(self) -> np.ndarray:
         return np.array([0, 1])
 
+    @property
+    def constraint(self) -> Any:
+        return constraints.boolean
+
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(AbstractSmall):

@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 import paramax
 from jax import Array
@@ -17,13 +16,15 @@ from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Apply, Expression, Parameter, Value, View, as_expression
 from energydsl.language.expression.range import domain_in, lies_in, meets
-from energydsl.language.potential.density import is_density_family
+from energydsl.language.potential.density import counts_from_zero, is_density_family
+from energydsl.language.potential.support import check_support, support_of, variable_of
 
 
 class Family(eqx.Module):
     """Minus a family's log-density, its parameters given as arguments.
 
-    `assured` says that those which variables give are sure to be ones that it takes.
+    `assured` says that those which variables give are sure to be ones that it takes, and that
+    there are as many as the view has levels.
     """
 
     family: type[dist.Distribution] = eqx.field(static=True)
@@ -57,9 +58,12 @@ def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any])
     operands = [as_expression(_parameter(parameters[n])) for n in names]
     for name, operand in zip(names, operands, strict=True):
         _check_constraint(f"{family.__name__}'s {name}", needs[name], operand)
+    assured = all(lies_in(o, needs[n]) for n, o in zip(names, operands, strict=True))
     if _of_labels(family):
         _check_levels(family.__name__, view, max((o.shape or (0,))[-1] for o in operands))
-    assured = all(lies_in(o, needs[n]) for n, o in zip(names, operands, strict=True))
+        assured = assured and variable_of(view) is not None
+    else:
+        check_support(family.__name__, support_of(family, parameters), view)
     ndims = (family.support.event_dim, *(needs[n].event_dim for n in names))
     return Apply.of(Family(family, names, assured), (view, *operands), ndims).sum()
 
@@ -116,15 +120,12 @@ def _of_labels(family: Any) -> bool:
 
 
 def _check_levels(family: str, view: Expression, numbers: int) -> None:
-    domain = view.variable.domain if isinstance(view, View) else None
-    if (
-        domain is not None
-        and domain.levels is not None
-        and not np.array_equal(domain.values, range(numbers))
-    ):
+    variable = variable_of(view)
+    if variable is not None and not counts_from_zero(variable.domain, numbers):
         raise ValueError(
             f"LogDensity got {numbers} numbers along the last axis for {family} of {view}, which "
-            f"is {domain}; expected as many as it has levels, and levels that count from 0."
+            f"is {variable.domain}; expected as many as it has levels, and levels that count "
+            "from 0."
         )
 
 

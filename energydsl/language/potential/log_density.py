@@ -10,10 +10,11 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Expression, Origin, owned
+from energydsl.language.expression import Expression, Origin, as_expression, owned
 from energydsl.language.potential.base import AbstractPotential
 from energydsl.language.potential.density import is_density
 from energydsl.language.potential.family import bound_parameters, minus_log_density
+from energydsl.language.potential.support import check_support
 
 
 class LogDensity(AbstractPotential):
@@ -34,7 +35,8 @@ class LogDensity(AbstractPotential):
     Raises:
         TypeError: no ``log_prob``; parameters that the family does not take; or given to a
             distribution, which has its own.
-        ValueError: a parameter outside its constraint, as numbers or as a variable that may be.
+        ValueError: a parameter outside its constraint, as numbers or as a variable that may be; a
+            variable with values outside the density's support.
     """
 
     distribution: Any
@@ -62,7 +64,7 @@ class LogDensity(AbstractPotential):
         q = self.distribution
         if isinstance(q, dist.Distribution):
             event, batch = q.event_shape, shape[: len(shape) - len(q.event_shape)]
-            return q.expand(batch).sample(key) if batch + event == shape else None
+            return jnp.asarray(q.expand(batch).sample(key)) if batch + event == shape else None
         if not callable(getattr(q, "sample", None)):
             return None
         return q.sample(key, shape[: len(shape) - len(q.shape)])
@@ -77,6 +79,7 @@ class LogDensity(AbstractPotential):
                 "expressions, as in ed.LogDensity(dist.Normal)(x, mu, tau)."
             )
         if not _is_plain(q):
+            check_support(type(q).__name__, getattr(q, "support", None), as_expression(view))
             return super().__call__(view)
         origin = Origin.new(type(q).__name__)
         own = {n: owned(getattr(q, n), n, origin) for n in q.get_args()}

@@ -1,0 +1,119 @@
+"""A density may stand only over a variable all of whose values lie in its support."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+from numpyro.distributions import constraints
+
+from energydsl._types import is_traced
+from energydsl.language.expression import Expression, as_expression, sites_of
+from energydsl.language.expression.range import FAR, meets
+from energydsl.language.variable import Variable
+
+DRAWN = 1000
+"""Events drawn of a domain that has neither levels nor one transform for each entry."""
+
+DECLARATIONS = (
+    (constraints.boolean, "ed.binary"),
+    (constraints.circular, "ed.interval(low=-math.pi, high=math.pi)"),
+    (constraints.nonnegative, "ed.positive"),
+    (constraints.nonnegative_integer, "ed.count"),
+    (constraints.positive, "ed.positive"),
+    (constraints.positive_definite, "ed.positive_definite"),
+    (constraints.real, "ed.real"),
+    (constraints.real_matrix, "ed.real"),
+    (constraints.real_vector, "ed.real"),
+    (constraints.simplex, "ed.simplex"),
+)
+"""How the domain of each support is declared."""
+
+
+def variable_of(view: object) -> Variable | None:
+    """The variable that a view shows; None of what is computed from one."""
+    try:
+        return sites_of(as_expression(view))[0]
+    except TypeError:
+        return None
+
+
+def support_of(family: Any, parameters: dict[str, Any]) -> Any:
+    """The support of a family; where it depends on parameters that are numbers, of those."""
+    numbers = {n: paramax.unwrap(p) for n, p in parameters.items()}
+    if not _depends(family.support) or any(isinstance(p, Expression) for p in numbers.values()):
+        return family.support
+    return family(**numbers).support
+
+
+def check_support(name: str, support: Any, view: Expression) -> None:
+    """Refuse a density over a variable that takes values outside of its support.
+
+    Raises:
+        ValueError: says which domain to declare.
+    """
+    variable = variable_of(view)
+    if variable is None or _depends(support) or is_traced(support):
+        return
+    domain = variable.domain
+    alike = support.is_discrete == domain.discrete
+    if alike and (support == domain.constraint or meets(_samples(variable, view.shape), support)):
+        return
+    raise ValueError(
+        f"LogDensity got {view}, which is {domain}, for {name}, whose support is "
+        f"{_described(support)}; outside of it a density says nothing. Declare the variable by "
+        f"{_declaration(support)}."
+    )
+
+
+def _depends(support: Any) -> bool:
+    """Whether it is known only with parameters (or, of a wrapper, with what is wrapped)."""
+    unknown = type(constraints.dependent)
+    return not isinstance(support, constraints.Constraint) or isinstance(support, unknown)
+
+
+def _samples(variable: Variable, shape: tuple[int, ...]) -> Array:
+    """Values of a variable, its extremes among them, in front of the axes of a view."""
+    domain = variable.domain
+    with jax.ensure_compile_time_eval():
+        if domain.levels is not None:
+            each = jnp.asarray(domain.values)
+        elif domain.transform is not None and not domain.event_ndim:
+            each = domain.transform(jnp.array([-FAR, 0.0, FAR]))
+        else:
+            event = variable.shape[len(variable.shape) - domain.event_ndim :]
+            return domain.start((DRAWN, *event), key=jax.random.key(0))
+        return jnp.broadcast_to(each.reshape(-1, *(1,) * len(shape)), (len(each), *shape))
+
+
+def _bounds(support: Any) -> tuple[str, str] | None:
+    """The two ends of an interval that is the same for every site."""
+    ends = [getattr(support, f"{which}_bound", None) for which in ("lower", "upper")]
+    if any(end is None or np.size(end) != 1 for end in ends):
+        return None
+    return f"{np.asarray(ends[0]).item():g}", f"{np.asarray(ends[1]).item():g}"
+
+
+def _described(support: Any) -> str:
+    bounds = _bounds(support)
+    if support == constraints.boolean:
+        return "{0, 1}"
+    if support == constraints.nonnegative_integer:
+        return "{0, 1, 2, ...}"
+    if bounds is not None:
+        return ("{%s .. %s}" if support.is_discrete else "[%s, %s]") % bounds
+    return str(support).partition("(")[0].lower()
+
+
+def _declaration(support: Any) -> str:
+    known = [text for constraint, text in DECLARATIONS if constraint == support]
+    if known:
+        return known[0]
+    bounds = _bounds(support)
+    if bounds is None:
+        return "a domain that is this support"
+    return f"ed.{'integer' if support.is_discrete else 'interval'}(low=%s, high=%s)" % bounds
