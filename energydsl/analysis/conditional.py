@@ -72,7 +72,10 @@ class Levels(AbstractConditional):
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
     def distribution(self, total: Array) -> Any:
-        return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1))
+        # Forbidden levels have logits of -inf, which NumPyro's own check would refuse; where all
+        # are forbidden the law does not bind, as in `draw`.
+        binding = jnp.where(jnp.isinf(jnp.min(total, axis=0)), 0.0, total)
+        return dist.Categorical(logits=-jnp.moveaxis(binding, 0, -1), validate_args=False)
 
     def log_normalizer(self, total: Array) -> Array:
         return jax.nn.logsumexp(-total, axis=0)

@@ -115,7 +115,8 @@ def gather_block(
             continue
         slots = list(leaves)
         columns = [structure.numbers(leaf) for leaf in leaves.values()]
-        single = all(c.shape[1] == 1 for c in columns)
+        # A leaf of one site is a number only where it has no axes of its own.
+        single = all(leaf.index.ndim == 1 for leaf in leaves.values())
         plain = single and not repeats(np.concatenate(columns, axis=1))
         for group in [[k] for k in slots] if plain else [slots]:
             found = _incidence(structure, number, group, sites, plain)
