@@ -39,7 +39,7 @@ from energydsl.language.declare import (
     where,
 )
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Expression
+from energydsl.language.expression import Expression
 from energydsl.language.model import Model, mixture
 from energydsl.language.potential import (
     AbstractPotential,

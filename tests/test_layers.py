@@ -14,7 +14,8 @@ ORDER = {
     " | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential | skeleton | model",
     "language/domain": "base | finite continuous | *",
-    "language/expression": "operation | tree | range",
+    "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
+    " | view | apply | range",
     "language/potential": "base density | family | *",
     "analysis": "graph degree factor conditional | structure | evaluation"
     " | joint_states value_checks layer coordinates",

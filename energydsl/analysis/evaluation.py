@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole
-from energydsl.language.expression.tree import Environment
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 
 

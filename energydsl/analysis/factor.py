@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.language.expression.operation import as_float
-from energydsl.language.expression.tree import (
+from energydsl.language.expression import (
     Apply,
     Elementwise,
     Expression,
@@ -33,6 +32,7 @@ from energydsl.language.expression.tree import (
     energy_dtype,
     fold,
 )
+from energydsl.language.expression.operation import as_float
 from energydsl.language.variable import Variable
 
 MAX_FACTORS = 50_000_000

@@ -19,7 +19,7 @@ from energydsl.analysis.layer import latent_layer, sum_out
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.conclusions import Findings
 from energydsl.compiler.explain import Explanation, explain
-from energydsl.language.expression.tree import Expression, as_expression, sites_of
+from energydsl.language.expression import Expression, as_expression, sites_of
 from energydsl.language.model import Model
 from energydsl.normalizer import Exact, Normalizer, log_partition_of, trouble
 from energydsl.sweep.base import AbstractSweep

@@ -21,7 +21,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Apply, Expression, View
+from energydsl.language.expression import Apply, Expression, View
 from energydsl.language.model import Model
 from energydsl.language.potential import AbstractPotential
 from energydsl.language.variable import Variable

@@ -14,7 +14,7 @@ from energydsl._types import Configuration, Refusal
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
-from energydsl.language.expression.tree import Expression, sites_of
+from energydsl.language.expression import Expression, sites_of
 from energydsl.sweep import AbstractSweep, Block
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.dense import plan_dense

@@ -24,8 +24,7 @@ from energydsl.language.domain import (
     Simplex,
     Spin,
 )
-from energydsl.language.expression.operation import Move
-from energydsl.language.expression.tree import (
+from energydsl.language.expression import (
     Apply,
     Arithmetic,
     Expression,
@@ -34,6 +33,7 @@ from energydsl.language.expression.tree import (
     as_expression,
     elementwise,
 )
+from energydsl.language.expression.operation import Move
 from energydsl.language.variable import Variable, as_shape
 
 Shape = int | tuple[int, ...]

@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from energydsl._types import Configuration, Values, is_traced
 from energydsl.language.declare import logaddexp
-from energydsl.language.expression.operation import as_float
-from energydsl.language.expression.tree import (
+from energydsl.language.expression import (
     Environment,
     Expression,
     as_expression,
@@ -26,6 +25,7 @@ from energydsl.language.expression.tree import (
     sites_of,
     variables_of,
 )
+from energydsl.language.expression.operation import as_float
 from energydsl.language.skeleton import Skeleton, function_of, put_back, take_out
 from energydsl.language.variable import Variable
 

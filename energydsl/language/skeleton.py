@@ -15,7 +15,7 @@ import numpy as np
 import paramax
 from jax import Array
 
-from energydsl.language.expression.tree import (
+from energydsl.language.expression import (
     Apply,
     Expression,
     Gather,

@@ -20,7 +20,7 @@ from energydsl.analysis.factor import Factor, Sites, Whole
 from energydsl.analysis.joint_states import States, held_energy, owners, positions
 from energydsl.analysis.layer import by_slope, sum_out
 from energydsl.analysis.structure import Structure
-from energydsl.language.expression.tree import Environment
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
 

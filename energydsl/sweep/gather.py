@@ -22,7 +22,7 @@ from energydsl.analysis.conditional import AbstractConditional
 from energydsl.analysis.evaluation import argument
 from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
 from energydsl.analysis.structure import Structure, repeats
-from energydsl.language.expression.tree import Environment
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, Block, laws_of

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import energydsl as ed
-from energydsl.language.expression.tree import evaluate, render
+from energydsl.language.expression import evaluate, render
 
 RNG = np.random.default_rng(5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,19 @@ def bracket(operand: Text, level: int) -> str:
 def as_float(array: Array) -> Array:
     """Labels and integer parameters as numbers, fit for arithmetic that cannot overflow."""
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def number_text(value: float) -> Text:
+    """A number as Python reads it back."""
+    # Python has no integer -0, and reads one back as 0.
+    text = f"{value:.6g}" if value or math.copysign(1, value) > 0 else "-0.0"
+    return text, NEGATE if text.startswith("-") else ATOM
+
+
+def is_real(dtype: np.dtype) -> bool:
+    """Whether numbers of this dtype, truth values among them, can be an energy."""
+    numeric = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    return numeric and not jnp.issubdtype(dtype, jnp.complexfloating)
 
 
 def _truth(compare: Callable[..., Array]) -> Callable[..., Array]:

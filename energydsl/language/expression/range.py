@@ -13,7 +13,10 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from energydsl.language.domain import AbstractDomain, Simplex
-from energydsl.language.expression.tree import Apply, Elementwise, Expression, Parameter, View, fold
+from energydsl.language.expression.apply import Apply
+from energydsl.language.expression.elementwise import Elementwise
+from energydsl.language.expression.leaf import Parameter, View
+from energydsl.language.expression.tree import Expression, fold
 
 FAR = 80.0
 """Unconstrained coordinates of the ends of a domain: exp(80) is far, and a float32."""

@@ -9,7 +9,7 @@ import equinox as eqx
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Apply, Expression
+from energydsl.language.expression import Apply, Expression
 
 
 class AbstractPotential(eqx.Module):

@@ -15,8 +15,8 @@ from numpyro.distributions import constraints
 
 from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
+from energydsl.language.expression import Apply, Expression, Parameter, View, as_expression
 from energydsl.language.expression.range import domain_in, lies_in, meets
-from energydsl.language.expression.tree import Apply, Expression, Parameter, View, as_expression
 from energydsl.language.potential.density import is_density_family
 
 

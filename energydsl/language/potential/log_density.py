@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression.tree import Expression
+from energydsl.language.expression import Expression
 from energydsl.language.potential.base import AbstractPotential
 from energydsl.language.potential.density import is_density
 from energydsl.language.potential.family import bound_parameters, minus_log_density

@@ -12,8 +12,8 @@ from jax import Array
 
 from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
+from energydsl.language.expression import Apply, Expression, Parameter, as_expression, sites_of
 from energydsl.language.expression.operation import as_float
-from energydsl.language.expression.tree import Apply, Expression, Parameter, as_expression, sites_of
 from energydsl.language.potential.base import AbstractPotential
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpyro.distributions import constraints
 
 import energydsl as ed
+from energydsl.language.expression import as_expression, variables_of
 from energydsl.language.expression.range import domain_in, lies_in
-from energydsl.language.expression.tree import as_expression, variables_of
 
 VIEWS = {
     "x": ed.real("x"),

@@ -1,0 +1,108 @@
+"""A function that the compiler does not look into."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+
+from energydsl._types import is_traced
+from energydsl.language.expression.leaf import as_expression
+from energydsl.language.expression.operation import ATOM, Text, as_float, broadcast, is_real
+from energydsl.language.expression.tree import Environment, Expression
+from energydsl.language.expression.view import energy_dtype
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Apply(Expression):
+    """A function that the compiler does not look into, on the whole or on each event.
+
+    `function` has an ``energy`` method. `event_ndims` says for each operand how many trailing
+    axes one call takes, the rest being a batch; None means one call on everything.
+    """
+
+    function: Any
+    event_ndims: tuple[int, ...] | None
+    slot: int | None = None
+
+    @staticmethod
+    def of(
+        function: Any, operands: Sequence[object], event_ndims: tuple[int, ...] | None = None
+    ) -> Apply:
+        children = tuple(as_expression(o) for o in operands)
+        node = Apply(children, (), function, event_ndims)
+        plain = paramax.unwrap(function)
+        _check_owned(plain, node.name)
+        _check_events(node)
+        blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in children]
+        result = jax.eval_shape(lambda *v: node.call(plain, *v), *blank)
+        return dataclasses.replace(node, shape=result.shape)
+
+    @property
+    def key(self) -> tuple:
+        return (self.slot, self.name, self.event_ndims, self.shape)
+
+    @property
+    def name(self) -> str:
+        """What to call the function in messages."""
+        return str(getattr(self.function, "name", type(self.function).__name__))
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The shape of the batch of calls."""
+        ndims = self.event_ndims or [c.ndim for c in self.children]
+        shapes = [c.shape[: c.ndim - k] for c, k in zip(self.children, ndims, strict=True)]
+        return broadcast(*shapes, what=f"The batches of {self.name}'s arguments")
+
+    def one(self, function: Any, *values: Array) -> Array:
+        """`function.energy` of one event, as floats."""
+        value = function.energy(*values)
+        if isinstance(value, Array | np.ndarray | numbers.Real) and is_real(jnp.result_type(value)):
+            return as_float(jnp.asarray(value))
+        what = f"dtype {value.dtype}" if isinstance(value, Array) else type(value).__name__
+        raise TypeError(f"{self.name} returned {what}; expected one array of real numbers.")
+
+    def call(self, function: Any, *values: Array) -> Array:
+        """`function.energy` over the batch of events."""
+        batch, ndims = self.batch, self.event_ndims or [v.ndim for v in values]
+        call = functools.partial(self.one, function)
+        for _ in batch:
+            call = jax.vmap(call)
+        events = [v.shape[v.ndim - k :] for v, k in zip(values, ndims, strict=True)]
+        return call(*(jnp.broadcast_to(v, batch + e) for v, e in zip(values, events, strict=True)))
+
+    def compute(self, env: Environment, *values: Array) -> Array:
+        return self.call(env.parameters[self.slot], *values)  # type: ignore[index]
+
+    def text(self, *operands: Text) -> Text:
+        return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
+
+
+def _check_events(node: Apply) -> None:
+    """Refuse operands that are too few, or have fewer axes than one call takes."""
+    if node.event_ndims is None:
+        return
+    shapes = [c.shape for c in node.children]
+    if len(shapes) != len(node.event_ndims) or any(
+        len(shape) < k for shape, k in zip(shapes, node.event_ndims, strict=True)
+    ):
+        raise ValueError(
+            f"{node.name} got arguments of shapes {shapes}; expected {len(node.event_ndims)}, "
+            f"of at least {node.event_ndims} axes."
+        )
+
+
+def _check_owned(function: Any, name: str) -> None:
+    """Refuse NaN in what a potential owns; infinities may be meant (a mask, a bound)."""
+    for leaf in jax.tree.leaves(function):
+        known = isinstance(leaf, Array | np.ndarray) and not is_traced(leaf)
+        if known and jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
+            raise ValueError(f"A parameter of {name}, of shape {leaf.shape}, has NaN.")

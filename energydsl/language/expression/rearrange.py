@@ -1,0 +1,90 @@
+"""An operand's elements elsewhere: by moves of whole axes, and by index arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jax import Array
+
+from energydsl.language.expression.operation import ATOM, Move, Text, bracket
+from energydsl.language.expression.tree import Environment, Expression, makes
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Rearrange(Expression):
+    """The operand's elements, elsewhere: slices, rolls, transposes, reshapes."""
+
+    move: Move
+
+    @staticmethod
+    def of(operand: Expression, move: Move) -> Rearrange:
+        return Rearrange((operand,), move.shape(operand.shape), move)
+
+    @property
+    def key(self) -> tuple:
+        return (str(self.move),)
+
+    def compute(self, env: Environment, *values: Array) -> Array:
+        return self.move(values[0])
+
+    def text(self, *operands: Text) -> Text:
+        return self.move.text(bracket(operands[0], ATOM)), ATOM
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Gather(Expression):
+    """The operand's elements at the flat `positions` of an index array or a mask."""
+
+    positions: np.ndarray
+    slot: int | None = None
+
+    @property
+    def key(self) -> tuple:
+        # The content of an index array is structure: it decides who interacts.
+        return (self.slot, self.shape, self.positions.tobytes())
+
+    def compute(self, env: Environment, *values: Array) -> Array:
+        return values[0].ravel()[env.indices[self.slot]]  # type: ignore[index]
+
+    def text(self, *operands: Text) -> Text:
+        shape = ",".join(map(str, self.shape))
+        return f"{bracket(operands[0], ATOM)}[int[{shape}]]", ATOM
+
+
+@makes("transpose")
+def transpose(operand: Expression) -> Expression:
+    """All axes reversed."""
+    return Rearrange.of(operand, Move.transpose(operand.ndim))
+
+
+@makes("reshape")
+def reshape(operand: Expression, shape: tuple[int, ...]) -> Expression:
+    """The same elements in another shape."""
+    return Rearrange.of(operand, Move.reshape(shape))
+
+
+@makes("index")
+def index(operand: Expression, at: object) -> Expression:
+    """NumPy's indexing."""
+    parts = at if isinstance(at, tuple) else (at,)
+    if any(isinstance(p, Expression) for p in parts):
+        raise TypeError(
+            "An index must be known when the energy is written; to look a parameter up by the "
+            "value of a variable, use ed.Table(table)(view)."
+        )
+    parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
+    numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
+    try:
+        picked = numbers_[parts]  # type: ignore[index]
+    except IndexError as error:
+        raise IndexError(f"Index {at!r} does not fit shape {operand.shape}: {error}.") from None
+    if all(map(_is_basic, parts)):
+        return Rearrange.of(operand, Move.index(parts))
+    return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
+
+
+def _is_basic(part: object) -> bool:
+    """Whether an index moves whole axes, so that no index array is needed."""
+    whole = isinstance(part, int | np.integer) and not isinstance(part, bool)
+    return whole or part is None or part is Ellipsis or isinstance(part, slice)

@@ -1,0 +1,54 @@
+"""Sums over axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+
+import jax.numpy as jnp
+from jax import Array
+
+from energydsl.language.expression.operation import ATOM, Text, as_float, bracket
+from energydsl.language.expression.tree import Environment, Expression, makes
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Sum(Expression):
+    """The sum over some axes."""
+
+    axes: tuple[int, ...]
+
+    @staticmethod
+    def of(operand: Expression, axes: tuple[int, ...]) -> Expression:
+        if not operand.shape:
+            return operand
+        shape = tuple(n for i, n in enumerate(operand.shape) if i not in axes)
+        return Sum((operand,), shape, axes)
+
+    @property
+    def key(self) -> tuple:
+        return self.axes
+
+    def compute(self, env: Environment, *values: Array) -> Array:
+        return jnp.sum(as_float(values[0]), axis=self.axes)
+
+    def text(self, *operands: Text) -> Text:
+        axis = str(self.axes if len(self.axes) != 1 else self.axes[0]) if self.shape else ""
+        return f"{bracket(operands[0], ATOM)}.sum({axis})", ATOM
+
+
+@makes("sum")
+def sum_over(operand: Expression, axis: int | tuple[int, ...] | None) -> Expression:
+    """The sum over `axis`, or over all."""
+    return Sum.of(operand, _axes(axis, operand.ndim))
+
+
+def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+    """Axes counted from 0, each once, in rising order; all of them for None."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    counted = {a % ndim for a in axes if -ndim <= a < ndim}
+    if len(counted) < len(axes):
+        raise ValueError(f"Axis {axis} is out of range, or given twice, for {ndim} axes.")
+    return tuple(sorted(counted))
