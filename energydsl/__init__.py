@@ -39,7 +39,7 @@ from energydsl.language.declare import (
     where,
 )
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Expression
+from energydsl.language.expression import Expression, cumsum, diff, logsumexp
 from energydsl.language.model import Model, mixture
 from energydsl.language.potential import (
     AbstractPotential,
@@ -108,7 +108,9 @@ __all__ = [
     "categorical",
     "compile",
     "cos",
+    "cumsum",
     "diagnose",
+    "diff",
     "estimate_log_partition",
     "exp",
     "fit",
@@ -119,6 +121,7 @@ __all__ = [
     "log_likelihood",
     "log_partition",
     "logaddexp",
+    "logsumexp",
     "maximum",
     "minimum",
     "mixture",

@@ -15,7 +15,7 @@ ORDER = {
     "language": "domain | variable | expression | declare potential | skeleton | model",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
-    " | view | apply | range",
+    " | along view | apply | range",
     "language/potential": "base density | family | *",
     "analysis": "graph degree factor conditional | structure | evaluation"
     " | joint_states value_checks layer coordinates",

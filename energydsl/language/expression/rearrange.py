@@ -53,9 +53,17 @@ class Gather(Expression):
 
 
 @makes("transpose")
-def transpose(operand: Expression) -> Expression:
-    """All axes reversed."""
-    return Rearrange.of(operand, Move.transpose(operand.ndim))
+def transpose(operand: Expression, *axes: int) -> Expression:
+    """The axes in another order; all reversed if not given."""
+    order = tuple(a % max(operand.ndim, 1) for a in axes) or tuple(reversed(range(operand.ndim)))
+    if sorted(order) != list(range(operand.ndim)):
+        raise ValueError(
+            f"transpose got axes {axes} for an expression of shape {operand.shape}; expected "
+            f"each of its {operand.ndim} axes once."
+        )
+    return (
+        Rearrange.of(operand, Move.transpose(order)) if order != tuple(sorted(order)) else operand
+    )
 
 
 @makes("reshape")

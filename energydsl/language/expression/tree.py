@@ -110,9 +110,10 @@ class Arithmetic:
 class Expression(Arithmetic):
     """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
 
-    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.T` and `.reshape` work as
-    NumPy's do; `energydsl.exp` and its siblings, `roll`, `where` and `apply` give the rest. An
-    elementwise expression is a batch of small factors, one an element.
+    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.max`, `.min`, `.T`,
+    `.transpose` and `.reshape` work as NumPy's do; `energydsl.exp` and its siblings, `roll`,
+    `where` and `apply` give the rest. An elementwise expression is a batch of small factors, one
+    an element.
     """
 
     children: tuple[Expression, ...]
@@ -122,12 +123,34 @@ class Expression(Arithmetic):
 
     def compute(self, env: Environment, *values: Array) -> Array:
         """The node's own step: its value from its children's."""
+        return self.combine(*values)
+
+    def combine(self, *values: Array) -> Array:
+        """The step of a node that needs nothing else than its children's values.
+
+        A new operation writes this, and need write no more: where nothing else is known of a
+        node, it is one function of all sites below it, and nothing is claimed of its values.
+        """
         raise TypeError(f"{type(self).__name__} has no value of its own.")
 
     @property
+    def events(self) -> tuple[int, ...] | None:
+        """For each child, how many trailing axes one step takes; the axes before are a batch.
+
+        None where one step takes all there is. `combine` must work on one step's values too.
+        """
+        return None
+
+    @property
+    def stays_finite(self) -> bool:
+        """Whether the value is certain to be finite wherever its children's values are."""
+        return False
+
+    @property
     def key(self) -> tuple:
-        """What tells this node from another over the same children."""
-        return ()
+        """What tells this node from another over the same children: its own fields."""
+        own = dataclasses.fields(self)[len(dataclasses.fields(Expression)) :]
+        return tuple(getattr(self, field.name) for field in own)
 
     def text(self, *operands: Text) -> Text:
         """The node as a user would write it, and how tightly it binds."""
@@ -170,12 +193,25 @@ class Expression(Arithmetic):
         """Sum over `axis`, or over all: a sum closes a batch of factors."""
         return _make("sum", self, axis)
 
+    def max(self, axis: int | tuple[int, ...] | None = None) -> Expression:
+        """The largest element along `axis`, or of all."""
+        return _make("max", self, axis)
+
+    def min(self, axis: int | tuple[int, ...] | None = None) -> Expression:
+        """The smallest element along `axis`, or of all."""
+        return _make("min", self, axis)
+
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """Mean over `axis`, or over all."""
         if not self.size:
             raise ValueError(f"mean got {self}, of shape {self.shape}: no elements to average.")
         total = self.sum(axis)
         return total / (self.size // total.size)
+
+    def transpose(self, *axes: int | tuple[int, ...]) -> Expression:
+        """The axes in another order, given as NumPy takes it; all reversed if not given."""
+        order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
+        return _make("transpose", self, *(operator.index(n) for n in order))
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
         """The same elements in another shape, given as NumPy takes it."""
