@@ -38,6 +38,7 @@ class Explanation:
     def __str__(self) -> str:
         f = self.findings
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
+        rows.append(("parameters", f["parameters"]))
         rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
         rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
         rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
@@ -68,7 +69,8 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
     return Explanation(
         {
             "energy": str(model.expression),
-            "variables": str(model).splitlines()[1:],
+            "variables": [line.strip() for line in str(model).splitlines()[1:-1]],
+            "parameters": model.parameters_text,
             "sites": structure.sites,
             "free_sites": int(structure.free.sum()),
             "factors": sum(f.size for f in structure.factors),
