@@ -64,7 +64,7 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: a value in another form.
-            ValueError: an unknown name, a wrong shape, or NaN.
+            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
         """
         return EBM(self.model.replace(*given, **named), self.sweep, self.findings)
 

@@ -38,7 +38,8 @@ class Explanation:
     def __str__(self) -> str:
         f = self.findings
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
-        rows.append(("parameters", f["parameters"]))
+        arrays = f" in {', '.join(f['parameters'])}" if f["parameters"] else ""
+        rows.append(("parameters", f"{f['parameter_count']:,} numbers{arrays}"))
         rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
         rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
         rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
@@ -70,7 +71,8 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
         {
             "energy": str(model.expression),
             "variables": [line.strip() for line in str(model).splitlines()[1:-1]],
-            "parameters": model.parameters_text,
+            "parameters": model.parameter_extents,
+            "parameter_count": model.parameter_count,
             "sites": structure.sites,
             "free_sites": int(structure.free.sum()),
             "factors": sum(f.size for f in structure.factors),

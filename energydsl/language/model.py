@@ -247,7 +247,7 @@ class Model(eqx.Module):
 
         Raises:
             TypeError: a value in another form.
-            ValueError: an unknown name, a wrong shape, or NaN.
+            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
         """
         values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
         places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
@@ -312,19 +312,18 @@ class Model(eqx.Module):
             held = int(self.skeleton.mask(v).sum())
             note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
             lines.append(f"  {v}{note}")
-        return "\n".join([*lines, f"  {self.parameters_text}"])
+        names = ": " + ", ".join(self.parameter_extents) if self.parameters else ""
+        return "\n".join([*lines, f"  {self.parameter_count:,} parameters{names}"])
 
     @property
-    def parameters_text(self) -> str:
-        """How many numbers learning moves, and the parameters that hold them."""
-        moving = zip(self.skeleton.slots, self.slots, self.learnt, strict=True)
-        each = [
+    def parameter_extents(self) -> list[str]:
+        """Each parameter's name and shape, or how many numbers a potential holds."""
+        held = zip(self.skeleton.slots, self.slots, self.learnt, strict=True)
+        return [
             r.name + _extent(value) + ("" if any(jax.tree.leaves(mask)) else " fixed")
-            for r, value, mask in moving
+            for r, value, mask in held
             if r.name is not None
         ]
-        counted = f"{self.parameter_count:,} parameters"
-        return f"{counted}: {', '.join(each)}" if each else counted
 
     def __repr__(self) -> str:
         return str(self)

@@ -51,7 +51,7 @@ def like(value: Any, held: Any, name: str) -> Any:
 
     Raises:
         TypeError: another form, or no real numbers.
-        ValueError: another shape, or NaN.
+        ValueError: another shape, NaN, or an infinity where the one held has none.
     """
     form = jax.tree.structure(held)
     if isinstance(held, Array):
@@ -77,5 +77,7 @@ def _array_like(value: Any, held: Array, name: str) -> Array:
         raise ValueError(f"replace got shape {value.shape} for {name!r}; expected {held.shape}.")
     array = jnp.asarray(value, held.dtype)
     if not is_traced(array) and np.isnan(array).any():
-        raise ValueError(f"replace got NaN for {name!r}.")
+        raise ValueError(f"replace got NaN for {name!r}; expected numbers.")
+    if not is_traced(array, held) and np.isinf(array).any() and not np.isinf(held).any():
+        raise ValueError(f"replace got an infinity for {name!r}; expected finite numbers.")
     return array
