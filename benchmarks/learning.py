@@ -34,7 +34,9 @@ weight = rng.normal(0.0, 0.1, (64, 16)).astype(np.float32)
 bias = np.log(means / (1 - means)).astype(np.float32)
 start = time.perf_counter()
 x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
-ebm = ed.compile(ed.Model(-(x @ weight @ h) - bias @ x - np.zeros(16, np.float32) @ h))
+W, b = ed.parameter("W", weight), ed.parameter("b", bias)
+c = ed.parameter("c", np.zeros(16, np.float32))
+ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x - c @ h))
 ebm, _ = ed.fit(
     ebm, ed.ContrastiveDivergence(start="persistent", chains=200), train, key=jax.random.key(0),
     optimizer=optax.sgd(optax.linear_schedule(0.5, 0.0, steps)), steps=steps, batch=100,
@@ -42,7 +44,7 @@ ebm, _ = ed.fit(
 )
 seconds = time.perf_counter() - start
 
-w, b, c = (np.asarray(a, float) for a in ebm.parameters if hasattr(a, "shape"))
+w, b, c = (np.asarray(ebm.parameters[name], float) for name in "Wbc")
 hs = (np.arange(2**16)[:, None] >> np.arange(16)) & 1
 log_z = np.logaddexp.reduce(hs @ c + np.logaddexp(0, hs @ w.T + b).sum(1))
 score = (test @ b + np.logaddexp(0, test @ w + c).sum(1)).mean() - log_z
@@ -101,9 +103,9 @@ def _weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _ours(data: np.ndarray):
     """The whole of `ed.fit`, checks, chunks and history among it."""
-    weight, b, c = _weights()
+    W, b, c = (ed.parameter(name, init) for name, init in zip("Wbc", _weights(), strict=True))
     x, h = ed.binary("x", VISIBLE), ed.binary("h", HIDDEN, latent=True)
-    ebm = ed.compile(ed.Model(-(x @ weight @ h) - b @ x - c @ h))
+    ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x - c @ h))
     objective, optimizer = ed.ContrastiveDivergence(start="persistent", chains=CHAINS), _optimizer()
 
     def run():
@@ -111,7 +113,7 @@ def _ours(data: np.ndarray):
             ebm, objective, data, key=jr.key(0), optimizer=optimizer, steps=STEPS, batch=BATCH,
             progress=False,
         )  # fmt: skip
-        return fitted.parameters
+        return jax.tree.leaves(fitted.parameters)
 
     return run
 

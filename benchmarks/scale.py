@@ -45,8 +45,9 @@ ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), warmup=0, draws=COUNT,
 STEPS = """
 import jax, jax.numpy as jnp, numpy as np, energydsl as ed
 x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
-weight = 0.01 * jax.random.normal(jax.random.key(1), (64, 16))
-ebm = ed.compile(ed.Model(-(x @ weight @ h) - jnp.zeros(64) @ x))
+W = ed.parameter("W", 0.01 * jax.random.normal(jax.random.key(1), (64, 16)))
+b = ed.parameter("b", jnp.zeros(64))
+ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x))
 data = np.random.default_rng(0).integers(0, 2, (1000, 64))
 ed.fit(ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(0),
        steps=COUNT, batch=100, progress=False)

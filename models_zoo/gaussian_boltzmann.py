@@ -36,8 +36,9 @@ BAR = 5.0
 def declare(sites: int = 16) -> ed.Model:
     """Couple real sites by a precision matrix that learning keeps positive definite."""
     x = ed.real("x", sites)
-    precision = paramax.Parameterize(positive_definite, jnp.zeros((sites, sites)))
-    return ed.Model(0.5 * (x @ precision @ x) - jnp.zeros(sites) @ x)
+    A = ed.parameter("A", paramax.Parameterize(positive_definite, jnp.zeros((sites, sites))))
+    b = ed.parameter("b", jnp.zeros(sites))
+    return ed.Model(0.5 * (x @ A @ x) - b @ x)
 
 
 def positive_definite(raw: jax.Array) -> jax.Array:
@@ -66,8 +67,7 @@ def main(
     ebm, history = ed.fit(
         ebm, ed.MaximumLikelihood(), train, key=jr.key(seed), optimizer=optimizer, steps=steps
     )
-    _, precision, _ = paramax.unwrap(ebm.parameters)
-    learnt = np.asarray(precision, float)
+    learnt = np.asarray(paramax.unwrap(ebm.parameters["A"]), float)
     closed_form = np.linalg.inv(np.cov(train.T.astype(float), ddof=0))
 
     diagonal = np.diag(learnt)

@@ -39,7 +39,9 @@ def declare(
 ) -> ed.Model:
     """Couple pixels x to hidden units h by W, with biases b and c; all zero if not given."""
     x, h = ed.binary("x", len(pixels)), ed.binary("h", len(units), latent=True)
-    return ed.Model(-(x @ weights @ h) - pixels @ x - units @ h)
+    W = ed.parameter("W", weights)
+    b, c = ed.parameter("b", pixels), ed.parameter("c", units)
+    return ed.Model(-(x @ W @ h) - b @ x - c @ h)
 
 
 def begin(train: np.ndarray, hidden: int, rng: np.random.Generator) -> ed.Model:
@@ -111,7 +113,7 @@ def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
     """Digits of the test set, those of the model, and what each hidden unit looks for."""
     from matplotlib.figure import Figure
 
-    weights = np.asarray(ebm.parameters[0])
+    weights = np.asarray(ebm.parameters["W"])
     on = jnp.ones(SIDE**2, int)
     dreamt = jax.vmap(lambda x: jnp.exp(ebm.conditional("x", x).log_prob(on)))(drawn.last)
     figure = Figure(figsize=(14, 4))

@@ -28,9 +28,9 @@ def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
     """What the entries `index` of a leaf's source hold, in the dtype that energies see."""
     match leaf:
         case Whole(slot=slot):
-            return env.parameters[slot]
+            return env.slots[slot]
         case Entries(slot=slot):
-            return jnp.ravel(env.parameters[slot])[index]
+            return jnp.ravel(env.slots[slot])[index]
         case Sites(variable=v):
             return env.variables[v.name].ravel()[index].astype(v.domain.energy_dtype)
     return index

@@ -25,9 +25,9 @@ from energydsl.language.expression import (
     Expression,
     Gather,
     MatMul,
-    Parameter,
     Rearrange,
     Sum,
+    Value,
     View,
     energy_dtype,
     fold,
@@ -141,7 +141,7 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
         case View(variable=variable):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
             return [Term(node.shape, (), (Sites(variable, index),), _identity, bare=True)]
-        case Parameter(slot=slot):
+        case Value(slot=slot):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
             return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
         case Rearrange(move=move):

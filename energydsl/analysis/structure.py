@@ -46,10 +46,10 @@ class Structure:
             jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), eqx.filter(p, eqx.is_array)
             )
-            for p in paramax.unwrap(model.parameters)
+            for p in paramax.unwrap(model.slots)
         ]
         self._static = [
-            eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.parameters)
+            eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.slots)
         ]
 
     def __eq__(self, other: object) -> bool:

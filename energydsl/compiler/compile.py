@@ -111,7 +111,7 @@ def _check_normalisable(structure: Structure, model: Model) -> None:
     """A quadratic energy must rise in every direction, and that shows in its Hessian."""
     free = structure.skeleton.free
     if (
-        is_traced(model.parameters, model.evidence)
+        is_traced(model.slots, model.evidence)
         or not structure.quadratic
         or structure.sites > MAX_HESSIAN
     ):

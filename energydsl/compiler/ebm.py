@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from energydsl.compiler.conclusions import Findings
 from energydsl.compiler.explain import Explanation, explain
 from energydsl.language.expression import Expression, as_expression, sites_of
 from energydsl.language.model import Model
+from energydsl.language.parameters import Parameters
 from energydsl.normalizer import Exact, Normalizer, log_partition_of, trouble
 from energydsl.sweep.base import AbstractSweep
 from energydsl.sweep.gather import first_of, gather_block, load_block, totals
@@ -49,9 +51,22 @@ class EBM(eqx.Module):
         return self.findings.normalizer
 
     @property
-    def parameters(self) -> tuple[Any, ...]:
-        """The model's parameters, in the order of the energy's text."""
+    def parameters(self) -> Parameters:
+        """The model's parameters by name: see `Model.parameters`."""
         return self.model.parameters
+
+    def replace(self, *given: Mapping[str, Any], **named: Any) -> EBM:
+        """The same EBM at other values of some parameters; nothing is compiled anew.
+
+        Args:
+            *given: mappings from a parameter's name to its value.
+            **named: values by name, each in the form that `parameters` shows.
+
+        Raises:
+            TypeError: a value in another form.
+            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
+        """
+        return EBM(self.model.replace(*given, **named), self.sweep, self.findings)
 
     def energy(self, x: Values) -> Float[Array, ""]:
         """E(x), in units of k_B T.

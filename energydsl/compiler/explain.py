@@ -38,6 +38,8 @@ class Explanation:
     def __str__(self) -> str:
         f = self.findings
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
+        arrays = f" in {', '.join(f['parameters'])}" if f["parameters"] else ""
+        rows.append(("parameters", f"{f['parameter_count']:,} numbers{arrays}"))
         rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
         rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
         rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
@@ -68,7 +70,9 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
     return Explanation(
         {
             "energy": str(model.expression),
-            "variables": str(model).splitlines()[1:],
+            "variables": [line.strip() for line in str(model).splitlines()[1:-1]],
+            "parameters": model.parameter_extents,
+            "parameter_count": model.parameter_count,
             "sites": structure.sites,
             "free_sites": int(structure.free.sum()),
             "factors": sum(f.size for f in structure.factors),

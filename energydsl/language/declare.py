@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,11 +27,12 @@ from energydsl.language.domain import (
 )
 from energydsl.language.expression import (
     Apply,
-    Arithmetic,
     Expression,
+    Parameter,
     Rearrange,
     View,
     as_expression,
+    declared,
     elementwise,
 )
 from energydsl.language.expression.operation import Move
@@ -93,16 +95,42 @@ def simplex(name: str, shape: Shape, *, latent: bool = False) -> View:
     return variable(name, Simplex(), shape, latent=latent)
 
 
-class Fixed(Arithmetic, paramax.NonTrainable):
-    """An array that learning must leave alone, ready for arithmetic."""
+def parameter(name: str, init: Any) -> Parameter:
+    r"""Declare an array that learning moves: ``W = ed.parameter("W", 0.01 * noise)``.
+
+    Other arrays in an energy are data, which learning leaves alone. Used twice, in one model or in
+    two that are added, a parameter is one array. It stands in an energy as a view does, and prints
+    by its name; its value is ``ebm.parameters["W"]``, and ``ebm.replace(W=array)`` gives another.
+
+    A constraint is stated here, by a paramax wrapper: what it wraps is what moves. A coupling stays
+    positive as $J = e^a$, a matrix W symmetric with a zero diagonal as a function of any matrix::
+
+        J = ed.parameter("J", paramax.Parameterize(jnp.exp, jnp.log(0.4)))
+        W = ed.parameter("W", paramax.Parameterize(lambda a: jnp.triu(a, 1) + jnp.triu(a, 1).T, w))
+
+    Args:
+        name: a name of Python's; no two parameters or variables of a model share one.
+        init: where learning begins: a number, an array, or a paramax wrapper of an array.
+
+    Raises:
+        TypeError: an `init` that is no array of real numbers.
+        ValueError: a name that is none of Python's, NaN or infinity in `init`.
+    """
+    return declared(name, init)
 
 
 def fixed(value: Any) -> Any:
-    """Mark an array, or every array of a potential, as one that learning must leave alone."""
+    """Freeze a parameter, or every array of a potential: learning leaves it alone.
+
+    Arrays that stand in an energy by themselves need no mark, as they are data. An array given to
+    a potential is marked by itself: ``ed.Linear(ed.fixed(b))``.
+    """
+    if isinstance(value, Parameter):
+        return dataclasses.replace(value, frozen=True)
     if isinstance(value, Expression):
         raise TypeError("ed.fixed marks parameters, not views; to hold a variable, condition.")
     if isinstance(value, numbers.Number | np.ndarray | jax.Array | Sequence):
-        return Fixed(jnp.asarray(value))
+        return paramax.NonTrainable(jnp.asarray(value))
     return paramax.non_trainable(value)
 
 

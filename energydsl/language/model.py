@@ -16,17 +16,19 @@ from jax import Array
 from jaxtyping import Float
 
 from energydsl._types import Configuration, Values, is_traced
-from energydsl.language.declare import logaddexp
+from energydsl.language.declare import log, logaddexp
 from energydsl.language.expression import (
     Environment,
     Expression,
+    Value,
     as_expression,
     evaluate,
     sites_of,
     variables_of,
 )
 from energydsl.language.expression.operation import as_float
-from energydsl.language.skeleton import Skeleton, function_of, put_back, take_out
+from energydsl.language.parameters import Parameters, like
+from energydsl.language.skeleton import Skeleton, Slot, function_of, put_back, same_values, take_out
 from energydsl.language.variable import Variable
 
 
@@ -44,8 +46,9 @@ class Model(eqx.Module):
         ValueError: none at all, one that is not a scalar, or two variables of one name.
     """
 
-    parameters: tuple[Any, ...]
-    """Arrays and potentials, in the order of the energy's text; one used twice is held once."""
+    slots: tuple[Any, ...]
+    """Numbers, data, parameters and potentials, in the order of the energy's text; what is used
+    twice is held once. ``skeleton.slots`` says which is which."""
     indices: tuple[Array, ...]
     evidence: dict[str, Array]
     """The values of clamped variables, each of the variable's full shape."""
@@ -60,10 +63,11 @@ class Model(eqx.Module):
         if not variables:
             raise ValueError(f"Model got the energy {root}, which depends on no variable.")
         evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
-        tree, self.parameters, self.indices = take_out(root)
+        tree, self.slots, self.indices, records = take_out(root)
+        _check_names(records, variables)
         self.evidence = evidence
-        functions = tuple(function_of(p) for p in self.parameters)
-        self.skeleton = Skeleton(tree, tuple(variables), functions, clamped)
+        functions = tuple(function_of(value) for value in self.slots)
+        self.skeleton = Skeleton(tree, tuple(variables), functions, clamped, records)
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -73,7 +77,7 @@ class Model(eqx.Module):
     @property
     def expression(self) -> Expression:
         """The energy as an expression over the current parameters."""
-        return put_back(self.skeleton.root, self.parameters)
+        return put_back(self.skeleton.root, self.slots)
 
     def energy(self, x: Values) -> Float[Array, ""]:
         r"""E(x) of one configuration; batches are `jax.vmap`.
@@ -93,7 +97,11 @@ class Model(eqx.Module):
 
     def environment(self, values: Configuration) -> Environment:
         """What the energy's tree is evaluated in."""
-        return Environment(values, paramax.unwrap(self.parameters), self.indices)
+        slots = tuple(
+            jax.lax.stop_gradient(value) if record.frozen else value
+            for value, record in zip(paramax.unwrap(self.slots), self.skeleton.slots, strict=True)
+        )
+        return Environment(values, slots, self.indices)
 
     def blank(self) -> Configuration:
         """A value for every variable: the evidence where there is some, else any."""
@@ -203,9 +211,53 @@ class Model(eqx.Module):
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers learning may move."""
-        leaves = jax.tree.leaves(self.parameters, is_leaf=_is_frozen)
-        return sum(leaf.size for leaf in leaves if eqx.is_inexact_array(leaf))
+        """How many numbers learning moves."""
+        learnt = eqx.filter(self.slots, self.learnt)
+        return sum(leaf.size for leaf in jax.tree.leaves(learnt))
+
+    @property
+    def learnt(self) -> tuple[Any, ...]:
+        """True at the arrays of `slots` that learning moves, False at the others."""
+        return tuple(
+            jax.tree.map(lambda leaf, r=record: _moves(leaf, r), value, is_leaf=_is_frozen)
+            for value, record in zip(self.slots, self.skeleton.slots, strict=True)
+        )
+
+    @property
+    def parameters(self) -> Parameters:
+        """What `energydsl.parameter` declared and what potentials own, by name.
+
+        A potential has the name of its class, from the second of a class on with its number:
+        ``Neural``, ``Neural_2``. Where the compiler reads a potential's formula (`Linear`,
+        `Coupling`, `Quadratic`, plain distributions), its arrays stand singly:
+        ``Coupling.weight``, ``Normal.loc``.
+
+        Each value has the form in which `replace` takes it: an array, a paramax wrapper where the
+        parameter was declared by one (``paramax.unwrap`` gives its array), or a potential.
+        """
+        named = zip(self.skeleton.slots, self.slots, strict=True)
+        return Parameters({r.name: value for r, value in named if r.name is not None})
+
+    def replace(self, *given: Mapping[str, Any], **named: Any) -> Model:
+        """The same model at other values of some parameters; nothing is compiled anew.
+
+        Args:
+            *given: mappings from a parameter's name to its value.
+            **named: values by name, each in the form that `parameters` shows.
+
+        Raises:
+            TypeError: a value in another form.
+            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
+        """
+        values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
+        places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
+        if unknown := [name for name in values if name not in places]:
+            there = ", ".join(places) or "none"
+            raise ValueError(f"replace got {', '.join(unknown)}; the parameters are {there}.")
+        slots = list(self.slots)
+        for name, value in values.items():
+            slots[places[name]] = like(value, slots[places[name]], name)
+        return _replace(self, slots=tuple(slots))
 
     def graph(self, path: str | None = None) -> Any:
         """Draw the factor graph; returns the Matplotlib figure, and writes it to `path`."""
@@ -240,7 +292,7 @@ class Model(eqx.Module):
     __rmul__ = __mul__
 
     def __truediv__(self, temperature: Any) -> Model:
-        if not is_traced(temperature) and np.any(np.asarray(paramax.unwrap(temperature)) == 0):
+        if np.any(np.asarray(_known(temperature, 1.0)) == 0):
             raise ValueError(f"model / T got T = {temperature}; expected a number other than 0.")
         return _over(self.expression / temperature, self)
 
@@ -248,7 +300,7 @@ class Model(eqx.Module):
         return (
             isinstance(other, Model)
             and self.skeleton == other.skeleton
-            and jax.tree.structure(self.parameters) == jax.tree.structure(other.parameters)
+            and jax.tree.structure(self.slots) == jax.tree.structure(other.slots)
         )
 
     def __hash__(self) -> int:
@@ -260,7 +312,18 @@ class Model(eqx.Module):
             held = int(self.skeleton.mask(v).sum())
             note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
             lines.append(f"  {v}{note}")
-        return "\n".join([*lines, f"  {self.parameter_count} parameters"])
+        names = ": " + ", ".join(self.parameter_extents) if self.parameters else ""
+        return "\n".join([*lines, f"  {self.parameter_count:,} parameters{names}"])
+
+    @property
+    def parameter_extents(self) -> list[str]:
+        """Each parameter's name and shape, or how many numbers a potential holds."""
+        held = zip(self.skeleton.slots, self.slots, self.learnt, strict=True)
+        return [
+            r.name + _extent(value) + ("" if any(jax.tree.leaves(mask)) else " fixed")
+            for r, value, mask in held
+            if r.name is not None
+        ]
 
     def __repr__(self) -> str:
         return str(self)
@@ -274,8 +337,8 @@ def mixture(*models: Model, weights: Any = None) -> Model:
 
     Args:
         *models: at least two, over the same variables.
-        weights: $w$, positive, one for each model; equal if not given. An array is learnt (as
-            its logarithm), numbers are not.
+        weights: $w$, positive, one for each model; equal if not given. Weights that are to be
+            learnt are one `energydsl.parameter`, which a constraint keeps positive.
 
     Raises:
         ValueError: fewer than two models, models over different variables, or weights that do not
@@ -293,15 +356,26 @@ def mixture(*models: Model, weights: Any = None) -> Model:
         weights = [1.0 / len(models)] * len(models)
     if len(weights) != len(models):
         raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
-    if not is_traced(weights) and not (np.asarray(weights) > 0).all():
+    each = [weights] if isinstance(weights, Expression) else weights
+    if any((np.asarray(_known(w, 1.0)) <= 0).any() for w in each):
         raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
-    if isinstance(weights, np.ndarray):
-        weights = jnp.asarray(weights)
-    logs = [jnp.log(w) if isinstance(w, Array) else float(np.log(w)) for w in weights]
+    logs = [_log(w) for w in weights]
     total = logs[0] - models[0].expression
-    for log, model in zip(logs[1:], models[1:], strict=True):
-        total = logaddexp(total, log - model.expression)
+    for each_log, model in zip(logs[1:], models[1:], strict=True):
+        total = logaddexp(total, each_log - model.expression)
     return _over(-total, *models)
+
+
+def _known(value: Any, otherwise: Any) -> Any:
+    """The value of a number, an array or a parameter; `otherwise` where it is not known yet."""
+    plain = paramax.unwrap(value.value if isinstance(value, Value) else value)
+    return otherwise if isinstance(plain, Expression) or is_traced(plain) else plain
+
+
+def _log(weight: Any) -> Any:
+    if isinstance(weight, Expression):
+        return log(weight)
+    return jnp.log(weight) if isinstance(weight, Array) else float(np.log(weight))
 
 
 _draw_graph: list[Callable[[Model, str | None], Any]] = []
@@ -340,6 +414,13 @@ def _scalar(energy: object) -> Expression:
     return energy
 
 
+def _check_names(slots: Sequence[Slot], variables: list[Variable]) -> None:
+    """Refuse a parameter with the name of a variable: the two would print alike."""
+    both = {v.name for v in variables} & {slot.name for slot in slots}
+    if both:
+        raise ValueError(f"A variable and a parameter are both named {min(both)!r}; rename one.")
+
+
 def _distinct(variables: list[Variable]) -> list[Variable]:
     by_name: dict[str, Variable] = {}
     for v in variables:
@@ -358,7 +439,7 @@ def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str
         for name, mask in model.skeleton.clamped.items():
             if name in clamped and not (
                 np.array_equal(mask, clamped[name])
-                and _same_values(evidence[name], model.evidence[name])
+                and same_values(evidence[name], model.evidence[name])
             ):
                 raise ValueError(
                     f"Two models hold {name!r} at different values or sites; "
@@ -368,13 +449,22 @@ def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str
     return evidence, clamped
 
 
-def _same_values(a: Array, b: Array) -> bool:
-    """Whether two arrays are known to be equal."""
-    return a is b or (not is_traced(a, b) and np.array_equal(a, b))
-
-
 def _is_frozen(leaf: Any) -> bool:
     return isinstance(leaf, paramax.NonTrainable)
+
+
+def _moves(leaf: Any, record: Slot) -> bool:
+    """Whether learning moves what a slot holds at a leaf."""
+    learnt = record.name is not None and not record.frozen
+    return learnt and not _is_frozen(leaf) and eqx.is_inexact_array(leaf)
+
+
+def _extent(value: Any) -> str:
+    """The shape of a parameter that is an array, or how many numbers a potential has."""
+    plain = paramax.unwrap(value)
+    if eqx.is_array(plain):
+        return f" {plain.shape}" if plain.shape else ""
+    return f" ({sum(a.size for a in jax.tree.leaves(plain) if eqx.is_inexact_array(a))} numbers)"
 
 
 def _filled(value: Any, shape: tuple[int, ...]) -> Any:

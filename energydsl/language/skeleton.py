@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -15,16 +16,31 @@ import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._types import is_traced
 from energydsl.language.expression import (
     Apply,
+    Data,
     Expression,
     Gather,
+    Origin,
     Parameter,
+    Value,
     View,
     fold,
     post_order,
 )
 from energydsl.language.variable import Variable
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What a slot of the tree holds: a number, data, a parameter or a potential."""
+
+    kind: str
+    name: str | None = None
+    """Of a parameter, and of a potential that owns some."""
+    frozen: bool = False
+    origin: Origin | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 class Skeleton:
@@ -40,8 +56,10 @@ class Skeleton:
         variables: tuple[Variable, ...],
         functions: tuple[Any, ...],
         clamped: Mapping[str, np.ndarray],
+        slots: tuple[Slot, ...],
     ) -> None:
         self.root = root
+        self.slots = slots
         self.variables = variables
         self.functions = functions
         self.clamped = dict(clamped)
@@ -49,7 +67,7 @@ class Skeleton:
 
     def holding(self, clamped: Mapping[str, np.ndarray]) -> Skeleton:
         """The same energy with these sites clamped."""
-        return Skeleton(self.root, self.variables, self.functions, clamped)
+        return Skeleton(self.root, self.variables, self.functions, clamped, self.slots)
 
     def _digest(self) -> str:
         seal = hashlib.blake2b(digest_size=16)
@@ -61,6 +79,7 @@ class Skeleton:
             for part in node.key:
                 seal.update(part if isinstance(part, bytes) else repr(part).encode())
         seal.update(repr([str(v) for v in self.variables]).encode())
+        seal.update(repr(self.slots).encode())
         for name in sorted(self.clamped):
             seal.update(name.encode() + np.packbits(self.clamped[name]).tobytes())
         return seal.hexdigest()
@@ -89,39 +108,34 @@ class Skeleton:
         return f"Skeleton({self.digest})"
 
 
-def function_of(parameter: Any) -> Any:
-    """What is no array in a parameter: compared, it tells two functions apart."""
-    return eqx.filter(paramax.unwrap(parameter), eqx.is_array, inverse=True)
+def function_of(value: Any) -> Any:
+    """What is no array in a slot: compared, it tells two functions apart."""
+    return eqx.filter(paramax.unwrap(value), eqx.is_array, inverse=True)
 
 
 def take_out(
     root: Expression,
-) -> tuple[Expression, tuple[Any, ...], tuple[Array, ...]]:
-    """The tree with its values replaced by slots, and the values.
+) -> tuple[Expression, tuple[Any, ...], tuple[Array, ...], tuple[Slot, ...]]:
+    """The tree with slots for its values; the values, the index arrays, what each slot holds.
 
-    An array used twice is one parameter, so that learning keeps the two uses tied.
+    What is used twice has one slot, so that learning keeps the two uses tied.
+
+    Raises:
+        ValueError: two parameters of one name, or one parameter at two values.
     """
-    parameters: list[Any] = []
+    slots = _Slots(root)
     indices: list[Array] = []
-    slots: dict[int, int] = {}
-
-    def slot_of(value: Any) -> int:
-        # Python may intern equal numbers: sharing them would let values decide structure.
-        shared = not isinstance(value, int | float | np.generic)
-        if shared and id(value) in slots:
-            return slots[id(value)]
-        parameters.append(_as_parameter(value))
-        if shared:
-            slots[id(value)] = len(parameters) - 1
-        return len(parameters) - 1
 
     def rule(node: Expression, *children: Expression) -> Expression:
         match node:
             case Parameter():
-                return dataclasses.replace(node, value=None, slot=slot_of(node.value))
+                slot = slots.of_value(node)
+                name = slots.records[slot].name
+                return dataclasses.replace(node, value=None, slot=slot, name=name)
+            case Value():
+                return dataclasses.replace(node, value=None, slot=slots.of_value(node))
             case Apply():
-                slot = slot_of(node.function)
-                return dataclasses.replace(node, children=children, slot=slot)
+                return dataclasses.replace(node, children=children, slot=slots.of_function(node))
             case Gather():
                 indices.append(jnp.asarray(node.positions))
                 return dataclasses.replace(node, children=children, slot=len(indices) - 1)
@@ -129,18 +143,123 @@ def take_out(
                 return node
         return dataclasses.replace(node, children=children)
 
-    return fold(root, rule), tuple(parameters), tuple(indices)
+    return fold(root, rule), tuple(slots.values), tuple(indices), tuple(slots.records)
 
 
-def put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
+class _Slots:
+    """The slots of a tree, as they are filled."""
+
+    def __init__(self, root: Expression) -> None:
+        self.values: list[Any] = []
+        self.records: list[Slot] = []
+        self.numbers: dict[Any, int] = {}
+        self.declared: dict[str, Parameter] = {}
+        self.owners: dict[Origin, str] = {}
+        # Potentials are numbered around the names that are declared.
+        self.names = {n.name for n in post_order(root) if isinstance(n, Parameter) and n.declared}
+
+    def of_value(self, node: Value) -> int:
+        """The slot of a leaf."""
+        match node:
+            case Parameter(declared=True, name=name):
+                _check_same(self.declared.setdefault(name, node), node)
+                record = Slot("parameter", name, node.frozen, node.origin)
+                return self._slot(("declared", name), node.value, record)
+            case Parameter():
+                return self._of_owned(node)
+            case Data():
+                return self._slot(("data", *_identity(node.value)), node.value, Slot("data"))
+        # Python may intern equal numbers: sharing them would let values decide structure.
+        return self._slot(("number", len(self.values)), node.value, Slot("number"))
+
+    def of_function(self, node: Apply) -> int:
+        """The slot of a potential or another function; it has a name if it owns parameters."""
+        key = ("function", *_identity(node.function))
+        if key in self.numbers:
+            return self.numbers[key]
+        owns = any(map(_is_floating, jax.tree.leaves(paramax.unwrap(node.function))))
+        name = self._numbered(node.kind) if owns else None
+        return self._slot(key, node.function, Slot("potential", name))
+
+    def _of_owned(self, node: Parameter) -> int:
+        key, origin = ("owned", *_identity(node.value)), node.origin
+        if key in self.numbers:
+            return self.numbers[key]
+        if origin not in self.owners:
+            self.owners[origin] = self._numbered(str(origin.owner))
+        owner, field = self.owners[origin], node.name.partition(".")[2]
+        name = f"{owner}.{field}" if field else owner
+        return self._slot(key, node.value, Slot("parameter", name, node.frozen, origin))
+
+    def _slot(self, key: tuple, value: Any, record: Slot) -> int:
+        """The slot of this key: the one there is, or a new one."""
+        if key not in self.numbers:
+            self.numbers[key] = len(self.values)
+            self.values.append(_as_arrays(value))
+            self.records.append(record)
+        return self.numbers[key]
+
+    def _numbered(self, kind: str) -> str:
+        """A name that is not taken: the kind, from the second on with its number."""
+        names = itertools.chain([kind], (f"{kind}_{k}" for k in itertools.count(2)))
+        name = next(n for n in names if n not in self.names)
+        self.names.add(name)
+        return name
+
+
+def _check_same(first: Parameter, other: Parameter) -> None:
+    """Refuse two parameters of one name, and one that is not the same in two places."""
+    if first.origin != other.origin:
+        raise ValueError(
+            f"Two parameters are named {first.name!r}, of shapes {first.shape} and {other.shape}. "
+            "Rename one, or declare it once and use it twice."
+        )
+    if first.frozen != other.frozen:
+        raise ValueError(
+            f"Parameter {first.name!r} is fixed in one place and learnt in another; expected one "
+            "of the two."
+        )
+    if not _same_tree(first.value, other.value):
+        raise ValueError(
+            f"Parameter {first.name!r} has two values in the models that are put together; give "
+            f"them one by model.replace({first.name}=value)."
+        )
+
+
+def _same_tree(a: Any, b: Any) -> bool:
+    leaves, others = jax.tree.leaves(a), jax.tree.leaves(b)
+    same_form = jax.tree.structure(a) == jax.tree.structure(b)
+    return same_form and all(map(same_values, leaves, others))
+
+
+def same_values(a: Any, b: Any) -> bool:
+    """Whether two arrays are known to be equal."""
+    return a is b or (not is_traced(a, b) and np.array_equal(a, b))
+
+
+def _identity(value: Any) -> tuple:
+    """What two uses of one array or potential share: equal ones are not the same."""
+    leaves, form = jax.tree.flatten(value)
+    try:
+        hash(form)
+    except TypeError:
+        return (id(value),)
+    return (form, *map(id, leaves))
+
+
+def _is_floating(leaf: Any) -> bool:
+    return isinstance(leaf, Array | np.ndarray) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def put_back(root: Expression, values: tuple[Any, ...]) -> Expression:
     """The tree with these values in their slots: an expression as the user wrote it."""
 
     def rule(node: Expression, *children: Expression) -> Expression:
         match node:
-            case Parameter(slot=int(slot)):
-                return dataclasses.replace(node, value=parameters[slot], slot=None)
+            case Value(slot=int(slot)):
+                return dataclasses.replace(node, value=values[slot], slot=None)
             case Apply(slot=int(slot)):
-                function = parameters[slot]
+                function = values[slot]
                 return dataclasses.replace(node, children=children, function=function, slot=None)
             case Gather():
                 return dataclasses.replace(node, children=children, slot=None)
@@ -151,9 +270,9 @@ def put_back(root: Expression, parameters: tuple[Any, ...]) -> Expression:
     return fold(root, rule)
 
 
-def _as_parameter(value: Any) -> Any:
+def _as_arrays(value: Any) -> Any:
     if isinstance(value, int | float | np.generic):
-        return paramax.NonTrainable(jnp.asarray(float(value)))
+        return jnp.asarray(float(value))
     return jax.tree.map(_strong, value)
 
 

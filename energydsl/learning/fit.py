@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-import paramax
 from jax import Array, lax
 
 from energydsl._types import Configuration, check_key
@@ -65,8 +64,9 @@ def fit(
 ) -> tuple[EBM, History]:
     """Learn a model's parameters from data.
 
-    What moves are the floating arrays among the parameters: not `ed.fixed` ones, nor numbers of
-    the energy's text. Constraints (paramax wrappers) hold, as their insides are what moves.
+    What moves is what `energydsl.parameter` declares and what potentials own, where
+    `energydsl.fixed` does not freeze it: neither numbers nor arrays of the energy's text, which
+    are data. Constraints (paramax wrappers) hold, as their insides are what moves.
 
     Args:
         ebm: where to begin.
@@ -148,8 +148,9 @@ class _Fit(AbstractRun):
         moving, self.still = _partition(ebm)
         if not jax.tree.leaves(moving):
             raise ValueError(
-                "fit got a model without parameters to learn: numbers in an energy and ed.fixed "
-                "arrays stay as they are. Write what is to be learnt as a floating array."
+                "fit got a model with nothing to learn: numbers and arrays in an energy, and what "
+                "ed.fixed marks, stay as they are. Declare what is to be learnt and write the "
+                'energy with it: W = ed.parameter("W", array).'
             )
         self.init_key, self.step_key = jr.split(key)
         optimum = optimizer.init(moving)
@@ -231,24 +232,17 @@ class _Fit(AbstractRun):
 
 
 def _partition(ebm: EBM) -> tuple[Any, EBM]:
-    """The parameters that learning moves, and the EBM without them."""
-
-    def moves(leaf: Any) -> Any:
-        held = isinstance(leaf, paramax.NonTrainable)
-        return jax.tree.map(lambda a: not held and eqx.is_inexact_array(a), leaf)
-
-    parameters = ebm.model.parameters
-    mask = jax.tree.map(moves, parameters, is_leaf=lambda a: isinstance(a, paramax.NonTrainable))
-    moving, rest = eqx.partition(parameters, mask)
+    """What learning moves among the slots' values, and the EBM without it."""
+    moving, rest = eqx.partition(ebm.model.slots, ebm.model.learnt)
     return moving, _with(ebm, rest)
 
 
-def _with(ebm: EBM, parameters: Any) -> EBM:
-    return eqx.tree_at(lambda e: e.model.parameters, ebm, parameters)
+def _with(ebm: EBM, slots: Any) -> EBM:
+    return eqx.tree_at(lambda e: e.model.slots, ebm, slots)
 
 
 def _joined(moving: Any, still: EBM) -> EBM:
-    return _with(still, eqx.combine(moving, still.model.parameters))
+    return _with(still, eqx.combine(moving, still.model.slots))
 
 
 @eqx.filter_jit

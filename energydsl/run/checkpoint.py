@@ -96,7 +96,7 @@ class Checkpoint:
 def fingerprint(model: Model) -> str:
     """A digest of a model's structure and of every parameter's value."""
     seal = hashlib.blake2b(model.skeleton.digest.encode(), digest_size=16)
-    for leaf in jax.tree.leaves((model.parameters, model.evidence)):
+    for leaf in jax.tree.leaves((model.slots, model.evidence)):
         if hasattr(leaf, "dtype"):
             array = _plain(leaf)
             seal.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())

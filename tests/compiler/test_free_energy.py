@@ -31,7 +31,7 @@ def test_free_energy_of_an_rbm_is_softplus():
     assert np.allclose(found, jax.vmap(by_hand)(vs), atol=1e-5)
     slopes = eqx.filter_grad(lambda e: e.free_energy({"x": vs[7]}))(ebm)
     expected = jax.grad(lambda w: -b @ vs[7] - jax.nn.softplus(vs[7] @ w + c).sum())(w)
-    assert np.allclose(slopes.model.parameters[0], expected, atol=1e-6)
+    assert np.allclose(slopes.model.slots[0], expected, atol=1e-6)
 
 
 def test_free_energy_of_gaussian_latents():

@@ -34,7 +34,7 @@ def value(expression, **arrays):
     model = ed.Model((np.zeros(expression.shape, np.float32) * expression).sum())
     used = {v.name: arrays[v.name] for v in model.variables}
     slopes = eqx.filter_grad(lambda m: m.energy(used))(model)
-    return np.asarray(slopes.parameters[0])
+    return np.asarray(slopes.slots[0])
 
 
 def random(*shape, low=-2.0, high=2.0):

@@ -1,5 +1,7 @@
 """Models: parameters, the algebra of energies, conditioning, equality, printing."""
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -26,38 +28,69 @@ def random(*shape):
 
 
 class TestParameters:
-    def test_an_array_used_twice_is_one_parameter(self):
-        for b in (random(3), np.asarray(random(3))):
-            x, y = ed.binary("x", 3), ed.binary("y", 3)
-            model = ed.Model(b @ x + (b * y).sum() + ed.Linear(b)(x))
-            assert len(model.parameters) == 1
-            assert model.parameter_count == 3
-            (slope,) = slopes(model, {"x": [1, 0, 1], "y": [1, 1, 0]})
-            np.testing.assert_allclose(slope, [3, 1, 2])
+    def test_a_parameter_used_twice_is_one_leaf(self):
+        x, y = ed.binary("x", 3), ed.binary("y", 3)
+        b = ed.parameter("b", np.ones(3))
+        model = ed.Model(b @ x + (b * y).sum() + ed.Linear(b)(x))
+        assert list(model.parameters) == ["b"] and model.parameter_count == 3
+        slope = slopes(model, {"x": [1, 0, 1], "y": [1, 1, 0]})
+        np.testing.assert_allclose(slope["b"], [3, 1, 2])
 
-    def test_equal_arrays_are_two_parameters(self):
-        x = ed.binary("x", 3)
-        model = ed.Model(np.ones(3) @ x + np.ones(3) @ x)
-        assert len(model.parameters) == 2
+    def test_equal_arrays_are_two_parameters_and_one_array_of_two_potentials_is_one(self):
+        x, b = ed.binary("x", 3), random(3)
+        model = ed.Model(ed.Linear(np.ones(3))(x), ed.Linear(np.ones(3))(x))
+        assert list(model.parameters) == ["Linear.bias", "Linear_2.bias"]
+        assert list(ed.Model(ed.Linear(b)(x), ed.Linear(b)(x)).parameters) == ["Linear.bias"]
+        # What a potential owns learns, where the same array beside it is data.
+        assert ed.Model(ed.Linear(b)(x), b @ x).parameter_count == 3
 
     def test_the_tie_survives_the_algebra(self):
-        b, x = random(3), ed.binary("x", 3)
+        b, x = ed.parameter("b", random(3)), ed.binary("x", 3)
         expert = ed.Model(b @ x)
         model = (expert + ed.Model(b @ x) * 2 - expert / 4) + expert
-        arrays = [p for p in model.parameters if eqx.is_array(p)]
-        assert len(arrays) == 1
-        at = next(i for i, p in enumerate(model.parameters) if eqx.is_array(p))
-        np.testing.assert_allclose(slopes(model, {"x": [1, 1, 0]})[at], [3.75, 3.75, 0])
+        assert list(model.parameters) == ["b"]
+        np.testing.assert_allclose(slopes(model, {"x": [1, 1, 0]})["b"], [3.75, 3.75, 0])
 
-    def test_numbers_are_not_learnt(self):
+    def test_a_network_in_two_models_that_are_added_is_one(self):
+        f = ed.Neural(eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(0)))
+        x, y = ed.real("x", 3), ed.real("y", 3)
+        assert list((ed.Model(f(x)) + ed.Model(f(y))).parameters) == ["Neural"]
+
+    def test_potentials_are_named_by_their_kind(self):
+        x, c = ed.real("x", 3), ed.categorical("c", levels=2)
+        first, second = (eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(k)) for k in range(2))
+        a = ed.Model(ed.Quadratic(np.eye(3), np.ones(3))(x) + ed.Neural(first)(x))
+        b = ed.Model(
+            ed.Neural(second)(x)
+            + ed.Quadratic(np.eye(3), np.ones(3))(x)
+            + ed.LogDensity(dist.Normal(jnp.zeros(3), 1.0))(x)
+            + ed.Table(np.ones(2))(c)
+            + ed.apply(jnp.sum, x)
+        )
+        names = ["Quadratic.precision", "Quadratic.linear", "Neural"]
+        others = ["Neural_2", "Quadratic_2.precision", "Quadratic_2.linear", "Normal.loc", "Table"]
+        assert list(a.parameters) == names
+        assert list((a + b).parameters) == names + others
+        assert (a + b).parameters["Neural_2"].network.layers[0].weight is second.layers[0].weight
+        taken = ed.Model(ed.Linear(np.ones(3))(x) + ed.parameter("Linear", np.ones(3)) @ x)
+        assert list(taken.parameters) == ["Linear_2.bias", "Linear"]
+
+    def test_numbers_and_data_are_not_learnt(self):
         x = ed.real("x", 3)
-        numbers = [0.5, 2, np.float32(0.5), np.float64(3), np.int64(2)]
-        for number in numbers:
-            model = ed.Model((number * x).sum())
-            assert model.parameter_count == 0
-            leaves = jax.tree.leaves(slopes(model, {"x": np.ones(3)}))
-            np.testing.assert_array_equal(leaves, 0.0)
-        assert ed.Model((jnp.float32(0.5) * x).sum()).parameter_count == 1
+        values = [0.5, 2, np.float32(0.5), np.float64(3), np.int64(2)]
+        for value in (*values, jnp.float32(0.5), np.ones(3), random(3)):
+            model = ed.Model((value * x).sum())
+            assert model.parameter_count == 0 and not model.parameters
+            assert model.skeleton.slots[0].kind == (
+                "number" if np.ndim(value) == 0 and not eqx.is_array(value) else "data"
+            )
+
+    def test_data_numbers_and_parameters_are_told_apart_by_the_structure(self):
+        s, values = ed.spin("s", 3), np.float32(0.5)
+        kinds = [values, np.full((), values), ed.parameter("a", values), ed.parameter("b", values)]
+        kinds.append(ed.fixed(ed.parameter("a", values)))
+        models = [ed.Model((value * s).sum()) for value in kinds]
+        assert len({m.skeleton.digest for m in models}) == 5
 
     def test_equal_numbers_are_told_apart_so_that_values_are_no_structure(self):
         s = ed.spin("s", 3)
@@ -71,7 +104,7 @@ class TestParameters:
     @pytest.mark.parametrize("value", [0.5, [0.5, 1.0, -2.0], np.ones(3), random(3)], ids=type)
     def test_fixed_freezes(self, untyped, value):
         x = ed.real("x", 3)
-        held = ed.fixed(value)
+        held = ed.fixed(ed.parameter("held", value))
         formulas = [
             held * x,
             -held * x,
@@ -79,25 +112,20 @@ class TestParameters:
             x / (2 - held / 8),
             held**2 * x,
             ed.Table(ed.fixed(np.ones(2)))(ed.spin("s")) * x,
+            ed.Linear(ed.fixed(value))(x),
         ]
         for formula in formulas:
             model = ed.Model(formula.sum())
             assert model.parameter_count == 0
             given = {v.name: np.ones(v.shape, int) for v in model.variables}
             assert all(not s.any() for s in jax.tree.leaves(slopes(model, given)))
-        np.testing.assert_allclose(
-            ed.Model((-held * x).sum()).energy({"x": np.ones(3)}),
-            -np.broadcast_to(value, 3).sum(),
-        )
-
-    def test_fixed_freezes_a_part_beside_what_is_learnt(self):
-        x, w = ed.real("x", 3), random(3, 3)
-        model = ed.Model(x @ ed.fixed(w) @ x + x @ w @ x)
-        assert model.parameter_count == 9
-        given = {"x": RNG.normal(size=3).astype(np.float32)}
-        frozen, learnt = slopes(model, given)
-        assert not jax.tree.leaves(frozen)[0].any()
-        np.testing.assert_allclose(learnt, np.outer(given["x"], given["x"]), rtol=1e-5)
+        model = ed.Model((-held * x).sum())
+        total = np.broadcast_to(value, 3).sum()
+        np.testing.assert_allclose(model.energy({"x": np.ones(3)}), -total)
+        np.testing.assert_array_equal(model.parameters["held"], np.float32(value))
+        assert str(model).endswith("fixed")
+        twice = model.replace(held=2 * np.asarray(value))
+        np.testing.assert_allclose(twice.energy({"x": np.ones(3)}), -2 * total)
 
     def test_fixed_freezes_a_network(self):
         network = eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(0))
@@ -117,28 +145,174 @@ class TestParameters:
         def symmetric(w):
             return (w + w.T) / 2 - jnp.diag(jnp.diag(w))
 
-        model = ed.Model(x @ paramax.Parameterize(symmetric, raw) @ x)
+        model = ed.Model(x @ ed.parameter("W", paramax.Parameterize(symmetric, raw)) @ x)
         given = {"x": RNG.normal(size=3).astype(np.float32)}
         expected = given["x"] @ np.asarray(symmetric(raw)) @ given["x"]
         np.testing.assert_allclose(model.energy(given), expected, rtol=1e-4)
         assert model.parameter_count == 9
         slope = jax.tree.leaves(slopes(model, given))[0]
         np.testing.assert_allclose(np.diag(slope), 0.0, atol=1e-6)
-        with pytest.raises(ValueError, match="has inf"):
-            paramax.Parameterize(jnp.exp, jnp.full(3, 1000.0)) * x
+        np.testing.assert_array_equal(paramax.unwrap(model.parameters)["W"], symmetric(raw))
 
     def test_gradients_reach_every_kind_of_parameter(self):
         x = ed.real("x", 3)
         network = eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(0))
+        positive = ed.parameter("positive", paramax.Parameterize(jnp.exp, random(3)))
         model = ed.Model(
-            random(3) @ x
+            ed.parameter("b", random(3)) @ x
             + ed.Neural(network)(x)
             + ed.LogDensity(dist.Normal(jnp.zeros(3), jnp.ones(3)))(x)
-            + (paramax.Parameterize(jnp.exp, random(3)) * x).sum()
+            + (positive * x).sum()
         )
-        learnt = eqx.filter(slopes(model, {"x": jnp.full(3, 1.7)}), eqx.is_inexact_array)
+        given = {"x": jnp.full(3, 1.7)}
+        learnt = eqx.filter(slopes(model, given), eqx.is_inexact_array)
         assert len(jax.tree.leaves(learnt)) == 1 + 4 + 2 + 1
         assert all(s.any() for s in jax.tree.leaves(learnt))
+        # The same through new values, which may be traced.
+        through = eqx.filter_grad(lambda p: model.replace(p).energy(given))(model.parameters)
+        for a, b in zip(jax.tree.leaves(learnt), jax.tree.leaves(through), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_names_are_printed(self):
+        x, h = ed.binary("x", 3), ed.binary("h", 2)
+        W, b, J = ed.parameter("W", np.ones((3, 2))), ed.parameter("b", np.ones(3)), 0.5
+        model = ed.Model(-(x @ W @ h) - ed.fixed(b) @ x - J * ed.parameter("J", 1) * h[0] * h[1])
+        assert str(model) == (
+            "Model: E = -(x @ W @ h) - b @ x - 0.5 * J * h[0] * h[1]\n"
+            "  x: binary[3]\n  h: binary[2]\n"
+            "  7 parameters: W (3, 2), b (3,) fixed, J"
+        )
+        found = ed.compile(model).explain()
+        assert found.as_dict()["parameters"] == ["W (3, 2)", "b (3,) fixed", "J"]
+        assert "x @ W @ h" in str(found)
+        assert "7 numbers in W (3, 2), b (3,) fixed, J" in str(found)
+
+    def test_the_mapping_is_read_only_and_says_what_there_is(self, untyped):
+        model = ed.Model(ed.parameter("b", np.ones(3)) @ ed.real("x", 3))
+        with pytest.raises(KeyError, match=r"'W' is no parameter; there are \['b'\]"):
+            model.parameters["W"]
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            model.parameters["b"] = np.zeros(3)
+        assert dict(model.parameters).keys() == {"b"} and len(model.parameters) == 1
+        assert jax.tree.leaves(model.parameters)[0] is model.parameters["b"]
+
+    def test_replace_takes_what_parameters_shows(self):
+        x = ed.real("x", 3)
+        positive = paramax.Parameterize(jnp.exp, random(3))
+        network = eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(0))
+        other = eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(1))
+        model = ed.Model(
+            (ed.parameter("a", positive) * x).sum(),
+            ed.Linear(np.ones(3))(x),
+            ed.Neural(network)(x),
+            0.3 * x.sum(),
+        )
+        at = {"x": np.ones(3)}
+        assert model.replace(model.parameters).energy(at) == model.energy(at)
+        new = model.replace({"Linear.bias": [1, 2, 3]}, Neural=ed.Neural(other))
+        assert new == model and model.parameters["Linear.bias"].tolist() == [1, 1, 1]
+        gap = 3 + other(jnp.ones(3)) - network(jnp.ones(3))
+        np.testing.assert_allclose(new.energy(at) - model.energy(at), gap, rtol=1e-4)
+        halved = model.replace(a=paramax.Parameterize(jnp.exp, positive.args[0] - jnp.log(2)))
+        gap = -np.exp(np.asarray(positive.args[0])).sum() / 2
+        np.testing.assert_allclose(halved.energy(at) - model.energy(at), gap, rtol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("given", "error", "message"),
+        [
+            ({"V": 1}, ValueError, "replace got V; the parameters are W, J, Neural"),
+            ({"W": np.ones(2)}, ValueError, r"shape \(2,\) for 'W'; expected \(3,\)"),
+            ({"W": [1, np.nan, 1]}, ValueError, "NaN for 'W'"),
+            ({"W": [1, np.inf, 1]}, ValueError, "an infinity for 'W'"),
+            ({"W": [1j, 0, 0]}, TypeError, "dtype complex128 for 'W'; expected real"),
+            ({"W": ["a", "b", "c"]}, TypeError, "for 'W'; expected real numbers"),
+            ({"J": 0.3}, TypeError, "float for 'J', which is Parameterize; expected one of the"),
+            ({"Neural": 3}, TypeError, "int for 'Neural', which is Neural"),
+            ({"J": paramax.Parameterize(jnp.tanh, 1.0)}, TypeError, "of the same form"),
+        ],
+    )
+    def test_replace_refuses_what_does_not_fit(self, untyped, given, error, message):
+        x = ed.real("x", 3)
+        J = ed.parameter("J", paramax.Parameterize(jnp.exp, jnp.zeros(())))
+        network = ed.Neural(eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(0)))
+        model = ed.Model(J * (ed.parameter("W", np.ones(3)) @ x) + network(x))
+        with pytest.raises(error, match=message):
+            model.replace(given)
+
+    def test_parameters_travel(self):
+        x, W = ed.real("x", 3), ed.parameter("W", np.ones(3))
+        copied, loaded = copy.deepcopy(W), pickle.loads(pickle.dumps(W))
+        assert list(ed.Model(W @ x + copied @ x + loaded @ x).parameters) == ["W"]
+        model = ed.Model(W @ x)
+        assert pickle.loads(pickle.dumps(model)) == model
+        assert list((pickle.loads(pickle.dumps(model)) + model).parameters) == ["W"]
+
+    @pytest.mark.parametrize(
+        ("wrong", "error", "message"),
+        [
+            ("ed.parameter('a b', 1)", ValueError, "'a b'; expected a name of Python's"),
+            ("ed.parameter(3, 1)", ValueError, "the name 3"),
+            ("ed.parameter('W', x)", TypeError, "'W' got the expression x"),
+            ("ed.parameter('W', 'a')", TypeError, "'W'"),
+            ("ed.parameter('W', 1j)", TypeError, "'W' has dtype complex64"),
+            (
+                "ed.parameter('W', [1, np.nan])",
+                ValueError,
+                r"'W', of shape \(2,\), has nan at \(1,\)",
+            ),
+            ("ed.parameter('W', exp(jnp.full(3, 1e3)))", ValueError, "'W', .* has inf at"),
+            (
+                "ed.parameter('W', paramax.non_trainable((1.0, 2.0)))",
+                TypeError,
+                "of tuple; expected",
+            ),
+            (
+                "ed.Model((W + other) @ x)",
+                ValueError,
+                r"Two parameters are named 'W', of shapes \(3,\) and \(\)",
+            ),
+            (
+                "ed.Model(W @ x + ed.fixed(W) @ x)",
+                ValueError,
+                "'W' is fixed in one place and learnt",
+            ),
+            (
+                "ed.Model(W @ x) + ed.Model(W @ x).replace(W=np.zeros(3))",
+                ValueError,
+                "'W' has two values",
+            ),
+            ("ed.Model(ed.parameter('x', 1.0) * x.sum())", ValueError, "both named 'x'"),
+            ("exp(jnp.ones(3)) * x", TypeError, r'W = ed.parameter\("W", wrapper\)'),
+            ("ed.fixed(np.ones(3)) * x", TypeError, "write the array itself"),
+            (
+                "ed.Neural(lambda v: v.sum())(x) + ed.LogDensity(Held(W))(x)",
+                TypeError,
+                "holds the expression W",
+            ),
+        ],
+    )
+    def test_a_mistake_is_caught_where_it_is_written(self, untyped, wrong, error, message):
+        class Held(eqx.Module):
+            w: object
+
+            def log_prob(self, v):
+                return v.sum()
+
+        names = {"ed": ed, "np": np, "jnp": jnp, "x": ed.real("x", 3), "paramax": paramax}
+        names |= {"W": ed.parameter("W", np.ones(3)), "other": ed.parameter("W", 1.0)}
+        names |= {"exp": lambda a: paramax.Parameterize(jnp.exp, a), "Held": Held}
+        with pytest.raises(error, match=message):
+            eval(wrong, names)
+
+    def test_a_temperature_may_be_learnt(self):
+        x, T = ed.real("x", 3), ed.parameter("T", 2.0)
+        model = ed.Model(x.sum()) / T + ed.Model(T * (x**2).sum())
+        assert list(model.parameters) == ["T"]
+        np.testing.assert_allclose(slopes(model, {"x": np.ones(3)})["T"], -3 / 4 + 3)
+        with pytest.raises(ValueError, match="T = T; expected a number other than 0"):
+            ed.Model(x.sum()) / ed.parameter("T", 0.0)
+        held = model.condition({x[0]: 1.0})
+        assert list(held.parameters) == ["T"] and held.replace(T=1.0) == held
 
 
 class TestEvaluation:
@@ -188,7 +362,8 @@ class TestAlgebra:
             ("jnp.array(0.3) * a", "0.3 * a"),
             ("a / 4", "a / 4"),
             ("a / jnp.array(4.0)", "a / 4"),
-            ("ed.fixed(0.5) * a", "a / 2"),
+            ("ed.parameter('J', 0.5) * a", "a / 2"),
+            ("a * ed.fixed(ed.parameter('J', 0.5))", "a / 2"),
             ("b - 0.1 * a", "b - 0.1 * a"),
             ("-a", "-a"),
             ("(a + b) / 2 - b", "(a - b) / 2"),
@@ -234,11 +409,19 @@ class TestAlgebra:
         with pytest.raises(ValueError, match="Two variables are named 's'"):
             ed.Model(ed.spin("s", 2).sum() + other.sum())
 
-    def test_mixture_weights_that_are_arrays_are_learnt(self):
-        s = ed.spin("s", 2)
+    def test_mixture_weights_that_are_a_parameter_are_learnt(self):
+        s, w = ed.spin("s", 2), np.array([0.2, 0.8])
         up, down = ed.Model(-s.sum()), ed.Model(s.sum())
-        for weights, count in (([0.2, 0.8], 0), (np.array([0.2, 0.8]), 2), (random(2) ** 2, 2)):
-            assert ed.mixture(up, down, weights=weights).parameter_count == count
+        simplex = ed.parameter("w", paramax.Parameterize(jax.nn.softmax, jnp.log(w)))
+        each = [ed.parameter("u", 0.2), 0.8]
+        learnt = (simplex, 2), (ed.parameter("w", w), 2), (each, 1)
+        for weights, count in (*learnt, (list(w), 0), (w, 0), (jnp.asarray(w), 0)):
+            model = ed.mixture(up, down, weights=weights)
+            assert model.parameter_count == count
+            expected = -np.log(0.2 * np.exp(2) + 0.8 * np.exp(-2))
+            np.testing.assert_allclose(model.energy({"s": [1, 1]}), expected, rtol=1e-5)
+        with pytest.raises(ValueError, match="expected positive numbers"):
+            ed.mixture(up, down, weights=ed.parameter("w", [0.5, -0.5]))
 
     @pytest.mark.parametrize(
         ("wrong", "error", "message"),
@@ -246,7 +429,7 @@ class TestAlgebra:
             ("ed.Model()", ValueError, "Model got no energy"),
             ("ed.Model(3.0)", TypeError, "Model got float; expected a scalar expression"),
             ("ed.Model(s)", ValueError, r"an energy of shape \(2,\); .*\.sum\(\)"),
-            ("ed.Model(0 * ed.fixed(1.0))", ValueError, "depends on no variable"),
+            ("ed.Model(0 * ed.parameter('J', 1.0))", ValueError, "depends on no variable"),
             ("a + 3", TypeError, "Model got int"),
             ("a - None", TypeError, "Model got NoneType"),
             ("a + s", ValueError, r"an energy of shape \(2,\)"),

@@ -199,15 +199,34 @@ def test_a_log_density_changes_sign(q, view):
 def test_a_plain_distribution_is_one_factor_a_site_with_parameters_that_are_learnt():
     x = ed.real("x", 3)
     loc = jnp.array([0.1, 0.2, 0.3])
-    model = ed.Model(ed.LogDensity(dist.Normal(loc, jnp.ones(3)))(x) + (loc * x).sum())
+    model = ed.Model(ed.LogDensity(dist.Normal(loc, jnp.ones(3)))(x) + ed.Linear(loc)(x))
     assert model.parameter_count == 6
     assert len(ed.compile(model).structure.edges) == 0
     slope = eqx.filter_grad(lambda m: m.energy({"x": jnp.full(3, 2.0)}))(model)
     # loc is one parameter, used twice: its slopes loc - x and x add.
-    np.testing.assert_allclose(slope.parameters[0], loc, atol=1e-6)
-    np.testing.assert_allclose(slope.parameters[1], 1 - (2 - loc) ** 2, atol=1e-5)
-    numbers = ed.Model(ed.LogDensity(dist.Normal(0.0, 1.0))(x - loc))
+    np.testing.assert_allclose(slope.parameters["Normal.loc"], loc, atol=1e-6)
+    np.testing.assert_allclose(slope.parameters["Normal.scale"], 1 - (2 - loc) ** 2, atol=1e-5)
+    numbers = ed.Model(ed.LogDensity(dist.Normal(0.0, 1.0))(x - ed.parameter("mu", loc)))
     assert numbers.parameter_count == 3
+
+
+def test_a_family_called_on_arrays_has_data_and_on_parameters_learns():
+    x, loc = ed.real("x", 3), np.array([0.1, 0.2, 0.3])
+    q = ed.LogDensity(dist.Normal)
+    assert ed.Model(q(x, loc, 1.0)).parameter_count == 0
+    learnt = ed.Model(q(x, ed.parameter("mu", loc), ed.parameter("tau", 2.0)))
+    assert list(learnt.parameters) == ["mu", "tau"]
+    assert "Normal(x, mu, tau)" in str(learnt)
+    with pytest.raises(ValueError, match=r"got tau, which is -1.0, for Normal's scale; .*ositive"):
+        q(x, 0.0, ed.parameter("tau", -1.0))
+
+
+def test_a_table_may_be_a_parameter():
+    s, T = ed.spin("s", 2), ed.parameter("T", np.array([0.5, 2.0]))
+    for sign, table in ((1, ed.Table(T)), (-1, ed.Table(log_potential=T))):
+        model = ed.Model(table(s).sum())
+        assert list(model.parameters) == ["T"]
+        assert model.energy({"s": [-1, 1]}) == sign * 2.5
 
 
 def test_a_log_density_is_fixed_like_any_potential():

@@ -20,7 +20,8 @@ KEY = jax.random.key(0)
 
 def machine():
     s = ed.spin("s", 4)
-    return ed.compile(ed.Model(-jnp.asarray(0.1) * (s[1:] * s[:-1]).sum() - jnp.zeros(4) @ s))
+    J, b = ed.parameter("J", 0.1), ed.parameter("b", np.zeros(4))
+    return ed.compile(ed.Model(-J * (s[1:] * s[:-1]).sum() - b @ s))
 
 
 def spins(number, size=20):

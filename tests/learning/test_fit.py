@@ -29,7 +29,8 @@ KEY = jax.random.key(0)
 def chain(coupling=0.0, field=0.0, n=4):
     s = ed.spin("s", n)
     bonds = (s[1:] * s[:-1]).sum()
-    return ed.Model(-(jnp.asarray(coupling) * bonds) - jnp.asarray(field) * s.sum())
+    J, b = ed.parameter("J", coupling), ed.parameter("b", field)
+    return ed.Model(-(J * bonds) - b * s.sum())
 
 
 def spins(n=200, sites=4, seed=0):
@@ -39,8 +40,9 @@ def spins(n=200, sites=4, seed=0):
 def rbm(seed=0):
     rng = np.random.default_rng(seed)
     x, h = ed.binary("x", 6), ed.binary("h", 3, latent=True)
-    w = 0.1 * rng.normal(size=(6, 3)).astype(np.float32)
-    return ed.compile(ed.Model(-(x @ w @ h) - np.zeros(6, np.float32) @ x))
+    W = ed.parameter("W", 0.1 * rng.normal(size=(6, 3)))
+    b = ed.parameter("b", np.zeros(6))
+    return ed.compile(ed.Model(-(x @ W @ h) - b @ x))
 
 
 def bits(n=50, seed=0):
@@ -126,26 +128,27 @@ def test_objectives_agree_on_a_small_model_by_changing_one_word(objective):
     assert floats(ebm)[0] == pytest.approx(0.6, abs=0.1)
 
 
-def test_numbers_and_fixed_arrays_and_evidence_stay():
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_data_and_numbers_and_what_is_fixed_and_evidence_stay(wrapped):
     s, t = ed.spin("s", 3), ed.spin("t", 3)
-    held = np.array([0.3, 0.2, 0.1], np.float32)
-    model = ed.Model(-jnp.asarray(0.1) * (s * t).sum() - ed.fixed(held) @ s - 0.25 * t.sum())
+    held, data = np.array([0.3, 0.2, 0.1], np.float32), np.float32([[0.5, 0.4, 0.3]])
+    J, b = ed.parameter("J", 0.1), ed.fixed(ed.parameter("b", held))
+    frozen = ed.Linear(ed.fixed(held)) if wrapped else ed.fixed(ed.Linear(held))
+    couple = ed.Coupling(np.diag(held))(s, t)
+    energy = -J * (s * t).sum() - b @ s - 0.25 * t.sum() + (data @ s).sum() + frozen(t) + couple
+    model = ed.Model(energy)
     conditioned = model.condition({t[0]: -1})
     before = ed.compile(conditioned)
     data = {"s": spins(30, 3), "t": spins(30, 3, seed=1)}
     # Decay moves whatever it is shown, gradient or none.
     decay = optax.adamw(1e-2, weight_decay=0.1)
     after, _ = fit(before, ed.MaximumLikelihood(), data, optimizer=decay)
-    leaves = lambda e: jax.tree.leaves(e.parameters, is_leaf=_is_fixed)  # noqa: E731
-    for old, new in zip(leaves(before), leaves(after), strict=True):
-        moved = not np.array_equal(*(np.asarray(paramax.unwrap(a)) for a in (old, new)))
-        assert moved == (not _is_fixed(old))
+    pairs = zip(before.model.slots, after.model.slots, before.model.skeleton.slots, strict=True)
+    moved = {r.name or r.kind for old, new, r in pairs if not np.array_equal(old, new)}
+    assert moved == {"J", "Coupling.weight"}
+    assert before.model.parameter_count == 1 + 9
     assert np.array_equal(after.model.evidence["t"], before.model.evidence["t"])
     assert same_structure(before, after)
-
-
-def _is_fixed(leaf):
-    return isinstance(leaf, paramax.NonTrainable)
 
 
 def same_structure(a, b):
@@ -154,16 +157,57 @@ def same_structure(a, b):
 
 def test_ties_stay_tied_and_constraints_hold():
     s = ed.spin("s", 4)
-    shared = jnp.asarray(0.5)
-    positive = paramax.Parameterize(jax.nn.softplus, jnp.asarray(0.1))
+    shared = ed.parameter("shared", 0.5)
+    positive = ed.parameter("positive", paramax.Parameterize(jax.nn.softplus, jnp.asarray(0.1)))
     model = ed.Model(-(shared * s[0] * s[1]) - shared * s[2] * s[3], -(positive * s[1] * s[2]))
     up = np.tile([[1, 1, -1, 1]], (20, 1))
     after, _ = fit(ed.compile(model), ed.MaximumLikelihood(), up.astype(np.int8), steps=200,
                    optimizer=optax.adam(0.3))  # fmt: skip
     assert len(floats(after)) == 2
     # The data want a negative coupling between 1 and 2; its wrapper keeps it positive.
-    values = [float(a) for a in paramax.unwrap(after.parameters)]
-    assert min(values[-1:]) >= 0 and floats(after)[-1] < -5
+    assert 0 <= float(paramax.unwrap(after.parameters["positive"])) < 0.01
+    assert floats(after)[-1] < -5
+
+
+def test_the_data_of_an_energy_stay():
+    """Observations and inputs: y has the mean (obs + X w) / 2, so that w is a least-squares fit."""
+    rng = np.random.default_rng(0)
+    X, obs, data = (rng.normal(size=s).astype(np.float32) for s in ((5, 2), 5, (30, 5)))
+    w, y = ed.parameter("w", np.zeros(2)), ed.real("y", 5)
+    ebm = ed.compile(ed.Model(((obs - y) ** 2).sum() / 2 + ((y - X @ w) ** 2).sum() / 2))
+    assert ebm.model.parameter_count == 2
+    after, _ = fit(ebm, ed.MaximumLikelihood(), data, steps=400, optimizer=optax.sgd(0.2))
+    expected = np.linalg.lstsq(X, 2 * data.mean(0) - obs, rcond=None)[0]
+    np.testing.assert_allclose(after.parameters["w"], expected, atol=1e-4)
+    kinds = [slot.kind for slot in ebm.model.skeleton.slots]
+    for kind, before, now in zip(kinds, ebm.model.slots, after.model.slots, strict=True):
+        assert np.array_equal(before, now) == (kind != "parameter")
+    assert kinds.count("data") == 2
+
+
+def test_a_symmetric_matrix_with_a_zero_diagonal_stays_so():
+    rng, s = np.random.default_rng(0), ed.spin("s", 4)
+
+    def hollow(a):
+        upper = jnp.triu(a, 1)
+        return upper + upper.T
+
+    W = ed.parameter("W", paramax.Parameterize(hollow, jnp.asarray(rng.normal(size=(4, 4)) / 9)))
+    ebm = ed.compile(ed.Model(-0.5 * (s @ W @ s)))
+    after, _ = fit(ebm, ed.MaximumLikelihood(), spins(50), optimizer=optax.adam(0.1))
+    learnt = np.asarray(paramax.unwrap(after.parameters["W"]))
+    assert np.array_equal(learnt, learnt.T) and not np.diag(learnt).any()
+    assert not np.array_equal(learnt, paramax.unwrap(ebm.parameters["W"]))
+
+
+def test_a_frozen_parameter_stays_bit_for_bit_beside_one_that_learns():
+    s = ed.spin("s", 4)
+    J, b = ed.parameter("J", 0.3), ed.fixed(ed.parameter("b", np.float32([0.1, 0.2, 0.3, 0.4])))
+    ebm = ed.compile(ed.Model(-J * (s[1:] * s[:-1]).sum() - b @ s))
+    decay = optax.adamw(1e-2, weight_decay=0.1)
+    after, _ = fit(ebm, ed.MaximumLikelihood(), spins(50), optimizer=decay)
+    assert np.array_equal(after.parameters["b"], np.float32([0.1, 0.2, 0.3, 0.4]))
+    assert float(after.parameters["J"]) != float(ebm.parameters["J"])
 
 
 def test_data_may_be_one_array_and_the_same_key_learns_the_same():
@@ -255,7 +299,8 @@ def test_a_broken_loss_stops_the_run_with_the_last_good_parameters(at, value, wo
 
 def test_a_learning_rate_that_diverges_is_told():
     y = ed.real("y", 2)
-    ebm = ed.compile(ed.Model(0.5 * ((y - jnp.ones(2)) ** 2).sum()))
+    mean = ed.parameter("mean", np.ones(2))
+    ebm = ed.compile(ed.Model(0.5 * ((y - mean) ** 2).sum()))
     data = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     objective = ed.ScoreMatching(method="explicit")
     with pytest.warns(UserWarning, match=r"the loss has diverged.*lower learning rate"):
@@ -309,8 +354,8 @@ import jax, numpy as np, optax, sys
 import energydsl as ed
 rng = np.random.default_rng(0)
 x, h = ed.binary("x", 64), ed.binary("h", 16, latent=True)
-w = (0.1 * rng.normal(size=(64, 16))).astype(np.float32)
-ebm = ed.compile(ed.Model(-(x @ w @ h) - np.zeros(64, np.float32) @ x))
+W, b = ed.parameter("W", 0.1 * rng.normal(size=(64, 16))), ed.parameter("b", np.zeros(64))
+ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x))
 data = rng.integers(0, 2, (1000, 64)).astype(np.int8)
 ebm, history = ed.fit(
     ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=20_000,
@@ -393,7 +438,7 @@ def test_bad_data(data, message):
 
 def test_bad_data_of_several_variables():
     s, t = ed.spin("s", 2), ed.real("t")
-    ebm = ed.compile(ed.Model(t**2 - jnp.asarray(0.1) * t * s[0] + s[1]))
+    ebm = ed.compile(ed.Model(t**2 - ed.parameter("w", 0.1) * t * s[0] + s[1]))
     with pytest.raises(ValueError, match=r"one array of data for the variables \['t', 's'\]"):
         fit(ebm, ed.PseudoLikelihood(), spins(5, 2))
     with pytest.raises(ValueError, match="examples; expected as many of each"):
@@ -433,10 +478,11 @@ def test_wrong_things():
 
 def test_models_without_anything_to_learn_or_to_show():
     s, h = ed.spin("s", 4), ed.spin("h", 2, latent=True)
-    with pytest.raises(ValueError, match=r"without parameters to learn.*floating array"):
-        fit(ed.compile(ed.Model(-0.3 * s.sum())), ed.MaximumLikelihood(), spins())
+    for field in (0.3, jnp.asarray(0.3), ed.fixed(ed.parameter("b", 0.3))):
+        with pytest.raises(ValueError, match=r'nothing to learn.*W = ed.parameter\("W", array\)'):
+            fit(ed.compile(ed.Model(-field * s.sum())), ed.MaximumLikelihood(), spins())
     with pytest.raises(ValueError, match="free variables are all latent"):
-        fit(ed.compile(ed.Model(-jnp.asarray(0.3) * h.sum())), ed.MaximumLikelihood(), {})
+        fit(ed.compile(ed.Model(-ed.parameter("b", 0.3) * h.sum())), ed.MaximumLikelihood(), {})
 
 
 def test_the_history_holds_scalars():
@@ -456,7 +502,8 @@ def test_the_history_holds_scalars():
 
 def test_the_kernels_statistics_enter_the_history():
     y = ed.real("y", 2)
-    ebm = ed.compile(ed.Model(0.5 * ((y - jnp.zeros(2)) ** 2).sum()))
+    mean = ed.parameter("mean", np.zeros(2))
+    ebm = ed.compile(ed.Model(0.5 * ((y - mean) ** 2).sum()))
     data = np.random.default_rng(0).normal(1.0, 1.0, size=(100, 2)).astype(np.float32)
     objective = ed.ContrastiveDivergence(k=3, kernel=ed.Langevin(step_size=0.3), start="persistent")
     after, history = fit(ebm, objective, data, steps=300, optimizer=optax.adam(0.03))

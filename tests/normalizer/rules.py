@@ -40,4 +40,4 @@ def gradient(model, variables=None):
 
     ebm = ed.compile(model)
     slopes = eqx.filter_grad(ed.log_partition)(ebm)
-    return [np.asarray(a) for a in jax.tree.leaves(slopes.model.parameters)]
+    return [np.asarray(a) for a in jax.tree.leaves(slopes.model.slots)]

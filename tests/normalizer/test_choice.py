@@ -89,7 +89,7 @@ ENERGIES = {
     "components": S[0, 0] * S[0, 1] + 0.4 * B[0] * B[1] - B[2] + (C == 1).sum() + N[0] * N[1],
     "all together": ed.exp(0.1 * S.sum() + 0.2 * B.sum()) + ed.Table(random(4, 4))(C[0], N[1]),
     "uncovered sites": S[0, 0] * 1.0 + B[1] * B[2] + 0.0 * C[0],
-    "constants": S.sum() + 3.0 + ed.exp(ed.fixed(0.5)) * 2,
+    "constants": S.sum() + 3.0 + ed.exp(0.5) * 2,
     "forbidden": ed.Table(log_potential=np.where(np.eye(4), -np.inf, 0.5))(C[0], C[1]) + 0.1 * C[0],
 }
 

@@ -99,14 +99,11 @@ def test_what_is_not_quadratic_or_not_real_is_refused():
 
 def test_a_precision_that_is_not_positive_definite_is_said():
     x = ed.real("x", 2)
-    w = jnp.asarray(0.5, float)
+    w = ed.parameter("w", 0.5)
     ebm = ed.compile(ed.Model((x**2).sum() / 2 + w * x[0] * x[1]))
 
     def at(value):
-        import equinox as eqx
-
-        slot = next(k for k, p in enumerate(ebm.parameters) if p is w)
-        return eqx.tree_at(lambda e: e.model.parameters[slot], ebm, jnp.asarray(value))
+        return ebm.replace(w=value)
 
     assert np.isfinite(ed.log_partition(at(0.9)))
     with pytest.raises(ValueError, match="not positive definite"):

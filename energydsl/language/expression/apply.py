@@ -49,6 +49,11 @@ class Apply(Expression):
         return (self.slot, self.name, self.event_ndims, self.shape)
 
     @property
+    def kind(self) -> str:
+        """The name without what it was made of, as in ``Neural[MLP]``."""
+        return self.name.partition("[")[0]
+
+    @property
     def name(self) -> str:
         """What to call the function in messages."""
         return str(getattr(self.function, "name", type(self.function).__name__))
@@ -82,7 +87,7 @@ class Apply(Expression):
         return call(*(jnp.broadcast_to(v, batch + e) for v, e in zip(values, events, strict=True)))
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return self.call(env.parameters[self.slot], *values)  # type: ignore[index]
+        return self.call(env.slots[self.slot], *values)  # type: ignore[index]
 
     def text(self, *operands: Text) -> Text:
         return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
@@ -132,6 +137,11 @@ def _check_events(node: Apply) -> None:
 def _check_owned(function: Any, name: str) -> None:
     """Refuse NaN in what a potential owns; infinities may be meant (a mask, a bound)."""
     for leaf in jax.tree.leaves(function):
+        if isinstance(leaf, Expression):
+            raise TypeError(
+                f"{name} holds the expression {leaf}; a function that the compiler does not look "
+                "into owns arrays. Give it the expression as an argument beside the views."
+            )
         known = isinstance(leaf, Array | np.ndarray) and not is_traced(leaf)
         if known and jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():
             raise ValueError(f"A parameter of {name}, of shape {leaf.shape}, has NaN.")

@@ -1,9 +1,10 @@
-"""The leaves of a tree: views of variables, and the arrays and numbers beside them."""
+"""The leaves of a tree: views of variables; and beside them numbers, data and parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 import numbers
+import uuid
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax import Array
 
 from energydsl._types import is_traced
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
-from energydsl.language.expression.tree import Environment, Expression, makes
+from energydsl.language.expression.tree import Environment, Expression
 from energydsl.language.variable import Variable
 
 
@@ -40,61 +41,175 @@ class View(Expression):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Parameter(Expression):
-    """An array that learning may move, or a number that it leaves alone.
-
-    Arrays of integers and truth values (masks, counts) are left alone too. `value` is an array, a
-    number, or a paramax wrapper; in a model's own tree it is the number of a slot in
-    ``model.parameters``.
-    """
+class Value(Expression):
+    """A leaf that is no variable. In a model's own tree its value is in a slot of the model."""
 
     value: Any
     slot: int | None = None
 
-    @staticmethod
-    def of(value: Any, *, infinite: bool = False) -> Parameter:
-        plain = paramax.unwrap(value)
-        if not is_traced(plain):
-            _check_numbers(np.asarray(plain), infinite)
-        return Parameter((), tuple(jnp.shape(plain)), value)
-
     @property
     def key(self) -> tuple:
-        return (self.slot, self.shape)
+        return (type(self).__name__, self.slot, self.shape)
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return env.parameters[self.slot]  # type: ignore[index]
+        return env.slots[self.slot]  # type: ignore[index]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Number(Value):
+    """A number of Python's or NumPy's in the energy's text: a constant."""
+
+    @staticmethod
+    def of(value: Any) -> Number:
+        _check_finite(np.asarray(value), "A number of the energy")
+        return Number((), (), value)
 
     def text(self, *operands: Text) -> Text:
-        plain = paramax.unwrap(self.value)
-        if self.shape or plain is None or is_traced(plain):
-            return "f32" + str(list(self.shape)).replace(" ", ""), ATOM
-        return number_text(np.asarray(plain).item())
+        return _value_text(self)
 
 
-@makes("expression")
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Data(Value):
+    """An array in the energy's text: learning leaves it alone."""
+
+    @staticmethod
+    def of(value: Any) -> Data:
+        if not is_traced(value):
+            _check_finite(np.asarray(value), f"An array of shape {jnp.shape(value)} in the energy")
+        return Data((), tuple(jnp.shape(value)), value)
+
+    def text(self, *operands: Text) -> Text:
+        return _value_text(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What tells a parameter from another of its name: the declaration, or the potential."""
+
+    mark: str
+    owner: str | None = None
+    """The kind of the potential that owns the parameter; None where it was declared."""
+
+    @staticmethod
+    def new(owner: str | None = None) -> Origin:
+        return Origin(uuid.uuid4().hex, owner)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Parameter(Value):
+    """An array that learning moves, by name, or leaves alone where it is `frozen`.
+
+    `value` is an array, or a paramax wrapper that constrains one.
+    """
+
+    name: str = dataclasses.field(kw_only=True)
+    origin: Origin = dataclasses.field(kw_only=True)
+    frozen: bool = dataclasses.field(default=False, kw_only=True)
+
+    @property
+    def declared(self) -> bool:
+        """Whether it was declared by itself; a potential owns it otherwise."""
+        return self.origin.owner is None
+
+    @staticmethod
+    def of(value: Any, name: str, origin: Origin, *, frozen: bool = False) -> Parameter:
+        shape = tuple(jnp.shape(paramax.unwrap(value)))
+        return Parameter((), shape, value, name=name, origin=origin, frozen=frozen)
+
+    def text(self, *operands: Text) -> Text:
+        return self.name, ATOM
+
+
+def declared(name: str, init: Any) -> Parameter:
+    """A parameter that is declared by itself: a number, an array, or a paramax wrapper of one."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"ed.parameter got the name {name!r}; expected a name of Python's, by which "
+            "ebm.replace takes it."
+        )
+    if isinstance(init, Expression):
+        raise TypeError(
+            f"Parameter {name!r} got the expression {init}; expected a number, an array or a "
+            "paramax wrapper to begin with."
+        )
+    value = init if isinstance(init, paramax.AbstractUnwrappable) else _floating(name, init)
+    plain = paramax.unwrap(value)
+    if not isinstance(plain, Array | np.ndarray):
+        raise TypeError(
+            f"Parameter {name!r} got a wrapper of {type(plain).__name__}; expected one of an "
+            "array. What has several arrays is a potential: ed.Neural(network)."
+        )
+    if not is_traced(plain):
+        _check_finite(np.asarray(plain), f"Parameter {name!r}, of shape {plain.shape},")
+    return Parameter.of(value, name, Origin.new())
+
+
+def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> Any:
+    """An array that a potential owns, as a parameter of its own; anything else as it is."""
+    frozen = isinstance(value, paramax.NonTrainable)
+    held = value.tree if frozen else value
+    wrapped = isinstance(held, paramax.AbstractUnwrappable)
+    if not wrapped and not isinstance(held, Array | np.ndarray):
+        return held if frozen else value
+    plain = paramax.unwrap(held)
+    if not jnp.issubdtype(plain.dtype, jnp.inexact):
+        return held
+    name = f"{origin.owner}.{field}" if field else str(origin.owner)
+    if not is_traced(plain):
+        _check_finite(np.asarray(plain), f"{name}, of shape {plain.shape},", infinite)
+    return Parameter.of(held, name, origin, frozen=frozen)
+
+
 def as_expression(value: object) -> Expression:
-    """Views stay; arrays and numbers become parameters."""
+    """Views and parameters stay; numbers and arrays become leaves."""
     if isinstance(value, Expression):
         return value
-    if isinstance(value, numbers.Number | np.ndarray | jax.Array | paramax.AbstractUnwrappable):
-        return Parameter.of(value)
+    if isinstance(value, numbers.Number | np.generic):
+        return Number.of(value)
+    if isinstance(value, np.ndarray | jax.Array):
+        return Data.of(value)
+    if isinstance(value, paramax.NonTrainable):
+        raise TypeError(
+            "An energy got ed.fixed(array). Learning leaves arrays in an energy alone as they "
+            "are: write the array itself."
+        )
+    if isinstance(value, paramax.AbstractUnwrappable):
+        raise TypeError(
+            f"An energy got paramax's {type(value).__name__}; a constraint is stated with its "
+            'parameter: W = ed.parameter("W", wrapper).'
+        )
     raise TypeError(
         f"An energy got {type(value).__name__} {value!r:.60}; expected a view, an array or a "
         "number. (A model joins models: ed.Model(expression) first.)"
     )
 
 
-def _check_numbers(array: np.ndarray, infinite: bool) -> None:
+def _value_text(leaf: Value) -> Text:
+    """A number as it is, an array by its shape."""
+    if leaf.shape or leaf.value is None or is_traced(leaf.value):
+        return "f32" + str(list(leaf.shape)).replace(" ", ""), ATOM
+    return number_text(np.asarray(leaf.value).item())
+
+
+def _floating(name: str, init: Any) -> Array:
+    array = jnp.asarray(init)
     if not is_real(array.dtype):
-        raise TypeError(f"A parameter has dtype {array.dtype}; expected real numbers.")
+        raise TypeError(f"Parameter {name!r} has dtype {array.dtype}; expected real numbers.")
+    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.zeros(()).dtype
+    return jnp.asarray(array, dtype)
+
+
+def _check_finite(array: np.ndarray, what: str, infinite: bool = False) -> None:
+    if not is_real(array.dtype):
+        raise TypeError(f"{what} has dtype {array.dtype}; expected real numbers.")
     with np.errstate(over="ignore"):
         # What float32 cannot hold would be infinite in the energy.
         array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
     bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"{array[first]} at {first}" if first else str(array)
         raise ValueError(
-            f"A parameter of shape {array.shape} has {array[first]} at {first}; expected finite "
-            "numbers. (For forbidden configurations, Table takes -inf as log_potential.)"
+            f"{what} has {where}; expected finite numbers. (For forbidden configurations, Table "
+            "takes -inf as log_potential.)"
         )

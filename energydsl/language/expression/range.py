@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
-from energydsl.language.expression.leaf import Parameter, View
+from energydsl.language.expression.leaf import Value, View
 from energydsl.language.expression.product import MatMul
 from energydsl.language.expression.rearrange import Gather, Rearrange
 from energydsl.language.expression.reduction import Sum
@@ -93,7 +93,7 @@ def _range(node: Expression, *below: _Range) -> _Range:
             simplex = domain.constraint == constraints.simplex
             positive = simplex or domain_in(domain, constraints.positive)
             return _Range(False, True, positive)
-        case Parameter(value=value):
+        case Value(value=value):
             # Of what learning may move, the sign is not certain.
             return _Range(True, True, isinstance(value, int | float) and value > 0)
         case Elementwise(operation=operation):
@@ -112,7 +112,7 @@ def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:
     """Whether an operation that is not finite everywhere is so here."""
     match node.operation:
         case "divide":
-            return below[1].positive or isinstance(node.children[1], Parameter)
+            return below[1].positive or isinstance(node.children[1], Value)
         case "power" if node.static is not None and node.static >= 0 and node.static % 1 == 0:
             return True
     return node.operation in ("log", "sqrt", "power") and below[0].positive

@@ -1,8 +1,8 @@
 """Expressions: NumPy-like arithmetic over views of variables, kept as a tree.
 
 A tree is plain Python: what it computes is decided by its nodes, what it computes *with*
-(parameters, index arrays, potentials) hangs at its leaves until a `Model` takes them out into
-slots, so that the tree which remains is pure structure.
+(numbers, data, parameters, index arrays, potentials) hangs at its leaves until a `Model` takes
+them out into slots, so that the tree which remains is pure structure.
 
 Each kind of node is a file of its own here. Every node has the operators, and an operator makes a
 node: so an operator asks for its node by name, and the node's file answers by `makes`.
@@ -24,10 +24,10 @@ from energydsl.language.expression.operation import ATOM, Text
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What a tree is evaluated in: values of variables, parameters and index arrays."""
+    """What a tree is evaluated in: values of variables, what the slots hold, index arrays."""
 
     variables: dict[str, Array]
-    parameters: Sequence[Any]
+    slots: Sequence[Any]
     indices: Sequence[Array]
 
 
@@ -48,66 +48,8 @@ def _make(name: str, *arguments: object, **settings: object) -> Any:
     return _MAKERS[name](*arguments, **settings)
 
 
-class Arithmetic:
-    """What combines with views and arrays into expressions, by Python's operators."""
-
-    # NumPy must leave `array @ view` to us.
-    __array_ufunc__ = None
-
-    def __pos__(self) -> Expression:
-        return _make("expression", self)
-
-    def __neg__(self) -> Expression:
-        return _make("elementwise", "negative", self)
-
-    def __abs__(self) -> Expression:
-        return _make("elementwise", "abs", self)
-
-    def __add__(self, other: object) -> Expression:
-        return _make("operator", "add", self, other)
-
-    def __radd__(self, other: object) -> Expression:
-        # The builtin sum() starts from 0.
-        if isinstance(other, int) and other == 0:
-            return _make("expression", self)
-        return _make("elementwise", "add", other, self)
-
-    def __sub__(self, other: object) -> Expression:
-        return _make("operator", "subtract", self, other)
-
-    def __rsub__(self, other: object) -> Expression:
-        return _make("elementwise", "subtract", other, self)
-
-    def __mul__(self, other: object) -> Expression:
-        return _make("operator", "multiply", self, other)
-
-    def __rmul__(self, other: object) -> Expression:
-        return _make("elementwise", "multiply", other, self)
-
-    def __truediv__(self, other: object) -> Expression:
-        return _make("operator", "divide", self, other)
-
-    def __rtruediv__(self, other: object) -> Expression:
-        return _make("elementwise", "divide", other, self)
-
-    def __pow__(self, exponent: object) -> Expression:
-        # A number here is structure: x**2 is quadratic, whatever is learnt.
-        if isinstance(exponent, numbers.Real):
-            return _make("power", self, exponent)
-        return _make("elementwise", "power", self, exponent)
-
-    def __rpow__(self, base: object) -> Expression:
-        return _make("elementwise", "power", base, self)
-
-    def __matmul__(self, other: object) -> Expression:
-        return _make("matmul", self, other)
-
-    def __rmatmul__(self, other: object) -> Expression:
-        return _make("matmul", other, self)
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Expression(Arithmetic):
+class Expression:
     """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
 
     Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.max`, `.min`, `.T`,
@@ -167,6 +109,60 @@ class Expression(Arithmetic):
     @property
     def T(self) -> Expression:
         return _make("transpose", self)
+
+    # NumPy must leave `array @ view` to us.
+    __array_ufunc__ = None
+
+    def __pos__(self) -> Expression:
+        return self
+
+    def __neg__(self) -> Expression:
+        return _make("elementwise", "negative", self)
+
+    def __abs__(self) -> Expression:
+        return _make("elementwise", "abs", self)
+
+    def __add__(self, other: object) -> Expression:
+        return _make("operator", "add", self, other)
+
+    def __radd__(self, other: object) -> Expression:
+        # The builtin sum() starts from 0.
+        if isinstance(other, int) and other == 0:
+            return self
+        return _make("elementwise", "add", other, self)
+
+    def __sub__(self, other: object) -> Expression:
+        return _make("operator", "subtract", self, other)
+
+    def __rsub__(self, other: object) -> Expression:
+        return _make("elementwise", "subtract", other, self)
+
+    def __mul__(self, other: object) -> Expression:
+        return _make("operator", "multiply", self, other)
+
+    def __rmul__(self, other: object) -> Expression:
+        return _make("elementwise", "multiply", other, self)
+
+    def __truediv__(self, other: object) -> Expression:
+        return _make("operator", "divide", self, other)
+
+    def __rtruediv__(self, other: object) -> Expression:
+        return _make("elementwise", "divide", other, self)
+
+    def __pow__(self, exponent: object) -> Expression:
+        # A number here is structure: x**2 is quadratic, whatever is learnt.
+        if isinstance(exponent, numbers.Real):
+            return _make("power", self, exponent)
+        return _make("elementwise", "power", self, exponent)
+
+    def __rpow__(self, base: object) -> Expression:
+        return _make("elementwise", "power", base, self)
+
+    def __matmul__(self, other: object) -> Expression:
+        return _make("matmul", self, other)
+
+    def __rmatmul__(self, other: object) -> Expression:
+        return _make("matmul", other, self)
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]
         return _make("elementwise", "equal", self, other)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
-from energydsl.language.expression.leaf import Parameter, View
+from energydsl.language.expression.leaf import Value, View
 from energydsl.language.expression.rearrange import Gather, Rearrange
 from energydsl.language.expression.tree import Expression, fold, post_order
 from energydsl.language.variable import Variable
@@ -49,6 +49,6 @@ def energy_dtype(root: Expression) -> np.dtype:
         root = root.children[0]
     if isinstance(root, View):
         return root.variable.domain.energy_dtype
-    if isinstance(root, Parameter):
+    if isinstance(root, Value):
         return np.dtype(jnp.result_type(paramax.unwrap(root.value)))
     return jnp.zeros(()).dtype

@@ -6,10 +6,12 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.tree_util as jtu
+import paramax
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Apply, Expression
+from energydsl.language.expression import Apply, Expression, Origin, owned
 
 
 class AbstractPotential(eqx.Module):
@@ -51,7 +53,7 @@ class AbstractPotential(eqx.Module):
             ValueError: `energy` returns something other than one scalar for one event.
         """
         if self.transparent:
-            return self.energy(*views)  # type: ignore[return-value]
+            return _with_parameters(self).energy(*views)  # type: ignore[return-value]
         factor = Apply.of(self, views, self.event_ndims)
         if factor.shape != factor.batch:
             returned = factor.shape[len(factor.batch) :]
@@ -60,3 +62,14 @@ class AbstractPotential(eqx.Module):
                 "Sum inside it, or give an Equinox MLP out_size='scalar'."
             )
         return factor
+
+
+def _with_parameters(potential: AbstractPotential) -> AbstractPotential:
+    """The potential with a parameter of an expression in the place of each of its arrays."""
+    origin = Origin.new(type(potential).__name__)
+    leaves, form = jtu.tree_flatten_with_path(
+        potential, is_leaf=lambda leaf: isinstance(leaf, paramax.AbstractUnwrappable)
+    )
+    return form.unflatten(
+        owned(leaf, jtu.keystr(path, simple=True, separator="."), origin) for path, leaf in leaves
+    )

@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 
 from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Apply, Expression, Parameter, View, as_expression
+from energydsl.language.expression import Apply, Expression, Parameter, Value, View, as_expression
 from energydsl.language.expression.range import domain_in, lies_in, meets
 from energydsl.language.potential.density import is_density_family
 
@@ -92,10 +92,11 @@ def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
     """Refuse numbers outside a constraint, and a variable that can be outside it."""
     if constraint.event_dim or isinstance(constraint, type(constraints.dependent)):
         return
-    if isinstance(operand, Parameter):
+    if isinstance(operand, Value):
         values = paramax.unwrap(operand.value)
         if not is_traced(values) and not meets(values, constraint):
-            raise ValueError(f"LogDensity got {operand} for {what}; expected {constraint}.")
+            shown = f"{operand}, which is {values}," if isinstance(operand, Parameter) else operand
+            raise ValueError(f"LogDensity got {shown} for {what}; expected {constraint}.")
     elif isinstance(operand, View) and not operand.variable.domain.event_ndim:
         domain = operand.variable.domain
         if not domain_in(domain, constraint):

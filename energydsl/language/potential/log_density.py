@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Expression
+from energydsl.language.expression import Expression, Origin, owned
 from energydsl.language.potential.base import AbstractPotential
 from energydsl.language.potential.density import is_density
 from energydsl.language.potential.family import bound_parameters, minus_log_density
@@ -69,7 +69,9 @@ class LogDensity(AbstractPotential):
             )
         if not _is_plain(q):
             return super().__call__(view)
-        return minus_log_density(type(q), view, {n: getattr(q, n) for n in q.get_args()})
+        origin = Origin.new(type(q).__name__)
+        own = {n: owned(getattr(q, n), n, origin) for n in q.get_args()}
+        return minus_log_density(type(q), view, own)
 
 
 def _is_plain(q: Any) -> bool:

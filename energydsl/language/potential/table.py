@@ -12,7 +12,7 @@ from jax import Array
 
 from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Apply, Expression, Parameter, as_expression, sites_of
+from energydsl.language.expression import Apply, Expression, Origin, as_expression, owned, sites_of
 from energydsl.language.expression.operation import as_float
 from energydsl.language.potential.base import AbstractPotential
 
@@ -59,13 +59,13 @@ class Table(AbstractPotential):
         if (energy is None) == (log_potential is None):
             raise ValueError("Table takes either energy= or log_potential=, one of the two.")
         given = energy if log_potential is None else log_potential
-        if not isinstance(given, paramax.AbstractUnwrappable):
+        if not isinstance(given, paramax.AbstractUnwrappable | Expression):
             given = as_float(jnp.asarray(given))
         if log_potential is not None:
             given = _negated(given)
         self.table = given
         values = paramax.unwrap(given)
-        if not is_traced(values):
+        if not isinstance(values, Expression) and not is_traced(values):
             _refuse_certain(np.asarray(values))
 
     def energy(self, *levels: Array) -> Array:
@@ -81,12 +81,14 @@ class Table(AbstractPotential):
                 f"Table of shape {shape} was called on {len(views)} views with {expected} levels; "
                 f"its last axes must be {expected}."
             )
-        table = Parameter.of(self.table, infinite=True)
+        table = owned(self.table, "", Origin.new("Table"), infinite=True)
         return Apply.of(_Lookup(domains), (table, *views), (len(views), *(0 for _ in views)))
 
 
 def _negated(table: Any) -> Any:
     """Minus a table; a wrapped one stays wrapped, learnt or left alone as before."""
+    if isinstance(table, paramax.NonTrainable):
+        return paramax.NonTrainable(-table.tree)
     if isinstance(table, paramax.AbstractUnwrappable):
         return paramax.Parameterize(jnp.negative, table)
     return -table

@@ -39,7 +39,10 @@ def rbm(visible=5, hidden=3, seed=0, scale=0.7):
         scale * rng.normal(size=s).astype(np.float32) for s in ((visible, hidden), visible, hidden)
     )
     x, h = ed.binary("x", visible), ed.binary("h", hidden, latent=True)
-    return ed.compile(ed.Model(-(x @ w @ h) - b @ x - c @ h)), (w, b, c)
+    own = zip("wbc", (w, b, c), strict=True)
+    learnt = {name: ed.parameter(name, array) for name, array in own}
+    energy = -(x @ learnt["w"] @ h) - learnt["b"] @ x - learnt["c"] @ h
+    return ed.compile(ed.Model(energy)), (w, b, c)
 
 
 def states(levels, sites):
@@ -246,7 +249,7 @@ PRECISION = np.array([[2.0, 0.8, 0.0], [0.8, 1.5, -0.4], [0.0, -0.4, 1.0]])
 
 def gaussian(precision):
     y = ed.real("y", len(precision))
-    return ed.compile(ed.Model(0.5 * (y @ jnp.asarray(precision, jnp.float32) @ y)))
+    return ed.compile(ed.Model(0.5 * (y @ ed.parameter("A", precision) @ y)))
 
 
 @pytest.mark.parametrize("method, noise", [("explicit", 0.1), ("denoising", 0.5)])
@@ -323,12 +326,13 @@ def mixed_models():
     s, x, c = ed.spin("s", (3, 3)), ed.binary("x", 4), ed.categorical("c", 3, levels=4)
     y = ed.real("y", 3)
     bonds = (s[1:] * s[:-1]).sum() + 0.5 * (s[:, 1:] * s[:, :-1]).sum()
-    yield "lattice", ed.Model(jnp.asarray(-0.6) * bonds), None
+    J = ed.parameter("J", -0.6)
+    yield "lattice", ed.Model(J * bonds), None
     table = ed.Table(rng.normal(size=(4, 4)))
     yield "labels", ed.Model(table(c[:-1], c[1:]).sum(), -(x[0] * c[0])), None
     yield "real", ed.Model(ed.Quadratic(PRECISION)(y), -(y[0] * s[0, 0]), 0.3 * s.sum()), None
-    yield "held", ed.Model(jnp.asarray(-0.6) * bonds), {s[0]: [1, -1, 1]}
-    yield "squares", ed.Model(jnp.asarray(0.4) * (s.sum() ** 2)), None
+    yield "held", ed.Model(J * bonds), {s[0]: [1, -1, 1]}
+    yield "squares", ed.Model(ed.parameter("w", 0.4) * (s.sum() ** 2)), None
 
 
 @pytest.mark.parametrize(

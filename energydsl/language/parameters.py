@@ -1,0 +1,83 @@
+"""A model's parameters by name, and the check of new values for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jax import Array
+
+from energydsl._types import is_traced
+from energydsl.language.expression.operation import is_real
+
+
+class Parameters(Mapping[str, Any]):
+    """Names and values, which cannot be set; `Model.replace` gives a model at others.
+
+    A pytree: ``jax.tree.leaves(model.parameters)`` are the arrays.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            raise KeyError(f"{name!r} is no parameter; there are {list(self._values)}.")
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Parameters({self._values})"
+
+
+jtu.register_pytree_with_keys(
+    Parameters,
+    lambda p: ([(jtu.DictKey(name), value) for name, value in p.items()], tuple(p)),
+    lambda names, values: Parameters(dict(zip(names, values, strict=True))),
+)
+
+
+def like(value: Any, held: Any, name: str) -> Any:
+    """A new value of a parameter in the form and the dtypes of the one held.
+
+    Raises:
+        TypeError: another form, or no real numbers.
+        ValueError: another shape, NaN, or an infinity where the one held has none.
+    """
+    form = jax.tree.structure(held)
+    if isinstance(held, Array):
+        return _array_like(value, held, name)
+    pairs = list(zip(jax.tree.leaves(value), jax.tree.leaves(held), strict=False))
+    same = all(new is old or new == old for new, old in pairs if not isinstance(old, Array))
+    if jax.tree.structure(value) != form or not same:
+        raise TypeError(
+            f"replace got {type(value).__name__} for {name!r}, which is {type(held).__name__}; "
+            f"expected one of the same form, as in parameters[{name!r}]."
+        )
+    return form.unflatten(
+        _array_like(new, old, name) if isinstance(old, Array) else old for new, old in pairs
+    )
+
+
+def _array_like(value: Any, held: Array, name: str) -> Array:
+    if not isinstance(value, Array):
+        value = np.asarray(value)
+    if not is_real(value.dtype):
+        raise TypeError(f"replace got dtype {value.dtype} for {name!r}; expected real numbers.")
+    if value.shape != held.shape:
+        raise ValueError(f"replace got shape {value.shape} for {name!r}; expected {held.shape}.")
+    array = jnp.asarray(value, held.dtype)
+    if not is_traced(array) and np.isnan(array).any():
+        raise ValueError(f"replace got NaN for {name!r}; expected numbers.")
+    if not is_traced(array, held) and np.isinf(array).any() and not np.isinf(held).any():
+        raise ValueError(f"replace got an infinity for {name!r}; expected finite numbers.")
+    return array
