@@ -12,7 +12,8 @@ import energydsl
 ORDER = {
     "": "_types | language | analysis | sweep | normalizer | compiler | kernel | estimator | run"
     " | learning | report | io | cli | __main__",
-    "language": "domain | variable | expression | declare potential | skeleton parameters | model",
+    "language": "domain | variable | expression | declare potential"
+    " | merge skeleton parameters | model",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | along view | apply | range",

@@ -82,13 +82,13 @@ def index(operand: Expression, at: object) -> Expression:
             "value of a variable, use ed.Table(table)(view)."
         )
     parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
-    numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
     try:
+        if all(map(_is_basic, parts)):
+            return Rearrange.of(operand, Move.index(parts))
+        numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
         picked = numbers_[parts]  # type: ignore[index]
     except IndexError as error:
         raise IndexError(f"Index {at!r} does not fit shape {operand.shape}: {error}.") from None
-    if all(map(_is_basic, parts)):
-        return Rearrange.of(operand, Move.index(parts))
     return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
@@ -244,7 +244,15 @@ class Expression:
         return f"<{type(self).__name__} {self.shape}: {render(self)}>"
 
 
-def post_order(root: Expression) -> Iterator[Expression]:
+@runtime_checkable
+class Branching(Protocol):
+    """Whatever has children of its own kind."""
+
+    @property
+    def children(self) -> tuple[Any, ...]: ...
+
+
+def post_order[N: Branching](root: N) -> Iterator[N]:
     """Every node once, children first; no recursion, so long sums are safe."""
     seen: set[int] = set()
     stack = [(root, False)]
@@ -260,7 +268,7 @@ def post_order(root: Expression) -> Iterator[Expression]:
             stack.extend((child, False) for child in reversed(node.children))
 
 
-def fold(root: Expression, rule: Callable[..., Any]) -> Any:
+def fold(root: Branching, rule: Callable[..., Any]) -> Any:
     """``rule(node, *results of its children)`` up the tree, shared nodes once."""
     results: dict[int, Any] = {}
     for node in post_order(root):
