@@ -18,7 +18,7 @@ import jax.random as jr
 import numpyro.distributions as dist
 from jax import Array
 
-from energydsl.language.domain import AbstractDomain, Real
+from energydsl.language.domain import AbstractDomain
 
 SiteEnergy = Callable[[Array], Array]
 """A factor's energy as a function of one of its sites."""
@@ -146,10 +146,8 @@ class Gaussian(AbstractConditional):
 def conditional_for(domain: AbstractDomain, degree: float) -> AbstractConditional | None:
     """The cheapest exact conditional of a site in which energies have at most this degree."""
     floating = jnp.issubdtype(domain.energy_dtype, jnp.floating)
-    if domain.finite and degree <= 1 and floating:
-        return Linear(domain)
-    if domain.finite:
-        return Levels(domain)
-    if isinstance(domain, Real) and degree <= 2:
+    if domain.levels is not None:
+        return Linear(domain) if degree <= 1 and floating else Levels(domain)
+    if domain.real_line and degree <= 2:
         return Gaussian(domain)
     return None

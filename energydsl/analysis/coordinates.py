@@ -7,6 +7,7 @@ $U(z) = E(T(z)) - \log|\det T'(z)|$, so that z has the density that x asks for.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -39,16 +40,17 @@ class Unconstrained:
         """
         free = {v.name: v for v in structure.skeleton.free}
         if names is None:
-            return Unconstrained(
-                structure, tuple(n for n, v in free.items() if not v.domain.finite)
-            )
+            smooth = tuple(n for n, v in free.items() if v.domain.transform is not None)
+            return Unconstrained(structure, smooth)
         for name in names:
             if name not in free:
                 raise ValueError(f"{name!r} is no free variable; those are {list(free)}.")
-            if free[name].domain.finite:
+            domain = free[name].domain
+            if domain.transform is None:
+                other = "Gibbs" if domain.levels is not None else "MetropolisHastings"
                 raise TypeError(
-                    f"{name!r} is {free[name].domain}, which has no gradient. Leave it to Gibbs: "
-                    "ed.Cycle(ed.Gibbs(), ...)."
+                    f"{name!r} is {domain}, which has no unconstrained coordinates to move in. "
+                    f"Leave it to {other}: ed.Cycle(ed.{other}(), ...)."
                 )
         return Unconstrained(structure, names)
 
@@ -103,14 +105,14 @@ class Unconstrained:
 
     def _free_events(self, v: Variable) -> np.ndarray:
         held = self.structure.skeleton.mask(v)
-        return ~_rows(held, v).reshape(-1, _event_size(v))[:, 0]
+        return ~_rows(held, v).reshape(-1, math.prod(event_shape(v)))[:, 0]
 
 
-def _event_size(v: Variable) -> int:
-    return int(np.prod(v.shape[len(v.shape) - v.domain.event_ndim :], dtype=int))
+def event_shape(v: Variable) -> tuple[int, ...]:
+    """The axes of one event."""
+    return v.shape[len(v.shape) - v.domain.event_ndim :]
 
 
 def _rows(array: Any, v: Variable) -> Any:
     """An array of the variable's shape as (events, *event)."""
-    event = v.shape[len(v.shape) - v.domain.event_ndim :]
-    return array.reshape(-1, *event)
+    return array.reshape(-1, *event_shape(v))

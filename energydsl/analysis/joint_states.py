@@ -53,7 +53,7 @@ class States:
         for v in structure.variables:
             place = slice(structure.offset[v.name], structure.offset[v.name] + v.size)
             if self.inside[place].any():
-                level = t // self.stride[place] % v.domain.levels
+                level = t // self.stride[place] % len(v.domain.values)
                 new = jnp.asarray(v.domain.values, v.domain.dtype)[level]
                 old = values[v.name].ravel()
                 values[v.name] = jnp.where(self.inside[place], new, old).reshape(v.shape)

@@ -19,7 +19,6 @@ import paramax
 from energydsl.analysis import graph
 from energydsl.analysis.degree import Degrees, degrees
 from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
-from energydsl.language.domain import Real
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
 from energydsl.language.variable import Variable
@@ -183,9 +182,19 @@ class Structure:
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """How many levels each site has; 0 where they are not finitely many."""
-        counts = [(v.domain.levels if v.domain.finite else 0, v.size) for v in self.variables]
+        """How many levels each site has, see `AbstractDomain.levels`; 0 where there is no list."""
+        counts = [(v.domain.levels or 0, v.size) for v in self.variables]
         return np.repeat([c for c, _ in counts], [n for _, n in counts])
+
+    @cached_property
+    def uncountable(self) -> np.ndarray:
+        """True at each component with a free site that has neither levels nor a transform.
+
+        No rule sums or integrates over such a site by itself.
+        """
+        lost = [v.name for v in self.variables if not (v.domain.levels or v.domain.transform)]
+        bad = self.of_variables(lost)[self.free]
+        return np.bincount(self.component_of[self.free], bad) > 0
 
     def abstract(self, leaf: Leaf) -> Any:
         """The shape and dtype of one factor's argument, or the function a slot holds."""
@@ -250,14 +259,14 @@ class Structure:
     @cached_property
     def multilinear(self) -> bool:
         """Whether the energy is linear in each free finite site, all others held."""
-        finite = [v for v in self.skeleton.free if v.domain.finite]
+        finite = [v for v in self.skeleton.free if v.domain.levels is not None]
         return bool(finite) and all(self.degree_in(v) <= 1 for v in finite)
 
     @cached_property
     def quadratic(self) -> bool:
         """Whether every free site is real and the energy at most quadratic in all jointly."""
         free = self.skeleton.free
-        real = all(isinstance(v.domain, Real) for v in free)
+        real = all(v.domain.real_line for v in free)
         return real and all(d.total <= 2 for d in self.degrees)
 
 

@@ -17,7 +17,6 @@ from energydsl._types import is_traced
 from energydsl.analysis.evaluation import argument, as_double, batched
 from energydsl.analysis.factor import Factor, Sites
 from energydsl.analysis.structure import Structure
-from energydsl.language.domain import Real
 from energydsl.language.model import Model
 
 MAX_TERMS = 2**26
@@ -75,7 +74,7 @@ def no_growth(structure: Structure, model: Model) -> str | None:
     integral over n of them is finite only if E grows faster than $n \log r$; its growth is taken
     from r = 10^6 to 10^12, in float64. Looks at the `RAYED` largest components.
     """
-    real = structure.of_variables(v.name for v in structure.variables if isinstance(v.domain, Real))
+    real = structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
     real &= structure.free
     if not real.any() or structure.sites > MAX_RAYED or is_traced(model):
         return None
@@ -109,7 +108,7 @@ def _along(structure: Structure, model: Model) -> Callable[[jax.Array], jax.Arra
     def energy(shift: jax.Array) -> jax.Array:
         x = {
             v.name: start[v.name] + shift[structure.offset[v.name] :][: v.size].reshape(v.shape)
-            if isinstance(v.domain, Real)
+            if v.domain.real_line
             else start[v.name]
             for v in free
         }

@@ -98,16 +98,12 @@ def _check_free(structure: Structure) -> None:
 
 
 def _check_covered(structure: Structure) -> None:
-    open_ended = np.repeat(
-        [not v.domain.finite for v in structure.variables],
-        [v.size for v in structure.variables],
-    )
-    lost = structure.free & ~structure.covered & open_ended
+    lost = structure.free & ~structure.covered & (structure.levels == 0)
     if lost.any():
         first = structure.describe(int(np.argmax(lost)))
         raise ValueError(
-            f"{int(lost.sum())} sites are in no factor and have no finite domain, {first} first: "
-            "no uniform law exists there. Give them an energy, or clamp them."
+            f"{int(lost.sum())} sites are in no factor and have no finite list of levels, {first} "
+            "first: no uniform law is known there. Give them an energy, or clamp them."
         )
 
 

@@ -82,7 +82,7 @@ class EBM(eqx.Module):
         Raises:
             TypeError: no free variable is continuous.
         """
-        smooth = [v.name for v in self.structure.skeleton.free if not v.domain.finite]
+        smooth = [v.name for v in self.structure.skeleton.free if not v.domain.discrete]
         if not smooth:
             raise TypeError(
                 "score is -dE/dx, and every free variable is discrete; "

@@ -11,7 +11,9 @@ from energydsl.sweep import AbstractSweep
 def samplers(structure: Structure, sweep: AbstractSweep | None) -> dict[str, str]:
     """Kernels that move every free site, by name, each with the reason for or against it."""
     drawn = structure.of_variables(sweep.drawn if sweep is not None else ())
-    smooth = structure.of_variables(v.name for v in structure.variables if not v.domain.finite)
+    smooth = structure.of_variables(
+        v.name for v in structure.variables if v.domain.transform is not None
+    )
     free = structure.free
     found: dict[str, str] = {}
     if not (free & ~smooth).any():

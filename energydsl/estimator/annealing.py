@@ -45,14 +45,14 @@ class Base(eqx.Module):
     @property
     def smooth(self) -> tuple[Variable, ...]:
         """The variables that are placed."""
-        return tuple(v for v in self.structure.skeleton.free if not v.domain.finite)
+        return tuple(v for v in self.structure.skeleton.free if v.domain.transform is not None)
 
     @property
     def log_partition(self) -> float:
         """Log Z of the base: normals are normalised, and every state of a finite site counts."""
         skeleton = self.structure.skeleton
-        finite = [v for v in skeleton.free if v.domain.finite]
-        return float(sum(np.log(v.domain.levels) * (~skeleton.mask(v)).sum() for v in finite))
+        finite = [v for v in skeleton.free if v.domain.levels is not None]
+        return float(sum(np.log(len(v.domain.values)) * (~skeleton.mask(v)).sum() for v in finite))
 
     def standard(self, x: Configuration) -> Place:
         """Standard normals, for configurations like `x`."""

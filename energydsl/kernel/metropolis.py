@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.analysis.coordinates import Unconstrained
+from energydsl.analysis.coordinates import Unconstrained, event_shape
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
 from energydsl.kernel.tuning import Tuned
@@ -32,7 +32,7 @@ class MetropolisHastings(AbstractKernel):
     proposes to move one site: spins and bits flip, labels change to any other, integers go one
     level up or down. A continuous one takes a Gaussian step in all its unconstrained coordinates,
     with the Jacobian; warmup tunes the step's scale towards an acceptance rate of 0.234, or 0.44
-    in one dimension.
+    in one dimension. Of any other one event moves as its domain says (`AbstractDomain.move`).
 
     Args:
         proposal: called as ``proposal(x, key=key)``, it returns a configuration and
@@ -64,8 +64,10 @@ class MetropolisHastings(AbstractKernel):
         state, rates = dict(state), []
         free = ebm.structure.skeleton.free
         for v, move_key in zip(free, jr.split(key, len(free)), strict=True):
-            if v.domain.finite:
+            if v.domain.levels is not None:
                 x, rate = _move(ebm, _level(ebm, v), x, move_key)
+            elif v.domain.transform is None:
+                x, rate = _move(ebm, _event(ebm, v), x, move_key)
             else:
                 space = Unconstrained.of(ebm.structure, (v.name,))
                 x, rate = _move(ebm, _Walk(space, state[v.name].value), x, move_key)
@@ -75,14 +77,31 @@ class MetropolisHastings(AbstractKernel):
         return x, state, {"acceptance_rate": jnp.mean(jnp.stack(rates))}
 
     def moves(self, ebm: EBM) -> np.ndarray:
-        return ebm.structure.free
+        if self.proposal is not None:
+            return ebm.structure.free
+        free = ebm.structure.skeleton.free
+        return ebm.structure.of_variables(v.name for v in free if _movable(v))
 
     def reason(self, ebm: EBM) -> str:
-        return ""
+        still = next(v for v in ebm.structure.skeleton.free if not _movable(v))
+        return (
+            f"{still.domain} has neither levels nor a transform nor a move of its own, so pass "
+            "proposal="
+        )
 
 
 def _smooth(ebm: EBM) -> list[Variable]:
-    return [v for v in ebm.structure.skeleton.free if not v.domain.finite]
+    return [v for v in ebm.structure.skeleton.free if v.domain.transform is not None]
+
+
+def _movable(v: Variable) -> bool:
+    domain = v.domain
+    return not (domain.levels is None and domain.transform is None and domain.move is None)
+
+
+def _event(ebm: EBM, v: Variable) -> _Event:
+    held = ebm.structure.skeleton.mask(v).reshape(-1, *event_shape(v))
+    return _Event(v, np.flatnonzero(~held.reshape(len(held), -1)[:, 0]))
 
 
 def _level(ebm: EBM, v: Variable) -> _Level:
@@ -117,6 +136,21 @@ def _other_level(v: Variable, level: Array, count: int, key: Array) -> tuple[Arr
         # A step over an end stays: symmetric.
         return jnp.clip(new, 0, count - 1), zero
     return (level + jr.randint(key, (), 1, count)) % count, zero
+
+
+class _Event(eqx.Module):
+    """One event of a variable moves as its domain says."""
+
+    variable: Variable = eqx.field(static=True)
+    events: np.ndarray
+
+    def __call__(self, x: Configuration, *, key: Array) -> tuple[Configuration, Array]:
+        event_key, move_key = jr.split(key)
+        v = self.variable
+        rows = x[v.name].reshape(-1, *event_shape(v))
+        event = jr.choice(event_key, self.events)
+        new, log_ratio = v.domain.move(rows[event], key=move_key)  # type: ignore[misc]
+        return {**x, v.name: rows.at[event].set(new).reshape(v.shape)}, log_ratio
 
 
 class _Walk(eqx.Module):

@@ -13,7 +13,6 @@ from energydsl.analysis.evaluation import argument
 from energydsl.analysis.factor import Factor, Whole
 from energydsl.analysis.joint_states import owners
 from energydsl.analysis.structure import Structure
-from energydsl.language.domain import Real
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractRule
 
@@ -82,7 +81,7 @@ class Gaussian(AbstractRule):
 
 
 def _real(structure: Structure) -> np.ndarray:
-    return structure.of_variables(v.name for v in structure.variables if isinstance(v.domain, Real))
+    return structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
 
 
 def _unfit(structure: Structure) -> np.ndarray:

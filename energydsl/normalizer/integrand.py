@@ -67,7 +67,7 @@ class Coordinates:
         used = np.zeros(len(components), int)
         position = positions(structure, components)
         for v in structure.variables:
-            if v.domain.finite:
+            if v.domain.transform is None:
                 continue
             sites, width = free_events(structure, v)
             owner = position[structure.component_of[sites[:, 0]]]
@@ -118,7 +118,7 @@ def dimensions(structure: Structure) -> np.ndarray:
     """Unconstrained coordinates of each component."""
     dims = np.zeros(len(structure.component_sizes), int)
     for v in structure.variables:
-        if not v.domain.finite:
+        if v.domain.transform is not None:
             sites, each = free_events(structure, v)
             np.add.at(dims, structure.component_of[sites[:, 0]], each)
     return dims

@@ -81,11 +81,13 @@ class Quadrature(AbstractRule):
         for dim, scanned in SCANNED.items():
             grid = _grid_bits(bits, dim)
             points = 3 * (2.0**grid + scanned**dim)
-            fits = (dims == dim) & (grid + bits <= budget)
+            fits = (dims == dim) & (grid + bits <= budget) & ~structure.uncountable
             costs[fits] = (points * np.exp2(np.minimum(bits, budget)) * factors)[fits]
         return costs
 
     def reason(self, structure: Structure, component: int, budget: int) -> str:
+        if structure.uncountable[component]:
+            return "it has sites with neither finitely many levels nor real coordinates"
         dim = int(dimensions(structure)[component])
         bits = state_bits(structure)[[component]]
         if dim not in SCANNED:

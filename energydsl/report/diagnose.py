@@ -105,7 +105,7 @@ def diagnose(chains: Chains) -> Diagnosis:
     traces = _traces(chains) if draws >= FEWEST else []
     numbers = {trace.name: _numbers(trace, chains.seconds) for trace in traces}
     findings = [*_of_run(chains), *(f for trace in traces for f in _of_trace(trace))]
-    if traces and not any(v.domain.finite for v in chains.ebm.structure.skeleton.free):
+    if traces and not any(v.domain.discrete for v in chains.ebm.structure.skeleton.free):
         bfmi = _bfmi(chains.stats["energy"])
         numbers["energy"]["e_bfmi"] = float(bfmi.min())
         findings += _of_energy(bfmi)

@@ -18,7 +18,6 @@ from jax import Array
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional, conditional_for
 from energydsl.analysis.structure import Structure
-from energydsl.language.domain import Real
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 
@@ -70,7 +69,7 @@ def _conditional(structure: Structure, v: Variable) -> AbstractConditional | Ref
     law = conditional_for(v.domain, degree)
     if law is not None:
         return law
-    if isinstance(v.domain, Real):
+    if v.domain.real_line:
         return Refusal(
             f"Gibbs cannot draw {v.name!r}: its energy is not shown to be quadratic in single "
             f"sites (degree {degree:g})"

@@ -95,7 +95,7 @@ def configuration(model, key):
     keys = jr.split(key, len(model.skeleton.free))
     drawn = {}
     for v, k in zip(model.skeleton.free, keys, strict=True):
-        if v.domain.finite:
+        if v.domain.discrete:
             drawn[v.name] = v.domain.start(v.shape, key=k)
         else:
             drawn[v.name] = jr.normal(k, v.shape)

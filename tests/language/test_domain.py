@@ -1,7 +1,6 @@
 """Domains: support, dtypes, starts, and what `check` refuses."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +31,14 @@ def test_starts_lie_in_the_support(domain):
     start = domain.start(shape, key=jr.key(0))
     assert start.shape == shape
     np.testing.assert_array_equal(domain.check(start, shape, "the start"), start)
-    if domain.finite and domain.levels > 1:
+    if domain.levels is not None and domain.levels > 1:
         assert len(np.unique(start)) > 1
 
 
 @named
 def test_check_gives_the_domains_dtype(domain):
     start = domain.start((3, 2), key=jr.key(0))
-    wider = np.asarray(start, np.int64 if domain.finite else np.float64)
+    wider = np.asarray(start, np.int64 if domain.discrete else np.float64)
     for given in (start, wider, wider.tolist()):
         assert domain.check(given, (3, 2), "it").dtype == domain.dtype
 
@@ -81,8 +80,7 @@ def test_the_bijection_maps_reals_into_the_support(domain):
     shape = transform.inverse_shape((50, 3))
     inside = transform(3.0 * jr.normal(jr.key(0), shape))
     domain.check(inside, (50, 3), "the image")
-    with pytest.raises(TypeError, match="no bijection"):
-        _ = Spin().transform
+    assert Spin().transform is None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +159,6 @@ class Even(ed.AbstractDomain):
     """{0, 2, .. top}: a domain as a user would write one."""
 
     top: int
-    finite: ClassVar[bool] = True
 
     @property
     def values(self):

@@ -1,21 +1,27 @@
 r"""Domains: the set in which each site of a variable takes its value.
 
-A domain knows its support, its dtype, how to check an array, how to draw a start, and, where
-it is continuous, its bijection from unconstrained reals (NumPyro's).
+A domain tells its capabilities: whether it is discrete, which levels a site has, whether the
+entries of one event bind each other, its bijection from unconstrained reals, how starts are drawn
+and with which density. The rest of the library asks for these and never for a domain's type.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl._types import is_traced
+
+Move = Callable[..., tuple[Array, Array]]
+"""From an event, with ``key=``: another, and log q(old | new) - log q(new | old)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +29,8 @@ class AbstractDomain(abc.ABC):
     """What one site may be. Subclasses are final and hold only their own parameters."""
 
     event_ndim: ClassVar[int] = 0
-    """Trailing axes of the shape that make one value together, such as the one of a simplex."""
+    """Trailing axes of the shape that make one value (an event) together, such as the one of a
+    simplex: the entries of an event bind each other."""
 
     @property
     @abc.abstractmethod
@@ -38,13 +45,48 @@ class AbstractDomain(abc.ABC):
     ordered: ClassVar[bool] = True
     """Whether neighbouring levels are alike: labels are not."""
 
-    finite: ClassVar[bool]
-    """Whether a site has finitely many levels."""
+    @property
+    def discrete(self) -> bool:
+        """Whether its values lie apart, so that energies have no slope in them."""
+        return np.issubdtype(self.dtype, np.integer)
 
     @property
-    def values(self) -> np.ndarray:
-        """Every level of a finite domain, in rising order."""
-        raise TypeError(f"{self} has no finite list of values.")
+    def values(self) -> Any:
+        """Every level of a site in rising order, as a NumPy array; None if not finitely many."""
+        return None
+
+    @property
+    def levels(self) -> int | None:
+        """How many levels a site takes, whatever the other sites are.
+
+        None where they are not finitely many, or where the entries of an event bind each other:
+        the entries of a permutation have finitely many values, but none that is free.
+        """
+        return None if self.event_ndim or self.values is None else len(self.values)
+
+    @property
+    def transform(self) -> Any:
+        """The bijection from unconstrained reals, as NumPyro has it; None if there is none."""
+        return None
+
+    @property
+    def real_line(self) -> bool:
+        """Whether a site takes every real number, whatever the other sites are."""
+        return self.event_ndim == 0 and isinstance(self.transform, IdentityTransform)
+
+    @property
+    def constraint(self) -> Any:
+        """The support as NumPyro names it; None if it has no name for it."""
+        return None
+
+    @property
+    def move(self) -> Move | None:
+        """A random step from an event to another, for Metropolis-Hastings; None if not known.
+
+        Not needed where there are levels or a transform. The other event may lie outside the
+        support; it is then given a log ratio of -inf.
+        """
+        return None
 
     @abc.abstractmethod
     def outside(self, array: np.ndarray) -> np.ndarray:
@@ -54,20 +96,19 @@ class AbstractDomain(abc.ABC):
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         """A random point of the support, for chains to begin at."""
 
+    def log_start_density(self, x: Array) -> Array | None:
+        """The log-density (of discrete domains, the log-probability) of `start` at each event.
+
+        Returns:
+            An array without the axes of an event, or None where it is not known: then annealing
+            cannot begin at a start.
+        """
+        return None
+
     @property
     def name(self) -> str:
         """The word by which users declare it."""
         return type(self).__name__.lower()
-
-    @property
-    def levels(self) -> int:
-        """How many levels a finite site has."""
-        return len(self.values)
-
-    @property
-    def transform(self) -> Any:
-        """The bijection from unconstrained reals of a continuous domain, as NumPyro has it."""
-        raise TypeError(f"{self} is discrete: no bijection leads to it from the reals.")
 
     def check(self, array: object, shape: tuple[int, ...], what: str) -> Array:
         """Return `array` in this domain's dtype, or say what is wrong with it.

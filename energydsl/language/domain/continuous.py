@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -16,12 +16,13 @@ from numpyro.distributions.transforms import Transform
 
 from energydsl.language.domain.base import AbstractDomain
 
+START = 2.0
+"""Starts are uniform in unconstrained coordinates up to this far from 0."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AbstractContinuous(AbstractDomain):
     """What the continuous domains share: floats, and a bijection."""
-
-    finite: ClassVar[bool] = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -33,8 +34,7 @@ class AbstractContinuous(AbstractDomain):
 
     @property
     @abc.abstractmethod
-    def constraint(self) -> Any:
-        """The support as NumPyro names it."""
+    def constraint(self) -> Any: ...
 
     @property
     def transform(self) -> Transform:
@@ -45,8 +45,14 @@ class AbstractContinuous(AbstractDomain):
 
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         transform = self.transform
-        unconstrained = jr.uniform(key, transform.inverse_shape(shape), minval=-2.0, maxval=2.0)
-        return jnp.asarray(transform(unconstrained))
+        z = jr.uniform(key, transform.inverse_shape(shape), minval=-START, maxval=START)
+        return jnp.asarray(transform(z))
+
+    def log_start_density(self, x: Array) -> Array:
+        z = self.transform.inv(x)
+        jacobian = jnp.asarray(self.transform.log_abs_det_jacobian(z, x))
+        inside = jnp.where(jnp.abs(z) <= START, -jnp.log(2 * START), -jnp.inf)
+        return _over_event(inside, jacobian.ndim) - jacobian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +108,8 @@ class Interval(AbstractContinuous):
     @property
     def support(self) -> str:
         return f"numbers from {self.low} to {self.high}"
+
+
+def _over_event(each: Array, ndim: int) -> Array:
+    """The sum over the axes beyond the first `ndim`."""
+    return each.sum(axis=tuple(range(ndim, each.ndim)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array
+from numpyro.distributions import constraints
 
 from energydsl.language.domain.base import AbstractDomain
 
@@ -31,11 +32,15 @@ def _is_whole(value: object, low: int) -> bool:
 class AbstractFinite(AbstractDomain):
     """What the finite domains share: a table of levels."""
 
-    finite: ClassVar[bool] = True
-
     @property
     @abc.abstractmethod
     def values(self) -> np.ndarray: ...
+
+    @property
+    def constraint(self) -> Any:
+        low, high = int(self.values[0]), int(self.values[-1])
+        whole = high - low == len(self.values) - 1
+        return constraints.integer_interval(low, high) if whole else None
 
     @property
     def dtype(self) -> np.dtype:
@@ -50,6 +55,9 @@ class AbstractFinite(AbstractDomain):
 
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
         return jr.choice(key, jnp.asarray(self.values, self.dtype), shape)
+
+    def log_start_density(self, x: Array) -> Array:
+        return jnp.full(jnp.shape(x), -np.log(len(self.values)))
 
     @property
     def support(self) -> str:

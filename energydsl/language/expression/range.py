@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from energydsl.language.domain import AbstractDomain, Simplex
+from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
 from energydsl.language.expression.leaf import Value, View
@@ -46,8 +46,11 @@ def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
     if domain.event_ndim or constraint.event_dim:
         return False
     with jax.ensure_compile_time_eval():
-        inside = domain.values if domain.finite else domain.transform(jnp.array([-FAR, 0.0, FAR]))
-        return meets(inside, constraint)
+        if domain.levels is not None:
+            return meets(domain.values, constraint)
+        if domain.transform is None:
+            return domain.constraint == constraint
+        return meets(domain.transform(jnp.array([-FAR, 0.0, FAR])), constraint)
 
 
 def lies_in(operand: Expression, constraint: Any) -> bool:
@@ -58,7 +61,7 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
     taken to be finite.
     """
     if constraint == constraints.simplex:
-        return isinstance(operand, View) and isinstance(operand.variable.domain, Simplex)
+        return isinstance(operand, View) and operand.variable.domain.constraint == constraint
     seen = fold(operand, _range)
     if seen.fixed:
         return True
@@ -84,7 +87,8 @@ def _range(node: Expression, *below: _Range) -> _Range:
     match node:
         case View(variable=variable):
             domain = variable.domain
-            positive = isinstance(domain, Simplex) or domain_in(domain, constraints.positive)
+            simplex = domain.constraint == constraints.simplex
+            positive = simplex or domain_in(domain, constraints.positive)
             return _Range(False, True, positive)
         case Value(value=value):
             # Of what learning may move, the sign is not certain.

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpyro.distributions as dist
 
-from energydsl.language.domain import AbstractDomain, Binary, Categorical, Real
+from energydsl.language.domain import AbstractDomain, Binary, Categorical
 
 FAMILIES = {
     "AsymmetricLaplace", "Beta", "BetaProportion", "Cauchy", "Chi2", "Dirichlet", "Exponential",
@@ -51,21 +51,21 @@ FLOW_STEPS = {
 
 def is_density(q: Any, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
     """Whether q, arrays aside, is normalised over values of this shape and domain."""
-    if domain.finite:
+    if domain.discrete:
         return False
     if isinstance(q, dist.Distribution):
         fits = _fits(q.batch_shape + q.event_shape, shape)
         return fits and all(_is_listed(type(layer)) for layer in _layers(q)) and _on(q, domain)
     if type(q).__module__ == "flowjax.distributions":
         fits = q.cond_shape is None and _fits(q.shape, shape)
-        return fits and isinstance(domain, Real) and all(map(_is_real_flow, _modules(q)))
+        return fits and domain.real_line and all(map(_is_real_flow, _modules(q)))
     return False
 
 
 def is_density_family(family: type[dist.Distribution], domain: AbstractDomain) -> bool:
     """The same of a NumPyro family called on one event."""
     name = family.__name__
-    if domain.finite:
+    if domain.discrete:
         return DISCRETE.get(name) is type(domain) and getattr(dist, name) is family
     return _is_listed(family) and _on(family, domain)
 

@@ -114,7 +114,11 @@ def _of_labels(family: Any) -> bool:
 
 def _check_levels(family: str, view: Expression, numbers: int) -> None:
     domain = view.variable.domain if isinstance(view, View) else None
-    if domain is not None and domain.finite and not np.array_equal(domain.values, range(numbers)):
+    if (
+        domain is not None
+        and domain.levels is not None
+        and not np.array_equal(domain.values, range(numbers))
+    ):
         raise ValueError(
             f"LogDensity got {numbers} numbers along the last axis for {family} of {view}, which "
             f"is {domain}; expected as many as it has levels, and levels that count from 0."

@@ -105,7 +105,7 @@ def _refuse_certain(energies: np.ndarray) -> None:
 def _domain(view: Expression) -> AbstractDomain:
     """The domain of a view: of levels themselves, not of something computed from them."""
     domain = sites_of(as_expression(view))[0].domain
-    if not domain.finite:
+    if domain.levels is None:
         raise TypeError(
             f"Table was called on {view}, of domain {domain}; expected a view of a finite "
             "variable (spin, binary, categorical or integer)."

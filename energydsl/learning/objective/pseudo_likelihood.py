@@ -57,7 +57,7 @@ class PseudoLikelihood(AbstractObjective):
         for v in visible(ebm):
             law = _law(ebm, v)
             seen = batch[v.name].reshape(size, -1)
-            if v.domain.finite:
+            if v.domain.levels is not None:
                 seen = jnp.searchsorted(jnp.asarray(v.domain.values), seen)
             said = jnp.asarray(law.distribution(measured[v.name]).log_prob(seen))
             free = ~ebm.structure.skeleton.mask(v).ravel()

@@ -12,7 +12,6 @@ from jax.flatten_util import ravel_pytree
 
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
-from energydsl.language.domain import Real
 from energydsl.learning.latent import latent, visible
 from energydsl.learning.objective.base import AbstractObjective, energy_shown, why_not_summed
 
@@ -45,9 +44,9 @@ class ScoreMatching(AbstractObjective):
             raise ValueError(f"ScoreMatching got noise={self.noise}; expected a number above 0.")
 
     def check(self, ebm: EBM, data: Configuration) -> None:
-        odd = [str(v) for v in visible(ebm) if not isinstance(v.domain, Real)]
+        odd = [str(v) for v in visible(ebm) if not v.domain.real_line]
         if odd:
-            finite = all(v.domain.finite for v in visible(ebm))
+            finite = all(v.domain.levels is not None for v in visible(ebm))
             other = "ContrastiveDivergence()"
             if finite and not latent(ebm):
                 other = f"PseudoLikelihood() or {other}"

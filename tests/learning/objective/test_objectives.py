@@ -314,7 +314,7 @@ def conditional_log(ebm, x):
     for v in ebm.structure.skeleton.free:
         law = ebm.conditional(v.name, x)
         seen = np.asarray(x[v.name])
-        if v.domain.finite:
+        if v.domain.discrete:
             seen = np.searchsorted(v.domain.values, seen)
         free = ~ebm.structure.skeleton.mask(v)
         total += np.asarray(law.log_prob(seen))[free].sum()
