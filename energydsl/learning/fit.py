@@ -173,10 +173,13 @@ class _Fit(AbstractRun):
         moving = self.at.carry.moving
         if self.sound:
             after = eqx.apply_updates(moving, self.at.carry.change)
-            if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(after)):
-                moving = after
+            named = zip(self.ebm.model.skeleton.slots, after, strict=True)
+            bad = [str(slot.name) for slot, arrays in named if not _finite(arrays)]
+            if bad:
+                what = f"the last update of {', '.join(bad)} is not finite"
+                stopped = f"stopped after {self.at.steps} steps: {what}"
             else:
-                stopped = f"stopped after {self.at.steps} steps: the last update is not finite"
+                moving = after
         if stopped is not None:
             warnings.warn(f"fit {stopped}; what was learnt so far is returned.", stacklevel=3)
         history = History(self.store.between(0, self.at.rows))
@@ -235,6 +238,10 @@ def _partition(ebm: EBM) -> tuple[Any, EBM]:
     """What learning moves among the slots' values, and the EBM without it."""
     moving, rest = eqx.partition(ebm.model.slots, ebm.model.learnt)
     return moving, _with(ebm, rest)
+
+
+def _finite(arrays: Any) -> bool:
+    return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(arrays))
 
 
 def _with(ebm: EBM, slots: Any) -> EBM:

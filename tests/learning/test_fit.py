@@ -319,7 +319,7 @@ def test_an_update_that_is_not_finite_is_left_out_at_the_end():
     bad = optax.GradientTransformation(
         lambda params: (), lambda g, s, p=None: (jax.tree.map(lambda a: a * jnp.nan, g), s)
     )
-    with pytest.warns(UserWarning, match="the last update is not finite"):
+    with pytest.warns(UserWarning, match="the last update of J, b is not finite"):
         after, _ = fit(ed.compile(chain(1.0)), ed.MaximumLikelihood(), spins(), steps=1,
                        optimizer=bad)  # fmt: skip
     assert floats(after)[0] == 1.0
