@@ -12,6 +12,7 @@ from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.estimator import AIS, AbstractEstimator
 from energydsl.estimator.estimate import estimate_log_partition
+from energydsl.io.netcdf import to_netcdf
 from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
 from energydsl.language.declare import (
     apply,
@@ -140,6 +141,7 @@ __all__ = [
     "sqrt",
     "tanh",
     "to_arviz",
+    "to_netcdf",
     "variable",
     "where",
 ]

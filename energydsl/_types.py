@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
@@ -25,10 +26,17 @@ def is_traced(*trees: object) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def check_key(key: object, function: str) -> None:
-    """Raise TypeError unless this is a key for random numbers."""
+def check_key(key: object, function: str, *others: object) -> None:
+    """Raise TypeError unless this is a key for random numbers, and nothing is being traced."""
     if not isinstance(key, Array):
         raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
+    # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
+    if is_traced(key, others, jnp.zeros(())):
+        raise TypeError(
+            f"{function} was called inside jax.jit, jax.vmap or another transformation; it is a "
+            "loop in Python, which compiles its own steps. Call it outside, once for each key or "
+            "set of parameters."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

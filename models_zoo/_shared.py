@@ -1,6 +1,7 @@
 """What zoo models share: their common options, a mean with its error bar, chains to a file."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -36,8 +37,8 @@ def estimate(draws: np.ndarray) -> Estimate:
 
 
 def write_chains(chains: ed.Chains, path: Path, **labels: Any) -> None:
-    """Write chains as deflated netCDF; `labels` go to `energydsl.to_arviz`."""
-    tree = ed.to_arviz(chains, **labels)
-    deflated = {"zlib": True, "complevel": 1}
-    encoding = {node.path: dict.fromkeys(node.data_vars, deflated) for node in tree.leaves}
-    tree.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    """Write chains as netCDF; where the disk takes none, say so and let the numbers be saved."""
+    try:
+        ed.to_netcdf(chains, path, **labels)
+    except OSError as error:
+        warnings.warn(f"The chains were not saved in {str(path)!r}: {error}.", stacklevel=2)

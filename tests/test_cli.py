@@ -66,6 +66,28 @@ MODELS = {
                 warnings.warn("sample interrupted after 3 of 9 draws")
             return {"draws": 3}
         """,
+    "sampled": """
+        def main(seed: int = 0, out: Path = Path("out")) -> dict:
+            import jax
+            ebm = ed.compile(ed.Model(-0.1 * ed.spin("s", 2).sum()))
+            number = signal.SIGTERM if seed else signal.SIGINT
+
+            class Ends(ed.Gibbs):
+                def ensemble(self, ebm):
+                    # In the loop's first chunk, and once more when what was drawn is being saved.
+                    from energydsl.run import sampling
+                    chunk = sampling._run_chunk
+                    def heard(*arguments):
+                        sampling._run_chunk = chunk
+                        signal.raise_signal(number)
+                        return chunk(*arguments)
+                    sampling._run_chunk = heard
+                    return super().ensemble(ebm)
+
+            drawn = ed.sample(ebm, Ends(), key=jax.random.key(0), warmup=0, draws=500, chains=2)
+            signal.raise_signal(number)
+            return {"draws": drawn.draws["s"].shape[1]}
+        """,
     "_shared": "",
 }
 
@@ -195,6 +217,16 @@ def test_an_interrupted_run_saves_what_it_has_and_ends_with_130(run, tmp_path):
     assert json.loads((tmp_path / "out/stopped.json").read_text()) == {"draws": 3}
 
 
+@pytest.mark.parametrize(
+    ("seed", "code", "word"), [(0, 130, "interrupted"), (1, 143, "interrupted by SIGTERM")]
+)
+def test_a_signal_in_the_loop_and_one_while_saving_lose_no_draw(run, tmp_path, seed, code, word):
+    done = run("run", "sampled", "--seed", seed, "--out", "out")
+    assert done.exit_code == code, done.output
+    assert f"sample {word} after" in done.stderr
+    assert 0 < json.loads((tmp_path / "out/sampled.json").read_text())["draws"] < 500
+
+
 def test_an_interrupt_that_nobody_hears_ends_with_130_too(run):
     done = run("run", "stopped", "--seed", 1)
     assert done.exit_code == 130 and "Traceback" not in done.output
@@ -213,6 +245,29 @@ def test_explain_takes_a_name_or_a_file(run, tmp_path):
     s = ed.spin("s", 2)
     expected = str(ed.compile(ed.Model(-0.5 * s.sum())).explain()).splitlines()[:-1]
     assert named.stdout.splitlines()[:-1] == own.stdout.splitlines()[:-1] == expected
+
+
+def test_a_file_named_like_a_library_does_not_replace_it(run, tmp_path):
+    (tmp_path / "numpy.py").write_text(
+        "import energydsl as ed\n"
+        "def declare():\n    return ed.Model(-0.5 * ed.spin('s', 2).sum())\n"
+    )
+    before = sys.modules["numpy"]
+    done = run("explain", "numpy.py")
+    assert done.exit_code == 0, done.output
+    assert sys.modules["numpy"] is before
+
+
+@pytest.mark.parametrize("where", ["sys.exit(0)", "def declare():\n    sys.exit(0)"])
+def test_a_file_that_ends_the_program_is_told(run, tmp_path, where):
+    (tmp_path / "ends.py").write_text(f"import sys\n{where}\n")
+    done = run("explain", "ends.py")
+    assert done.exit_code == 1
+    assert "ends.py ended the program (sys.exit with 0)" in done.stderr
+
+
+def test_the_help_of_explain_says_that_the_file_is_run(run):
+    assert "FILE is run as a program" in run("explain", "--help").stdout
 
 
 def test_every_model_of_the_zoo_says_what_it_is():

@@ -10,8 +10,8 @@ import pytest
 import energydsl
 
 ORDER = {
-    "": "_types | language | analysis | sweep | normalizer | compiler | kernel | estimator | run"
-    " | learning | report | io | cli | __main__",
+    "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
+    " | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
     " | merge skeleton parameters | model",
     "language/domain": "base | finite continuous | *",
@@ -25,7 +25,7 @@ ORDER = {
     "compiler": "conclusions recommendation | explain | ebm | compile",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
-    "run": "checkpoint quantities | loop | sampling",
+    "run": "files signals quantities | checkpoint | loop | sampling",
     "learning": "latent optimizer | data | batches likelihood objective | fit",
     "learning/objective": "base | *",
     "report": "statistics canvas | *",

@@ -1,7 +1,7 @@
 """The command line: list the zoo, run one of its models, explain a model of your own.
 
-Exit codes: 0 done, 1 failed while running, 2 used wrongly, 130 interrupted (what had been drawn
-is saved).
+Exit codes: 0 done, 1 failed while running, 2 used wrongly, 130 interrupted and 143 terminated (what
+had been drawn is saved).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib.util
 import inspect
 import json
 import math
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,8 @@ from energydsl.cli import zoo
 from energydsl.compiler import compile as compiler
 from energydsl.io import output_folder
 from energydsl.language.model import Model
+from energydsl.run.files import write_whole
+from energydsl.run.signals import Listener
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
@@ -100,14 +101,27 @@ def explain(
     file: Annotated[str, typer.Argument(help="A Python file, or a model of the zoo.")],
     debug: Debug = False,
 ) -> None:
-    """Say what the compiler finds in the model that FILE's declare() returns."""
+    """Say what the compiler finds in the model that FILE's declare() returns.
+
+    FILE is run as a program, so give only files that you trust.
+    """
     with _failing(debug):
         typer.echo(compiler.compile(_declared(file)).explain())
 
 
 def _declared(file: str) -> Model:
     """The model of a file or of a zoo name."""
-    module = zoo.load(file) if file in zoo.names() else _load_file(file)
+    try:
+        return _model_of(zoo.load(file) if file in zoo.names() else _load_file(file), file)
+    except SystemExit as end:
+        raise ValueError(
+            f"{file} ended the program (sys.exit with {end.code!r}) before its model was known; "
+            'put what runs it below `if __name__ == "__main__":`.'
+        ) from None
+
+
+def _model_of(module: ModuleType, file: str) -> Model:
+    """What a module's `declare` returns, called without arguments."""
     declare = getattr(module, "declare", None)
     if declare is None:
         raise ValueError(f"{file} has no declare(); write one that returns an ed.Model.")
@@ -126,12 +140,14 @@ def _declared(file: str) -> Model:
 
 def _load_file(file: str) -> ModuleType:
     path = Path(file)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, so that a numpy.py replaces no library.
+    name = f"energydsl_explains_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         _refuse(f"{file!r} is neither a Python file nor a model of the zoo", file, "FILE")
-    # As `python FILE` would have it: modules beside the file can be imported.
-    sys.path.insert(0, str(path.parent))
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    # Modules beside the file can be imported; the last place lets libraries come first.
+    sys.path.append(str(path.parent))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -173,7 +189,7 @@ def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
     if not isinstance(numbers, Mapping):
         raise TypeError(f"{name} returned {type(numbers).__name__}; expected a dict of numbers.")
     plain = _plain(numbers)
-    (folder / f"{name}.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / f"{name}.json", (json.dumps(plain, indent=2) + "\n").encode())
     _print_numbers(plain)
     typer.echo(f"saved in {folder}")
 
@@ -252,24 +268,13 @@ def _failing(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the sampling and not the saving, and remember it in the exit code."""
-    heard = False
-
-    def hear(number: int, frame: Any) -> None:
-        nonlocal heard
-        heard = True
-        signal.default_int_handler(number, frame)
-
-    before = signal.signal(signal.SIGINT, hear)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _show_warning
-            yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        raise typer.Exit(130)
+    """Let Ctrl-C and SIGTERM end the sampling and not the saving; the exit code tells of them."""
+    with Listener() as listener, warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+    if listener.heard is not None:
+        raise typer.Exit(128 + listener.heard)
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +70,19 @@ def compile(
     _check_normalisable(structure, model)
     seconds = time.perf_counter() - began
     return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, rules, seconds))
+
+
+def _pickled(ebm: EBM) -> tuple[Any, ...]:
+    """How to make an EBM anew: what was compiled, and how."""
+    return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
+
+
+def _compiled(model: Model, budget: int, rules: tuple[AbstractRule, ...]) -> EBM:
+    return compile(model, budget=budget, rules=rules)
+
+
+# What was found holds functions of its own, which cannot be written to a file.
+copyreg.pickle(EBM, _pickled)
 
 
 def _choose_sweep(

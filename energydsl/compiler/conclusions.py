@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from energydsl._identity import Content, Known, content
 from energydsl._types import Refusal
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
@@ -9,10 +10,10 @@ from energydsl.language.skeleton import Skeleton
 from energydsl.normalizer import AbstractRule, Normalizer, choose
 
 
-class Findings:
+class Findings(Known):
     """What the compiler concluded: one static object.
 
-    Equal where structure, budget and rules are.
+    Equal where structure, budget and rules are; rules are known by type, settings and code.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Findings:
         self.rules = rules
         """Those for exact log Z that the user gave."""
         self.seconds = seconds
+        self._content = content(structure.skeleton, budget, rules)
         self._normalizers: dict[Skeleton, Normalizer] = {}
 
     def normalizer_of(self, rest: Model) -> Normalizer:
@@ -41,11 +43,12 @@ class Findings:
         return self._normalizers[rest.skeleton]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Findings) and other._identity == self._identity
+        return isinstance(other, Findings) and other.content == self.content
 
     def __hash__(self) -> int:
-        return hash(self._identity)
+        return hash(self._content)
 
     @property
-    def _identity(self) -> tuple[object, ...]:
-        return self.structure, self.budget, tuple(map(type, self.rules))
+    def content(self) -> Content:
+        """What the rest follows from: the structure, the budget, the rules."""
+        return self._content

@@ -30,7 +30,7 @@ def estimate_log_partition(
             to grow far out.
     """
     check_ebm(ebm, "estimate_log_partition")
-    check_key(key, "estimate_log_partition")
+    check_key(key, "estimate_log_partition", ebm)
     method = AIS() if method is None else method
     if not isinstance(method, AbstractEstimator):
         raise TypeError(

@@ -358,7 +358,7 @@ def mixture(*models: Model, weights: Any = None) -> Model:
     if len(weights) != len(models):
         raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
     each = [weights] if isinstance(weights, Expression) else weights
-    if any((np.asarray(_known(w, 1.0)) <= 0).any() for w in each):
+    if not all((np.asarray(_known(w, 1.0)) > 0).all() for w in each):
         raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
     logs = [_log(w) for w in weights]
     total = logs[0] - models[0].expression

@@ -16,6 +16,7 @@ import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._identity import Content, Known, content
 from energydsl._types import is_traced
 from energydsl.language.expression import (
     Apply,
@@ -43,11 +44,11 @@ class Slot:
     origin: Origin | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
-class Skeleton:
+class Skeleton(Known):
     """What a model is apart from its numbers: the energy's tree, variables, clamped sites.
 
-    Hashed by a digest taken once, so that jit's cache never reads index arrays. A digest, which
-    is the same in every process, knows functions by name only; equality compares them too.
+    Hashed by a digest taken once, so that jit's cache never reads index arrays. It is the same in
+    every process. Functions (networks, densities, lambdas) enter by content, settings and code.
     """
 
     def __init__(
@@ -63,14 +64,25 @@ class Skeleton:
         self.variables = variables
         self.functions = functions
         self.clamped = dict(clamped)
-        self.digest = self._digest()
+        known = content(functions)
+        self._content = Content(self._digest(known.digest), known.opaque)
+
+    @property
+    def content(self) -> Content:
+        """What tells it from others; functions whose content cannot be read stand in it."""
+        return self._content
+
+    @property
+    def digest(self) -> str:
+        """Of all of it: tree, variables, clamped sites, functions."""
+        return self._content.digest
 
     def holding(self, clamped: Mapping[str, np.ndarray]) -> Skeleton:
         """The same energy with these sites clamped."""
         return Skeleton(self.root, self.variables, self.functions, clamped, self.slots)
 
-    def _digest(self) -> str:
-        seal = hashlib.blake2b(digest_size=16)
+    def _digest(self, functions: str) -> str:
+        seal = hashlib.blake2b(functions.encode(), digest_size=16)
         numbers: dict[int, int] = {}
         for node in post_order(self.root):
             numbers[id(node)] = len(numbers)
@@ -96,9 +108,8 @@ class Skeleton:
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Skeleton)
-            and other.digest == self.digest
+            and other.content == self.content
             and other.variables == self.variables
-            and other.functions == self.functions
         )
 
     def __hash__(self) -> int:

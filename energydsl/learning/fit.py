@@ -26,7 +26,7 @@ from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.optimizer import Update
-from energydsl.run.checkpoint import fingerprint
+from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 
 CAPACITY = 4096
@@ -94,7 +94,7 @@ def fit(
             numbers that make no sense, or a checkpoint of another run.
     """
     check_ebm(ebm, "fit")
-    check_key(key, "fit")
+    check_key(key, "fit", ebm)
     if not isinstance(objective, AbstractObjective):
         raise TypeError(
             f"fit got the objective {objective!r}; expected one such as ed.ContrastiveDivergence()."
@@ -107,8 +107,9 @@ def fit(
     source = source_of(ebm, data, batch)
     objective.check(ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
-    run.begin(checkpoint)
-    return run.finish(progress)
+    with run:
+        run.begin(checkpoint)
+        return run.finish(progress)
 
 
 class _Carry(NamedTuple):
@@ -164,8 +165,23 @@ class _Fit(AbstractRun):
         # No step yet: the program is compiled, and shows what it will tell.
         _, told = self._compute(*self.source.read(0))
         self.store = Store({k: np.empty(self.rows, a.dtype) for k, a in told.items()})
-        self.resume(checkpoint, self._identity())
+        if checkpoint is not None:
+            self.resume(checkpoint, self._identity())
         self.source.skip(self.at.steps)
+        if self.saver is not None and self.at.steps:
+            self._check_stream(self.saver.found)
+
+    def _check_stream(self, found: str) -> None:
+        """Raise ValueError unless the stream began with the batches of the steps taken."""
+        if self.passed(self.at.steps) != found:
+            raise ValueError(
+                f"The checkpoint is of another run: data are other batches among the first "
+                f"{self.at.steps}, or fewer. Give an iterator that begins anew with the same "
+                "batches to resume, or another folder to start anew."
+            )
+
+    def passed(self, steps: int) -> str:
+        return self.source.passed(steps)
 
     def finish(self, progress: bool) -> tuple[EBM, History]:
         """Take the steps that are left."""
@@ -173,10 +189,13 @@ class _Fit(AbstractRun):
         moving = self.at.carry.moving
         if self.sound:
             after = eqx.apply_updates(moving, self.at.carry.change)
-            if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(after)):
-                moving = after
+            named = zip(self.ebm.model.skeleton.slots, after, strict=True)
+            bad = [str(slot.name) for slot, arrays in named if not _finite(arrays)]
+            if bad:
+                what = f"the last update of {', '.join(bad)} is not finite"
+                stopped = f"stopped after {self.at.steps} steps: {what}"
             else:
-                stopped = f"stopped after {self.at.steps} steps: the last update is not finite"
+                moving = after
         if stopped is not None:
             warnings.warn(f"fit {stopped}; what was learnt so far is returned.", stacklevel=3)
         history = History(self.store.between(0, self.at.rows))
@@ -219,22 +238,29 @@ class _Fit(AbstractRun):
         rows = self.store.put(self.at.rows, new)
         self.at = At(carry, rows, rows)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> Identity:
         """What must agree between a run and the one that goes on from its checkpoint."""
-        return {
-            "model": fingerprint(self.ebm.model),
-            "objective": repr(self.objective),
-            "optimizer": self.update.digest,
-            "data": self.source.digest,
-            "key": np.asarray(jr.key_data(self.key)).tolist(),
-            "batch": self.source.size,
-        }
+        optimizer = (self.update, self.at.carry.optimum)
+        return (
+            model_identity(self.ebm.model)
+            | settings_identity("objective", self.objective)
+            | {
+                "optimizer": ("an optimizer", identity_of(optimizer, "the optimizer")[1]),
+                "data": identity_of(self.source.first, "the data"),
+                "key": identity_of(self.key, "the key"),
+                "batch": identity_of(self.source.size, "batch"),
+            }
+        )
 
 
 def _partition(ebm: EBM) -> tuple[Any, EBM]:
     """What learning moves among the slots' values, and the EBM without it."""
     moving, rest = eqx.partition(ebm.model.slots, ebm.model.learnt)
     return moving, _with(ebm, rest)
+
+
+def _finite(arrays: Any) -> bool:
+    return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(arrays))
 
 
 def _with(ebm: EBM, slots: Any) -> EBM:

@@ -37,7 +37,7 @@ def to_arviz(
     coords: Mapping[str, Any] | None = None,
     observed: Mapping[str, Any] | None = None,
 ) -> xarray.DataTree:
-    """Chains as the `xarray.DataTree` that ArviZ reads; ``tree.to_netcdf(path)`` saves it.
+    """Chains as the `xarray.DataTree` that ArviZ reads; `to_netcdf` saves it.
 
     The posterior holds what was drawn; sample_stats the energy, ``lp`` (minus the energy) and the
     kernel's statistics; constant_data the clamped values, with a mask where only a part of a

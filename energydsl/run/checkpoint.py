@@ -1,41 +1,76 @@
 """Checkpoints: a folder of numbered parts with what a run produced, and one file with its state.
 
 A part is written before the state that counts it, and the state replaces the old one in a single
-rename: a run killed at any instant finds a whole checkpoint.
+rename: a run killed at any instant finds a whole checkpoint. The state holds the number of rows
+and the digest of each part, and a digest of itself, so that damage is noticed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from energydsl._identity import content, digest
 from energydsl.language.model import Model
+from energydsl.run.files import PARTIAL, Lock, write_whole
 
-FORMAT = 1
+WORDS = 60
+"""How much of a setting's text a message shows."""
+
+ENDING = ".safetensors"
+
+Identity = Mapping[str, tuple[str, str]]
+"""What must agree for a resume: by the words a user knows it under, its text and its digest."""
+
+
+class Part(NamedTuple):
+    """What a state says of a file with rows."""
+
+    name: str
+    rows: int
+    digest: str
+
+
+class Resumed(NamedTuple):
+    """What an earlier run left."""
+
+    state: Any
+    counters: dict[str, int]
+    passed: str
+    """The digest of the batches that went past it, where it read a stream."""
+    parts: list[dict[str, np.ndarray]]
 
 
 class Checkpoint:
-    """Where one run writes, and what identifies it.
+    """Where one run writes, and what identifies it. Other runs are kept out until `release`.
 
     Args:
         folder: made if missing.
-        identity: what must agree for a resume, by the words a user knows it under.
+        identity: what must agree for a resume.
+
+    Raises:
+        ValueError: no folder that can be written, or one that another run writes to.
     """
 
-    def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: str | os.PathLike, identity: Identity) -> None:
         self.folder = Path(folder)
-        self.identity = {"format": FORMAT, **identity}
-        self.parts = 0
+        self.identity = {name: list(said) for name, said in identity.items()}
+        self.parts: tuple[Part, ...] = ()
+        self.number = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = Lock(self.folder)
         except OSError as error:
             raise ValueError(
                 f"checkpoint={str(folder)!r} is no folder that can be written: {error}. "
@@ -45,69 +80,179 @@ class Checkpoint:
     @property
     def exists(self) -> bool:
         """Whether an earlier run left a state here."""
-        return (self.folder / "state.safetensors").exists()
+        return self._path("state").exists()
 
-    def save(self, state: Any, counters: dict[str, int], produced: dict[str, np.ndarray]) -> None:
-        """Add what was produced since the last call, then replace the state."""
-        parts = self.parts + bool(produced)
-        if produced:
-            self._write(f"part-{self.parts:06d}", produced, {})
-        leaves = {f"leaf-{i}": _plain(a) for i, a in enumerate(jax.tree.leaves(state))}
-        meta = {"identity": self.identity, "parts": parts, "counters": counters}
-        self._write("state", leaves, {"run": json.dumps(meta)})
-        # Only now: a save that was cut short is written again under the same number.
-        self.parts = parts
+    @property
+    def rows(self) -> int:
+        """How many rows are saved."""
+        return sum(part.rows for part in self.parts)
 
-    def load(self, like: Any) -> tuple[Any, dict[str, int], list[dict[str, np.ndarray]]]:
-        """The state (in the shape of `like`), the counters, and every part.
+    def release(self) -> None:
+        """Let other runs write here."""
+        self.lock.release()
+
+    def save(
+        self,
+        state: Any,
+        counters: dict[str, int],
+        passed: str,
+        produced: dict[str, np.ndarray],
+        rows: int,
+    ) -> None:
+        """Add the rows produced since the last call, then replace the state.
 
         Raises:
-            ValueError: the checkpoint is of another model, kernel or setting; the message names
-                each difference.
+            OSError: a file cannot be written; the checkpoint stands as it stood.
         """
-        leaves, meta = _read(self.folder / "state.safetensors")
-        run = json.loads(meta["run"])
-        theirs = run["identity"]
-        wrong = [k for k in self.identity if theirs.get(k) != self.identity[k]]
+        parts = self.parts
+        if rows:
+            # Under a name that was never used: the old state may still count on any other file.
+            part = Part(f"part-{self.number:06d}", rows, content(_plain_dict(produced)).digest)
+            self.number += 1
+            self._write(part.name, produced, {})
+            parts = (*parts, part)
+        leaves = {f"leaf-{i}": _plain(a) for i, a in enumerate(jax.tree.leaves(state))}
+        run = {"identity": self.identity, "counters": counters,
+               "passed": passed, "parts": parts, "number": self.number}  # fmt: skip
+        text = json.dumps(run)
+        self._write("state", leaves, {"run": text, "digest": content(text, leaves).digest})
+        self.parts = parts
+
+    def load(self, like: Any) -> Resumed:
+        """What an earlier run left, its state in the shape of `like`.
+
+        Raises:
+            ValueError: the checkpoint is of another model, kernel or setting, and the message
+                names each difference; or a file is damaged, and the message names it.
+        """
+        leaves, meta = self._read("state")
+        text = meta.get("run", "")
+        if text and "digest" not in meta:
+            raise self.damaged("state", "it was written by an earlier version of energydsl")
+        if content(text, leaves).digest != meta.get("digest"):
+            raise self.damaged("state", "its content is not what was written")
+        run = json.loads(text)
+        self._check_same(run["identity"])
+        parts = tuple(Part(*part) for part in run["parts"])
+        arrays = [self._part(part) for part in parts]
+        old, treedef = jax.tree.flatten(like)
+        new = [_like(leaves[f"leaf-{i}"], a) for i, a in enumerate(old)]
+        self.parts, self.number = parts, run["number"]
+        self._remove_leftovers()
+        return Resumed(jax.tree.unflatten(treedef, new), run["counters"], run["passed"], arrays)
+
+    def _check_same(self, theirs: dict[str, list[str]]) -> None:
+        """Raise ValueError that names what differs from the run that wrote this."""
+        wrong = [k for k, (_, ours) in self.identity.items() if theirs.get(k, ["", ""])[1] != ours]
+        # Another precision changes every array: it is the one thing to say.
+        wrong = wrong[:1] if wrong[:1] == ["precision"] else wrong
         if wrong:
-            listed = "; ".join(
-                f"{k} was {theirs.get(k)!r}, now {self.identity[k]!r}" for k in wrong
-            )
+            listed = "; ".join(_difference(k, theirs.get(k), self.identity[k]) for k in wrong)
             raise ValueError(
                 f"The checkpoint in {str(self.folder)!r} is of another run: {listed}. "
                 "Give the same arguments to resume, or another folder to start anew."
             )
-        self.parts = run["parts"]
-        old, treedef = jax.tree.flatten(like)
-        new = [_like(leaves[f"leaf-{i}"], a) for i, a in enumerate(old)]
-        parts = [_read(self.folder / f"part-{i:06d}.safetensors")[0] for i in range(self.parts)]
-        return jax.tree.unflatten(treedef, new), run["counters"], parts
+
+    def _part(self, part: Part) -> dict[str, np.ndarray]:
+        arrays, _ = self._read(part.name)
+        if content(arrays).digest != part.digest:
+            raise self.damaged(part.name, "its content is not what was written")
+        return arrays
+
+    def _remove_leftovers(self) -> None:
+        """Files of saves that were cut short, on which no state counts."""
+        kept = {self._path(part.name) for part in self.parts}
+        for path in (*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"part-*{ENDING}")):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}{ENDING}"
 
     def _write(self, name: str, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> None:
-        target = self.folder / f"{name}.safetensors"
-        partial = target.with_suffix(".partial")
         # safetensors corrupts arrays that are not contiguous.
-        save_file({k: np.array(v, order="C") for k, v in arrays.items()}, partial, meta or None)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
+        write_whole(self._path(name), save(_plain_dict(arrays), meta or None))
+
+    def _read(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        try:
+            with safe_open(self._path(name), framework="np") as file:
+                arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+                return arrays, file.metadata() or {}
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise self.damaged(name, str(error)) from None
+
+    def damaged(self, name: str, why: str) -> ValueError:
+        """What to raise where a file does not hold what was written."""
+        return ValueError(
+            f"The checkpoint in {str(self.folder)!r} cannot be resumed: "
+            f"{self._path(name).name!r} is missing, damaged or of another program ({why}). Put "
+            "back a copy of the whole folder, or give another folder to start anew."
+        )
 
 
-def fingerprint(model: Model) -> str:
-    """A digest of a model's structure and of every parameter's value."""
-    seal = hashlib.blake2b(model.skeleton.digest.encode(), digest_size=16)
-    for leaf in jax.tree.leaves((model.slots, model.evidence)):
-        if hasattr(leaf, "dtype"):
-            array = _plain(leaf)
-            seal.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
-    return seal.hexdigest()
+def model_identity(model: Model) -> dict[str, tuple[str, str]]:
+    """A model's form, parameters and evidence, and the precision they are computed in."""
+    held = zip(model.skeleton.slots, model.slots, strict=True)
+    unnamed = [value for record, value in held if record.name is None]
+    data = [a for a in jax.tree.leaves(unnamed) if eqx.is_array(a)]
+    precision = str(jnp.zeros(()).dtype)
+    text = f"E({', '.join(map(str, model.variables))}) = {model.expression}"
+    return {
+        "precision": (precision, precision),
+        "model": (_short(text), digest(model.skeleton, "the model")),
+        "model's parameters": identity_of(dict(model.parameters), "the model's parameters"),
+        "model's data": identity_of(data, "the model's data"),
+        "model's evidence": identity_of(dict(model.evidence), "the model's evidence"),
+    }
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import safe_open
+def settings_identity(name: str, module: eqx.Module) -> dict[str, tuple[str, str]]:
+    """A kernel's or an objective's class, and each of its settings under a name of its own."""
+    kind = type(module)
+    found = {name: (kind.__name__, digest(kind, f"the {name}"))}
+    for field in getattr(kind, "__dataclass_fields__", {}):
+        what = f"{name}'s {field}"
+        found[what] = identity_of(getattr(module, field), f"the {what}")
+    return found
 
-    with safe_open(path, framework="np") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+def identity_of(thing: object, what: str) -> tuple[str, str]:
+    """The text and the digest of one setting."""
+    if isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
+        text = f"{jax.random.key_data(thing).tolist()} of {jax.random.key_impl(thing)}"
+    else:
+        text = str(jax.tree.map(_words, thing))
+    return _short(text), digest(thing, what)
+
+
+class _Words(str):
+    """A text that stands without quotes in that of what holds it."""
+
+    __repr__ = str.__str__
+
+
+def _words(leaf: Any) -> Any:
+    """An array of one element as that element, another as its dtype and shape."""
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        return leaf
+    return _Words(f"{leaf.item():g}" if leaf.ndim == 0 else f"{leaf.dtype}{list(leaf.shape)}")
+
+
+def _short(text: str) -> str:
+    line = re.sub(" at 0x[0-9a-f]+", "", " ".join(text.split()))
+    return line if len(line) <= WORDS else line[: WORDS - 3] + "..."
+
+
+def _difference(name: str, theirs: list[str] | None, ours: list[str]) -> str:
+    if theirs is None:
+        return f"{name} is {ours[0]} now, and was not there"
+    if theirs[0] != ours[0]:
+        return f"{name} was {theirs[0]}, now {ours[0]}"
+    return f"{name} was another one, which also read {ours[0]}"
+
+
+def _plain_dict(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {k: np.array(v, order="C") for k, v in arrays.items()}
 
 
 def _plain(leaf: Any) -> np.ndarray:

@@ -6,41 +6,78 @@ not. Compiled loops take the trace, so that they are compiled once for each thin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
 from jax import Array
 from jax.core import eval_jaxpr
-from jax.extend import core as jex
 
+from energydsl._identity import Content, Known, content
 from energydsl._types import Configuration, Quantity
 
 
-class Program:
-    """A jaxpr, equal to another of the same text."""
+class Program(Known):
+    """A traced function without its numbers; equal to another of the same equations.
+
+    Equations hold nested functions with their constants, which are part of what is compared.
+    """
 
     def __init__(self, jaxpr: jex.Jaxpr, outputs: Any) -> None:
         self.jaxpr = jaxpr
         self.outputs = outputs
-        self.text = f"{jaxpr} {outputs}"
+
+    @staticmethod
+    def trace(function: Callable[..., Any], *arguments: Any) -> tuple[Program, list[Array], Any]:
+        """A function's program, its numbers, and the shapes of what it returns.
+
+        Arrays that the function closes over and floating-point numbers of its text are numbers:
+        another learning rate makes no other program.
+        """
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        jaxpr, numbers = _take_out_numbers(closed)
+        return Program(jaxpr, jax.tree.structure(shapes)), numbers, shapes
+
+    @cached_property
+    def content(self) -> Content:
+        """What the program computes."""
+        return content(self.jaxpr, self.outputs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Program) and other.text == self.text
+        return isinstance(other, Program) and other.content == self.content
 
     def __hash__(self) -> int:
-        return hash(self.text)
+        return hash(self.content)
 
-    def __call__(self, constants: list[Array], *arguments: Any) -> Any:
-        values = eval_jaxpr(self.jaxpr, constants, *jax.tree.leaves(arguments))
+    def __call__(self, numbers: list[Array], *arguments: Any) -> Any:
+        values = eval_jaxpr(self.jaxpr, numbers, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.outputs, values)
 
 
-class Quantities(eqx.Module):
-    """Traced functions of one configuration; arrays that they close over are arguments."""
+def _take_out_numbers(closed: jex.ClosedJaxpr) -> tuple[jex.Jaxpr, list[Array]]:
+    """The equations with a constant in place of each floating-point number."""
+    jaxpr, variables = closed.jaxpr, []
+    numbers = [c if isinstance(c, Array) else jnp.asarray(c) for c in closed.consts]
 
-    constants: list[Array]
+    def taken(atom: Any) -> Any:
+        if not isinstance(atom, jex.Literal) or not jnp.issubdtype(atom.aval.dtype, jnp.floating):
+            return atom
+        numbers.append(jnp.asarray(atom.val, atom.aval.dtype))
+        variables.append(jex.Var(atom.aval))
+        return variables[-1]
+
+    equations = [e.replace(invars=[taken(a) for a in e.invars]) for e in jaxpr.eqns]
+    return jaxpr.replace(eqns=equations, constvars=[*jaxpr.constvars, *variables]), numbers
+
+
+class Quantities(eqx.Module):
+    """Traced functions of one configuration; their numbers are arguments."""
+
+    numbers: list[Array]
     program: Program = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
@@ -57,7 +94,7 @@ class Quantities(eqx.Module):
             return {name: function(x) for name, function in keep.items()}
 
         try:
-            closed, shapes = jax.make_jaxpr(all_of_them, return_shape=True)(x)
+            program, numbers, shapes = Program.trace(all_of_them, x)
         except KeyError as error:
             raise ValueError(
                 f"A function of keep= asks for {error}; there are {list(x)}."
@@ -67,8 +104,7 @@ class Quantities(eqx.Module):
                 raise TypeError(
                     f"keep[{name!r}] returned {type(shape).__name__}; expected one array."
                 )
-        outputs = jax.tree.structure(shapes)
-        return Quantities(closed.consts, Program(closed.jaxpr, outputs), tuple(sorted(keep)))
+        return Quantities(numbers, program, tuple(sorted(keep)))
 
     def __call__(self, x: Configuration) -> dict[str, Array]:
-        return self.program(self.constants, x)
+        return self.program(self.numbers, x)

@@ -26,7 +26,7 @@ from energydsl._types import Configuration, Quantity, Values, check_key
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
-from energydsl.run.checkpoint import fingerprint
+from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 from energydsl.run.quantities import Quantities
 
@@ -39,7 +39,8 @@ class Chains:
     """What a run drew. Arrays are NumPy's, (chain, draw, ...).
 
     Attributes:
-        draws: the variables, or the quantities that ``keep=`` named.
+        draws: the variables, or the quantities that ``keep=`` named. Spins, bits and labels are of
+            8 bits where that holds them; other integers of 32, which sums and squares need.
         stats: the energy of each draw, and the kernel's statistics.
         last: the configurations at which the chains stand, chains first; they fit ``start=``.
         ebm: what was sampled.
@@ -105,7 +106,8 @@ def sample(
         thin: steps a draw.
         start: where to begin: one configuration, or one a chain with chains first. Random if not
             given.
-        keep: functions of one configuration to keep instead of it, by name.
+        keep: functions of one configuration to keep instead of it, by name; discrete variables
+            reach them as 32-bit integers.
         checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
             same draws as if it had never stopped; `draws` may then be larger.
         progress: show a bar on a terminal.
@@ -121,7 +123,7 @@ def sample(
     if warmup < 0:
         raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
     check_ebm(ebm, "sample")
-    check_key(key, "sample")
+    check_key(key, "sample", ebm)
     chosen = None
     if kernel is None:
         kernel, chosen = choose(ebm)
@@ -129,8 +131,9 @@ def sample(
         raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
     check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
-    run.begin(start, keep, checkpoint)
-    return dataclasses.replace(run.finish(progress), chosen=chosen)
+    with run:
+        run.begin(start, keep, checkpoint)
+        return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
 class _Run(AbstractRun):
@@ -163,7 +166,7 @@ class _Run(AbstractRun):
         """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
-        one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in xs.items()}
+        one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
         self.keep = None if keep is None else Quantities.of(keep, one)
         shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
         arrays = {
@@ -174,7 +177,8 @@ class _Run(AbstractRun):
         # Whatever the number of draws is: another must not compile anew.
         self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
         self.at = At(carry, 0, 0)
-        self.resume(checkpoint, self._identity())
+        if checkpoint is not None:
+            self.resume(checkpoint, self._identity(None if start is None else xs))
 
     def finish(self, progress: bool) -> Chains:
         """Draw what is left to draw."""
@@ -201,8 +205,14 @@ class _Run(AbstractRun):
         good = int(broken.any(axis=0).argmax())
         if left <= 0 and good:
             self._commit(*self._compute(good, thin), good, thin, warm=False)
-        bad = np.flatnonzero(broken.any(axis=1)).tolist()
-        return f"stopped after {self.at.steps} steps: the energy of chains {bad} is NaN"
+        first = np.flatnonzero(broken[:, good]).tolist()
+        where = f"step {self.at.steps + 1}"
+        if thin > 1:
+            where = f"one of the steps {self.at.steps + 1} to {self.at.steps + thin}"
+        return (
+            f"stopped after {self.at.steps} steps: the energy of chain {first[0]} became NaN in "
+            f"{where}" + (f", and so did that of chains {first[1:]}" if first[1:] else "")
+        )
 
     def _compute(self, count: int, thin: int) -> tuple[Any, dict[str, np.ndarray]]:
         numbers = jnp.asarray([self.at.steps, count, thin])
@@ -217,18 +227,20 @@ class _Run(AbstractRun):
         rows = self.at.rows if warm else self.store.put(self.at.rows, new)
         self.at = At(carry, self.at.steps + count * thin, rows)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self, start: Configuration | None) -> Identity:
         """What must agree between a run and the one that goes on from its checkpoint."""
-        kept = "configurations" if self.keep is None else list(self.keep.names)
-        return {
-            "model": fingerprint(self.ebm.model),
-            "kernel": str(self.kernel),
-            "key": np.asarray(jr.key_data(self.key)).tolist(),
-            "chains": self.chains,
-            "warmup": self.warmup,
-            "thin": self.thin,
-            "keep": kept,
-        }
+        kept = "configurations" if self.keep is None else str(list(self.keep.names))
+        numbers = {"chains": self.chains, "warmup": self.warmup, "thin": self.thin}
+        return (
+            model_identity(self.ebm.model)
+            | settings_identity("kernel", self.kernel)
+            | {name: identity_of(value, name) for name, value in numbers.items()}
+            | {
+                "key": identity_of(self.key, "the key"),
+                "start": identity_of(start, "the start"),
+                "keep": (kept, identity_of(self.keep, "keep")[1]),
+            }
+        )
 
     def _chains(self, stopped: str | None) -> Chains:
         whole = self.store.between(0, self.at.rows)
@@ -277,8 +289,20 @@ def _observe(
 ) -> dict[str, Array]:
     """What is kept of where the chains stand, chains first."""
     xs = ensemble.configurations(ebm, carry)
-    kept = xs if keep is None else jax.vmap(keep)(xs)
+    kept = _shown(ebm, xs) if keep is None else jax.vmap(keep)(_widened(xs))
     return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
+
+
+def _widened(xs: Configuration) -> Configuration:
+    """As functions of a user's get them: what they compute with small integers fits in 32 bits."""
+    small = {n for n, a in xs.items() if jnp.issubdtype(a.dtype, jnp.integer)}
+    return {n: a.astype(jnp.int32) if n in small else a for n, a in xs.items()}
+
+
+def _shown(ebm: EBM, xs: Configuration) -> Configuration:
+    """As draws are kept."""
+    dtypes = {v.name: v.domain.draw_dtype for v in ebm.structure.skeleton.free}
+    return {n: a.astype(dtypes[n]) for n, a in xs.items()}
 
 
 @eqx.filter_jit

@@ -68,7 +68,8 @@ class TestParameters:
             + ed.apply(jnp.sum, x)
         )
         names = ["Quadratic.precision", "Quadratic.linear", "Neural"]
-        others = ["Neural_2", "Quadratic_2.precision", "Quadratic_2.linear", "Normal.loc", "Table"]
+        others = ["Neural_2", "Quadratic_2.precision", "Quadratic_2.linear", "Normal.loc"]
+        others += ["Normal.scale", "Table"]
         assert list(a.parameters) == names
         assert list((a + b).parameters) == names + others
         assert (a + b).parameters["Neural_2"].network.layers[0].weight is second.layers[0].weight
@@ -81,9 +82,8 @@ class TestParameters:
         for value in (*values, jnp.float32(0.5), np.ones(3), random(3)):
             model = ed.Model((value * x).sum())
             assert model.parameter_count == 0 and not model.parameters
-            assert model.skeleton.slots[0].kind == (
-                "number" if np.ndim(value) == 0 and not eqx.is_array(value) else "data"
-            )
+            array = isinstance(value, jax.Array | np.ndarray)
+            assert model.skeleton.slots[0].kind == ("data" if array else "number")
 
     def test_data_numbers_and_parameters_are_told_apart_by_the_structure(self):
         s, values = ed.spin("s", 3), np.float32(0.5)
@@ -220,7 +220,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("given", "error", "message"),
         [
-            ({"V": 1}, ValueError, "replace got V; the parameters are W, J, Neural"),
+            ({"V": 1}, ValueError, "replace got V; the parameters are J, W, Neural"),
             ({"W": np.ones(2)}, ValueError, r"shape \(2,\) for 'W'; expected \(3,\)"),
             ({"W": [1, np.nan, 1]}, ValueError, "NaN for 'W'"),
             ({"W": [1, np.inf, 1]}, ValueError, "an infinity for 'W'"),
@@ -254,7 +254,7 @@ class TestParameters:
             ("ed.parameter(3, 1)", ValueError, "the name 3"),
             ("ed.parameter('W', x)", TypeError, "'W' got the expression x"),
             ("ed.parameter('W', 'a')", TypeError, "'W'"),
-            ("ed.parameter('W', 1j)", TypeError, "'W' has dtype complex64"),
+            ("ed.parameter('W', 1j)", TypeError, "'W' has dtype complex"),
             (
                 "ed.parameter('W', [1, np.nan])",
                 ValueError,
@@ -262,7 +262,7 @@ class TestParameters:
             ),
             ("ed.parameter('W', exp(jnp.full(3, 1e3)))", ValueError, "'W', .* has inf at"),
             (
-                "ed.parameter('W', paramax.non_trainable((1.0, 2.0)))",
+                "ed.parameter('W', paramax.NonTrainable((jnp.ones(1), jnp.ones(2))))",
                 TypeError,
                 "of tuple; expected",
             ),
@@ -601,7 +601,7 @@ class TestIdentity:
             lambda s: (s[2:] * s[:1]).sum() + random(3) @ s,
             lambda s: (s[[1, 2]] * s[[0, 1]]).sum() + random(3) @ s,
             lambda s: (s[1:] * s[:-1]).sum() + random(1) @ s[:1],
-            lambda s: (s[1:] * s[:-1]).sum() + ed.fixed(random(3)) @ s,
+            lambda s: (s[1:] * s[:-1]).sum() + ed.parameter("b", random(3)) @ s,
             lambda s: (s[1:] * s[:-1]).sum(0) + random(3) @ s + 0.0,
         ],
         ids=range(6),
@@ -677,5 +677,5 @@ class TestIdentity:
             "Model: E = -(x @ f32[3,2] @ h) - f32[3] @ x\n"
             "  x: binary[3]\n"
             "  h: binary[2] latent\n"
-            "  9 parameters"
+            "  0 parameters"
         )

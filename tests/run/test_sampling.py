@@ -1,5 +1,8 @@
 """The sampling loop: what it keeps, where it stops, how it resumes."""
 
+import contextlib
+import copy
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.run import sampling
+from energydsl.run import loop, sampling
 
 KEY = jax.random.key(0)
 
@@ -114,7 +117,7 @@ def test_new_parameters_do_not_recompile(monkeypatch):
 
 
 def test_ctrl_c_returns_what_was_drawn(ebm, monkeypatch, tmp_path):
-    """A real signal, in the middle of the second chunk; what was drawn can be gone on from."""
+    """A real signal, in the second chunk, which ends; what was drawn can be gone on from."""
     compute, calls = sampling._run_chunk, []
 
     def interrupted(*arguments):
@@ -124,12 +127,13 @@ def test_ctrl_c_returns_what_was_drawn(ebm, monkeypatch, tmp_path):
         return compute(*arguments)
 
     monkeypatch.setattr(sampling, "_run_chunk", interrupted)
-    with pytest.warns(UserWarning, match="interrupted after 1 of 7 draws"):
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # chunks of one draw
+    with pytest.warns(UserWarning, match="interrupted after 2 of 7 draws"):
         chains = run(ebm, warmup=0, checkpoint=tmp_path)
     assert chains.stopped.startswith("interrupted")
     monkeypatch.undo()
     whole = run(ebm, warmup=0).draws["s"]
-    assert np.array_equal(chains.draws["s"], whole[:, :1])
+    assert np.array_equal(chains.draws["s"], whole[:, :2])
     assert np.array_equal(run(ebm, warmup=0, checkpoint=tmp_path).draws["s"], whole)
 
 
@@ -139,13 +143,119 @@ def test_a_nan_energy_stops_the_run_and_keeps_the_draws():
     ebm = ed.compile(ed.Model(0.5 * (y - 1.0) ** 2, trap))
     assert ebm.sweep is None
     kernel = _Walk()
-    with pytest.warns(UserWarning, match=r"the energy of chains \[0, 1\] is NaN"):
+    with pytest.warns(
+        UserWarning, match=r"energy of chain 0 became NaN in step 31, and so did.* \[1\]"
+    ):
         chains = ed.sample(
             ebm, kernel, key=KEY, chains=2, warmup=0, draws=50, progress=False,
             start={"y": np.zeros(())},
         )  # fmt: skip
     assert 0 < chains.draws["y"].shape[1] < 50
     assert np.isfinite(chains.draws["y"]).all() and np.isfinite(chains.stats["energy"]).all()
+
+
+def test_small_integers_reach_users_wide_enough_to_compute_with():
+    n, c = ed.integer("n", 4, low=99, high=100), ed.categorical("c", levels=2)
+    ebm = ed.compile(ed.Model(0.0 * n.sum(), 0.0 * (c == 1)))
+    keep = {"square": lambda x: (x["n"] ** 2).mean(), "n": lambda x: x["n"], "c": lambda x: x["c"]}
+    kept = run(ebm, keep=keep).draws
+    assert kept["n"].dtype == kept["c"].dtype == np.int32
+    # Mean squares of small integers, in float32.
+    np.testing.assert_allclose(kept["square"], (kept["n"].astype(float) ** 2).mean(-1), rtol=1e-6)
+    draws = run(ebm).draws
+    assert np.array_equal(draws["n"], kept["n"]) and np.array_equal(draws["c"], kept["c"])
+    assert {k: str(a.dtype) for k, a in draws.items()} == {"n": "int32", "c": "int8"}
+
+
+def test_ctrl_c_that_a_callback_swallows_is_heard(ebm, monkeypatch):
+    """JAX drops what its garbage-collection callback raises; so does this chunk."""
+    compute, calls = sampling._run_chunk, []
+
+    def swallowing(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return compute(*arguments)
+
+    monkeypatch.setattr(sampling, "_run_chunk", swallowing)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    with pytest.warns(UserWarning, match="interrupted after 2 of 50 draws"):
+        run(ebm, warmup=0, draws=50)
+
+
+def test_sigterm_saves_what_was_drawn_and_the_handlers_are_put_back(ebm, monkeypatch, tmp_path):
+    compute, calls = sampling._run_chunk, []
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+    def ended(*arguments):
+        calls.append(1)
+        if len(calls) in (2, 3):
+            signal.raise_signal(signal.SIGTERM)
+        return compute(*arguments)
+
+    monkeypatch.setattr(sampling, "_run_chunk", ended)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    with pytest.warns(UserWarning, match="interrupted by SIGTERM after 2 of 50 draws"):
+        part = run(ebm, warmup=0, draws=50, checkpoint=tmp_path)
+    monkeypatch.undo()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    whole = run(ebm, warmup=0, draws=50, checkpoint=tmp_path)
+    assert np.array_equal(whole.draws["s"][:, :2], part.draws["s"])
+
+
+def test_a_third_ctrl_c_ends_the_chunk_itself(ebm, monkeypatch):
+    compute, calls = sampling._run_chunk, []
+
+    def stuck(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+        return compute(*arguments)
+
+    monkeypatch.setattr(sampling, "_run_chunk", stuck)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    with pytest.warns(UserWarning, match="interrupted after 2 of 50 draws"):
+        assert run(ebm, warmup=0, draws=50).draws["s"].shape[1] == 2
+
+
+def test_a_handler_of_the_programs_own_stays(ebm, monkeypatch):
+    heard, compute = [], sampling._run_chunk
+
+    def once(*arguments):
+        if not heard:
+            signal.raise_signal(signal.SIGTERM)
+        return compute(*arguments)
+
+    own = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        monkeypatch.setattr(sampling, "_run_chunk", once)
+        assert run(ebm).stopped is None and heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, own)
+
+
+def test_inside_a_transformation_it_says_so(ebm):
+    def draws(key):
+        return run(ebm, key=key).draws["s"]
+
+    for call in (lambda: jax.jit(draws)(KEY), lambda: jax.vmap(draws)(jax.random.split(KEY, 2)),
+                 lambda: jax.jit(lambda x: x + draws(KEY))(1.0)):  # fmt: skip
+        with pytest.raises(TypeError, match=r"sample was called inside jax\.jit.*Call it outside"):
+            call()
+    with pytest.raises(TypeError, match="estimate_log_partition was called inside"):
+        jax.jit(lambda key: ed.estimate_log_partition(ebm, key=key).value)(KEY)
+
+
+@pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy],
+                         ids=["pickle", "deepcopy"])  # fmt: skip
+def test_ebms_and_chains_can_be_copied(ebm, copied):
+    chains = run(ebm)
+    again = copied(chains)
+    assert again.ebm == chains.ebm and copied(ebm) == ebm
+    assert np.array_equal(again.draws["s"], chains.draws["s"])
+    assert np.array_equal(run(copied(ebm), key=again.key).draws["s"], chains.draws["s"])
 
 
 class _Walk(ed.AbstractKernel):
@@ -213,12 +323,12 @@ def test_a_finished_checkpoint_is_read_and_extended(ebm, tmp_path):
 @pytest.mark.parametrize(
     "change, word",
     [
-        ({"ebm": ed.compile(ising(coupling=0.31))}, "model was"),
+        ({"ebm": ed.compile(ising(coupling=0.31))}, "model's data was"),
         ({"ebm": ed.compile(ising((4, 5)))}, "model was"),
         ({"key": jax.random.key(5)}, "key was"),
         ({"chains": 3}, "chains was 2, now 3"),
         ({"thin": 2}, "thin was 1, now 2"),
-        ({"keep": {"m": magnetisation}}, r"keep was 'configurations', now \['m'\]"),
+        ({"keep": {"m": magnetisation}}, r"keep was configurations, now \['m'\]"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(ebm, tmp_path, change, word):

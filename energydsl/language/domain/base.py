@@ -42,6 +42,12 @@ class AbstractDomain(abc.ABC):
     def energy_dtype(self) -> np.dtype:
         """The dtype that energies see, float or, where the value is a mere label, integer."""
 
+    @property
+    def draw_dtype(self) -> np.dtype:
+        """The dtype in which draws are kept: integers wide enough to be squared and added."""
+        wide = np.issubdtype(self.dtype, np.integer)
+        return np.promote_types(self.dtype, np.int32) if wide else self.dtype
+
     ordered: ClassVar[bool] = True
     """Whether neighbouring levels are alike: labels are not."""
 

@@ -69,7 +69,16 @@ class AbstractFinite(AbstractDomain):
 
 
 @dataclasses.dataclass(frozen=True)
-class Spin(AbstractFinite):
+class AbstractSmall(AbstractFinite):
+    """Values that nobody squares or adds one by one: draws keep them in their small dtype."""
+
+    @property
+    def draw_dtype(self) -> np.dtype:
+        return self.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Spin(AbstractSmall):
     """{-1, +1}."""
 
     @property
@@ -78,7 +87,7 @@ class Spin(AbstractFinite):
 
 
 @dataclasses.dataclass(frozen=True)
-class Binary(AbstractFinite):
+class Binary(AbstractSmall):
     """{0, 1}."""
 
     @property
@@ -87,7 +96,7 @@ class Binary(AbstractFinite):
 
 
 @dataclasses.dataclass(frozen=True)
-class Categorical(AbstractFinite):
+class Categorical(AbstractSmall):
     """Labels {0 .. levels-1}; energies see integers, fit to index a table."""
 
     ordered: ClassVar[bool] = False

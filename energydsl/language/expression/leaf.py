@@ -192,9 +192,10 @@ def _value_text(leaf: Value) -> Text:
 
 
 def _floating(name: str, init: Any) -> Array:
-    array = jnp.asarray(init)
+    array = init if isinstance(init, Array) else np.asarray(init)
     if not is_real(array.dtype):
         raise TypeError(f"Parameter {name!r} has dtype {array.dtype}; expected real numbers.")
+    array = jnp.asarray(array)
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.zeros(()).dtype
     return jnp.asarray(array, dtype)
 

@@ -25,7 +25,7 @@ class LogDensity(AbstractPotential):
     match another parameter's shape.
 
     A NumPyro family takes its parameters when it is called, by position or name as NumPyro does,
-    and they may be expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
+    and they are expressions, arrays among them data: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
 
     Args:
         distribution: a NumPyro distribution or family, or anything with ``log_prob`` (a flowjax

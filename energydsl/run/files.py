@@ -1,0 +1,57 @@
+"""Files written whole or not at all, and folders in which one process writes at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PARTIAL = ".partial"
+"""The ending of a file that is being written."""
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file aside, then put it in its place: readers find the old one or the new one.
+
+    Raises:
+        OSError: it cannot be written (a full disk); an earlier file of this name is untouched.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class Lock:
+    """A folder for one process; the system frees it when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = open(folder / "lock", "a+")  # noqa: SIM115 (open as long as the lock is held)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.seek(0)
+            owner = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise ValueError(
+                f"The checkpoint folder {str(folder)!r} is in use by another run (process "
+                f"{owner}). Wait until that one has ended, or give another folder."
+            ) from None
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+
+    def release(self) -> None:
+        """Let others write."""
+        self.file.close()
