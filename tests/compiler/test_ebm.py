@@ -155,6 +155,14 @@ def test_unbounded_quadratics_are_refused_at_compile():
     ed.compile(a - 0.4 * b)
 
 
+def test_one_entry_of_a_simplex_is_a_law_of_all():
+    c = ed.simplex("c", (2, 3))
+    ebm = ed.compile(ed.Model(c[0, 1] + 2.0 * c[1, 2]))
+    assert ebm.structure.covered.all() and ebm.structure.component_sizes.tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"3 sites are in no factor.*c\[1, 0\] first"):
+        ed.compile(ed.Model(1.0 * c[0, 1]))
+
+
 def test_sites_without_factors():
     y, s = ed.real("y", 3), ed.spin("s", 3)
     with pytest.raises(ValueError, match=r"2 sites are in no factor.*y\[1\] first"):
