@@ -264,8 +264,13 @@ class _Column:
                 return all(node.value is first.value for node in self.nodes)  # type: ignore[attr-defined]
         return all(node is first for node in self.nodes)
 
-    @functools.cached_property
+    @property
     def children(self) -> tuple[_Column, ...]:
+        """The columns below this one."""
+        return self._children
+
+    @functools.cached_property
+    def _children(self) -> tuple[_Column, ...]:
         if self.common:
             return ()
         if self.picks:
