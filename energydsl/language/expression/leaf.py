@@ -140,7 +140,7 @@ def declared(name: str, init: Any) -> Parameter:
             "array. What has several arrays is a potential: ed.Neural(network)."
         )
     if not is_traced(plain):
-        _check_finite(np.asarray(plain), f"Parameter {name!r}, of shape {plain.shape},")
+        _check_finite(np.asarray(plain), f"Parameter {name!r} of shape {plain.shape}")
     return Parameter.of(value, name, Origin.new())
 
 
@@ -156,7 +156,7 @@ def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> 
         return held
     name = f"{origin.owner}.{field}" if field else str(origin.owner)
     if not is_traced(plain):
-        _check_finite(np.asarray(plain), f"{name}, of shape {plain.shape},", infinite)
+        _check_finite(np.asarray(plain), f"{name} of shape {plain.shape}", infinite)
     return Parameter.of(held, name, origin, frozen=frozen)
 
 
