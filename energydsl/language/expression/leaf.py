@@ -75,7 +75,7 @@ class Data(Value):
     @staticmethod
     def of(value: Any) -> Data:
         if not is_traced(value):
-            _check_finite(np.asarray(value), f"An array of shape {jnp.shape(value)} in the energy")
+            _check_finite(np.asarray(value), f"The energy's array of shape {jnp.shape(value)}")
         return Data((), tuple(jnp.shape(value)), value)
 
     def text(self, *operands: Text) -> Text:
