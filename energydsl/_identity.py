@@ -149,7 +149,7 @@ class _Reader:
             yield from sorted(self.all(thing))
         elif isinstance(thing, types.CodeType):
             yield from self.code(thing)
-        elif isinstance(thing, jex.Jaxpr | jex.ClosedJaxpr):
+        elif isinstance(thing, jex.Jaxpr):
             yield from self.jaxpr(thing)
         elif (name := _imported(thing)) is not None:
             yield name
@@ -186,26 +186,27 @@ class _Reader:
         wrapped = getattr(function, "__wrapped__", None)
         if wrapped is not None:
             yield self.digest(wrapped)
-        for name in sorted(_global_names(function.__code__)):
-            if name in function.__globals__:
-                value = function.__globals__[name]
-                yield name
-                yield self.digest(value)
-                yield from self.attributes(value, function.__code__.co_names)
+        read, named = _names(function.__code__)
+        for name in sorted(read & function.__globals__.keys()):
+            value = function.__globals__[name]
+            yield name
+            yield self.digest(value)
+            yield from self.attributes(value, named)
 
     def attributes(self, value: Any, names: Iterable[str]) -> Iterator[str | bytes]:
         """Of a module of the user's own: what a function may read from it."""
         if isinstance(value, types.ModuleType) and not _is_library(value.__name__):
-            for name in names:
+            for name in sorted(names):
                 if hasattr(value, name):
                     yield name
                     yield self.digest(getattr(value, name))
 
     def cell(self, cell: types.CellType) -> bytes:
         try:
-            return self.digest(cell.cell_contents)
+            held = cell.cell_contents
         except ValueError:
             return _seal("an empty cell")
+        return self.digest(held)
 
     def type(self, kind: type) -> Iterator[str | bytes]:
         yield kind.__qualname__
@@ -222,9 +223,8 @@ class _Reader:
                 yield name
                 yield self.digest(value)
 
-    def jaxpr(self, jaxpr: Any) -> Iterator[str | bytes]:
-        closed = getattr(jaxpr, "jaxpr", jaxpr)
-        yield from self.all(getattr(jaxpr, "consts", ()))
+    def jaxpr(self, jaxpr: jex.Jaxpr) -> Iterator[str | bytes]:
+        yield from self.all(jaxpr.consts)
         numbers: dict[Any, int] = {}
 
         def name(atom: Any) -> str | bytes:
@@ -232,21 +232,23 @@ class _Reader:
                 return _seal(self.digest(atom.val), str(atom.aval))
             return f"{numbers.setdefault(atom, len(numbers))}:{atom.aval.str_short()}"
 
-        yield from map(name, (*closed.constvars, *closed.invars))
-        for equation in closed.eqns:
+        yield from map(name, (*jaxpr.constvars, *jaxpr.invars))
+        for equation in jaxpr.eqns:
             yield equation.primitive.name
             yield from map(name, (*equation.invars, *equation.outvars))
             for key, value in sorted(equation.params.items()):
                 if key not in DERIVATIVES:
                     yield key
                     yield self.digest(value)
-        yield from map(name, closed.outvars)
+        yield from map(name, jaxpr.outvars)
 
     def object(self, thing: Any) -> Iterator[str | bytes]:
         if isinstance(thing, types.MethodType):
             yield from self.all((thing.__func__, thing.__self__))
-        elif isinstance(thing, staticmethod | classmethod | functools.cached_property):
-            yield self.digest(getattr(thing, "__func__", None) or thing.func)
+        elif isinstance(thing, staticmethod | classmethod):
+            yield self.digest(thing.__func__)
+        elif isinstance(thing, functools.cached_property):
+            yield self.digest(thing.func)
         elif isinstance(thing, property):
             yield from self.all((thing.fget, thing.fset, thing.fdel))
         elif isinstance(thing, jtu.PyTreeDef):
@@ -258,8 +260,9 @@ class _Reader:
         elif not jtu.all_leaves([thing]):
             yield from self.node(thing)
         elif callable(getattr(thing, "__wrapped__", None)):
-            # A function in a wrapper of JAX's, such as jit's: what it computes is the function's.
-            yield self.digest(thing.__wrapped__)
+            # A function in a wrapper of JAX's: jit's computes the same, others have derivatives.
+            rules = (getattr(thing, name, None) for name in ("jvp", "fwd", "bwd"))
+            yield from self.all((thing.__wrapped__, *rules))
         else:
             yield from self.pickled(thing)
 
@@ -346,12 +349,13 @@ def _installed() -> tuple[str, ...]:
 
 
 @functools.cache
-def _global_names(code: types.CodeType) -> frozenset[str]:
-    """The globals that code reads, in nested functions too."""
-    names = {
+def _names(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """The globals that code reads, and all names in it, in nested functions too."""
+    read = {
         i.argval
         for i in dis.get_instructions(code)
         if i.opname in ("LOAD_GLOBAL", "LOAD_NAME") and isinstance(i.argval, str)
     }
-    inner = (_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
-    return frozenset(names).union(*inner)
+    inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    named = frozenset(code.co_names).union(*(n for _, n in inner))
+    return frozenset(read).union(*(r for r, _ in inner)), named

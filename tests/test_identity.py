@@ -55,6 +55,17 @@ def calls_a_global(x):
     return reads_a_global(x)
 
 
+def derived(c):
+    """A function with a derivative of its own."""
+
+    @jax.custom_jvp
+    def f(x):
+        return x
+
+    f.defjvp(lambda primals, tangents: (primals[0], c * tangents[0]))
+    return f
+
+
 class Net(eqx.Module):
     weight: object
     activation: object = eqx.field(static=True, default=jnp.tanh)
@@ -100,6 +111,7 @@ PAIRS = {
     "partials": lambda: (functools.partial(max, 1), functools.partial(max, 2)),
     "bound methods": lambda: (Net(1.0).__call__, Net(2.0).__call__),
     "jitted functions": lambda: (jax.jit(times(1.0)), jax.jit(times(2.0))),
+    "derivatives of one's own": lambda: (derived(1.0), derived(2.0)),
     "functions of libraries": lambda: (jnp.tanh, jnp.sin),
     "functions written in C": lambda: (math.sin, math.cos),
     "universal functions": lambda: (np.sin, np.cos),

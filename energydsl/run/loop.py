@@ -104,7 +104,7 @@ class AbstractRun(abc.ABC):
         """Advance to the end. Returns why the run stopped before it, if it did.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C came before there was a row to return.
+            KeyboardInterrupt: Ctrl-C or SIGTERM came before there was a row to return.
         """
         stopped = None
         self.listener.patient = True
@@ -115,7 +115,9 @@ class AbstractRun(abc.ABC):
                 while self.at.rows < self.rows and stopped is None:
                     before = self.at.steps
                     stopped = self._beat() or self._interrupted()
-                    bar.set_postfix_str(self.note(), refresh=False)
+                    failed = self.saver is not None and self.saver.trouble is not None
+                    said = "the checkpoint is not written" if failed else self.note()
+                    bar.set_postfix_str(said, refresh=False)
                     bar.update(self.at.steps - before)
                     if self.saver is not None:
                         self.saver.save_when_due(self)

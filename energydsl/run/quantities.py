@@ -38,8 +38,8 @@ class Program(Known):
         Arrays that the function closes over and floating-point numbers of its text are numbers:
         another learning rate makes no other program.
         """
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        jaxpr, numbers = _take_out_numbers(closed)
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        jaxpr, numbers = _take_out_numbers(traced)
         return Program(jaxpr, jax.tree.structure(shapes)), numbers, shapes
 
     @cached_property
@@ -58,15 +58,19 @@ class Program(Known):
         return jax.tree.unflatten(self.outputs, values)
 
 
-def _take_out_numbers(closed: jex.ClosedJaxpr) -> tuple[jex.Jaxpr, list[Array]]:
+def _take_out_numbers(jaxpr: jex.Jaxpr) -> tuple[jex.Jaxpr, list[Array]]:
     """The equations with a constant in place of each floating-point number."""
-    jaxpr, variables = closed.jaxpr, []
-    numbers = [c if isinstance(c, Array) else jnp.asarray(c) for c in closed.consts]
+    numbers = [c if isinstance(c, Array) else jnp.asarray(c) for c in jaxpr.consts]
+    variables = []
 
     def taken(atom: Any) -> Any:
-        if not isinstance(atom, jex.Literal) or not jnp.issubdtype(atom.aval.dtype, jnp.floating):
+        if not isinstance(atom, jex.Literal):
             return atom
-        numbers.append(jnp.asarray(atom.val, atom.aval.dtype))
+        shape: Any = atom.aval
+        number = jnp.asarray(atom.val, shape.dtype)
+        if not jnp.issubdtype(number.dtype, jnp.floating):
+            return atom
+        numbers.append(number)
         variables.append(jex.Var(atom.aval))
         return variables[-1]
 

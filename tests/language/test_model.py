@@ -258,9 +258,9 @@ class TestParameters:
             (
                 "ed.parameter('W', [1, np.nan])",
                 ValueError,
-                r"'W', of shape \(2,\), has nan at \(1,\)",
+                r"'W' of shape \(2,\) has nan at \(1,\)",
             ),
-            ("ed.parameter('W', exp(jnp.full(3, 1e3)))", ValueError, "'W', .* has inf at"),
+            ("ed.parameter('W', exp(jnp.full(3, 1e3)))", ValueError, "'W' .* has inf at"),
             (
                 "ed.parameter('W', paramax.NonTrainable((jnp.ones(1), jnp.ones(2))))",
                 TypeError,

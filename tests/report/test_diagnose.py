@@ -74,6 +74,13 @@ def test_the_numbers_are_those_of_the_worst_entry():
     assert s["ess_per_second"] == s["ess"] / 2
 
 
+def test_the_effective_size_is_that_of_the_worst_site():
+    draws = coins(4, 1000, 8)
+    draws[:, :, 3] = np.repeat(coins(4, 50), 20, axis=1)
+    # 200 blocks of 20 equal draws, beside sites of 4000.
+    assert diagnose(chains_of({"s": draws})).numbers["s"]["ess"] < 400
+
+
 def test_a_gibbs_run_that_mixes_is_fine():
     s = ed.spin("s", (4, 4))
     ebm = ed.compile(ed.Model(-0.2 * ((s[1:] * s[:-1]).sum() + (s[:, 1:] * s[:, :-1]).sum())))

@@ -75,7 +75,7 @@ class Data(Value):
     @staticmethod
     def of(value: Any) -> Data:
         if not is_traced(value):
-            _check_finite(np.asarray(value), f"An array of shape {jnp.shape(value)} in the energy")
+            _check_finite(np.asarray(value), f"The energy's array of shape {jnp.shape(value)}")
         return Data((), tuple(jnp.shape(value)), value)
 
     def text(self, *operands: Text) -> Text:
@@ -140,7 +140,7 @@ def declared(name: str, init: Any) -> Parameter:
             "array. What has several arrays is a potential: ed.Neural(network)."
         )
     if not is_traced(plain):
-        _check_finite(np.asarray(plain), f"Parameter {name!r}, of shape {plain.shape},")
+        _check_finite(np.asarray(plain), f"Parameter {name!r} of shape {plain.shape}")
     return Parameter.of(value, name, Origin.new())
 
 
@@ -156,7 +156,7 @@ def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> 
         return held
     name = f"{origin.owner}.{field}" if field else str(origin.owner)
     if not is_traced(plain):
-        _check_finite(np.asarray(plain), f"{name}, of shape {plain.shape},", infinite)
+        _check_finite(np.asarray(plain), f"{name} of shape {plain.shape}", infinite)
     return Parameter.of(held, name, origin, frozen=frozen)
 
 
