@@ -265,6 +265,14 @@ def test_what_many_terms_share_is_computed_once():
     np.testing.assert_allclose(model.energy(x), merge.FEW * np.tanh(1.0), rtol=1e-5)
     assert len(calls) == 1
 
+    both = h, ed.apply(hidden, Y[1])
+    count = 4 * merge.FEW
+    model = ed.Model(sum(both[k // 2 % 2][k % 2] * S[k % SITES] * 0.5 for k in range(count)))
+    calls.clear()
+    np.testing.assert_allclose(model.energy(x), count / 2 * np.tanh(1.0), rtol=1e-5)
+    assert len(calls) == 2
+    assert max(node.size for node in post_order(model.skeleton.root)) <= count
+
 
 def test_a_node_that_nothing_is_known_of_stays_as_it_is():
     model = ed.Model(sum((Y[k % SITES] * k).max() for k in range(MANY)))
