@@ -34,7 +34,10 @@ napoleon_use_ivar = True
 default_role = "code"  # docstrings write `name` as Markdown does
 
 
-RETURNED = {"Expression", "EBM", "Exact", "Intractable", "Chains", "Diagnosis", "Finding"}
+RETURNED = {
+    "Expression", "EBM", "Exact", "Numerical", "Intractable", "Marginals", "Marginal", "Mode",
+    "Chains", "Diagnosis", "Finding",
+}  # fmt: skip
 """Classes that users receive and never construct."""
 
 

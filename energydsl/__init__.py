@@ -8,12 +8,21 @@ declare -> compile -> normalise / sample -> diagnose
 from numpyro import distributions as _distributions  # noqa: F401
 
 from energydsl._types import Configuration, IntractableError
+from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.estimator import AIS, AbstractEstimator
 from energydsl.estimator.estimate import estimate_log_partition
 from energydsl.io.netcdf import to_netcdf
-from energydsl.kernel import NUTS, AbstractKernel, Cycle, Gibbs, Langevin, MetropolisHastings
+from energydsl.kernel import (
+    NUTS,
+    AbstractKernel,
+    Cycle,
+    ExactDraws,
+    Gibbs,
+    Langevin,
+    MetropolisHastings,
+)
 from energydsl.language.declare import (
     apply,
     binary,
@@ -61,7 +70,14 @@ from energydsl.learning.objective import (
     PseudoLikelihood,
     ScoreMatching,
 )
-from energydsl.normalizer import AbstractRule, Exact, Intractable
+from energydsl.normalizer import (
+    AbstractPlan,
+    AbstractRule,
+    Exact,
+    Intractable,
+    Numerical,
+    Offer,
+)
 from energydsl.normalizer.log_z import LogZ
 from energydsl.report import factor_graph as _factor_graph  # noqa: F401 (Model.graph draws by it)
 from energydsl.report.arviz_tree import to_arviz
@@ -77,6 +93,7 @@ __all__ = [
     "AbstractEstimator",
     "AbstractKernel",
     "AbstractObjective",
+    "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
     "Chains",
@@ -86,6 +103,7 @@ __all__ = [
     "Cycle",
     "Diagnosis",
     "Exact",
+    "ExactDraws",
     "Expression",
     "Finding",
     "Gibbs",
@@ -97,10 +115,15 @@ __all__ = [
     "LogDensity",
     "LogLikelihood",
     "LogZ",
+    "Marginal",
+    "Marginals",
     "MaximumLikelihood",
     "MetropolisHastings",
+    "Mode",
     "Model",
     "Neural",
+    "Numerical",
+    "Offer",
     "PseudoLikelihood",
     "Quadratic",
     "ScoreMatching",
@@ -124,6 +147,8 @@ __all__ = [
     "log_partition",
     "logaddexp",
     "logsumexp",
+    "map_configuration",
+    "marginals",
     "maximum",
     "minimum",
     "mixture",

@@ -138,8 +138,10 @@ class _Reader:
             self.opaque.append(thing)
         elif array:
             yield from self.array(thing)
-        elif isinstance(thing, np.dtype | types.ModuleType):
-            yield getattr(thing, "str", None) or thing.__name__
+        elif isinstance(thing, np.dtype):
+            yield str(thing)
+        elif isinstance(thing, types.ModuleType):
+            yield thing.__name__
         elif isinstance(thing, tuple | list):
             yield from self.all(thing)
         elif isinstance(thing, Mapping):

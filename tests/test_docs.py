@@ -41,7 +41,7 @@ def test_every_family_is_extended_in_few_lines():
         if isinstance(node, ast.ClassDef)
     ]
     extended = {base.attr for node in classes for base in node.bases}
-    families = ("Potential", "Domain", "Kernel", "Rule", "Objective")
+    families = ("Potential", "Domain", "Kernel", "Rule", "Plan", "Objective")
     assert extended == {f"Abstract{family}" for family in families}
     for node in classes:
         assert node.end_lineno - node.lineno < LONGEST, node.name

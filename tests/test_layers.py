@@ -21,8 +21,8 @@ ORDER = {
     "analysis": "graph degree factor conditional | structure | evaluation"
     " | joint_states value_checks layer coordinates",
     "sweep": "base | *",
-    "normalizer": "base log_z integrand | *",
-    "compiler": "conclusions recommendation | explain | ebm | compile",
+    "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
+    "compiler": "conclusions recommendation | explain | ebm | answers compile",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",

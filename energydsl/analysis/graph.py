@@ -52,6 +52,14 @@ def on_cycles(nodes: int, arrows: Edges) -> np.ndarray:
     return circular
 
 
+def generations(nodes: int, arrows: Edges) -> int:
+    """How many nodes the longest path along arrows has; the arrows form no cycle."""
+    directed = rx.PyDiGraph(multigraph=True, node_count_hint=nodes, edge_count_hint=len(arrows))
+    directed.add_nodes_from(range(nodes))
+    directed.add_edges_from_no_data(list(map(tuple, arrows.tolist())))
+    return rx.dag_longest_path_length(directed) + 1
+
+
 def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
     """Sides 0 and 1 with every edge across, or None where there is an odd cycle."""
     sides = parity(nodes, edges)

@@ -1,83 +1,224 @@
 """The states of chosen finite sites, numbered within each component; who owns which factor.
 
 Rules that visit states let all components advance together: at step t each takes its own t-th
-state (mixed radix over its sites' levels), so that the passes are those of the largest.
+state (mixed radix over its sites' levels), so that the passes are those of the largest. Index
+arrays are leaves of pytrees, which enter compiled code as arguments.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.analysis.evaluation import factor_energies
-from energydsl.analysis.factor import Factor
+from energydsl.analysis.evaluation import argument, batched
+from energydsl.analysis.factor import Count, Leaf, Whole
 from energydsl.analysis.structure import Structure
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 
+WORD = 31
+"""Numbers of states are kept as two words of so many bits: 64-bit arrays do not survive where
+JAX has them off."""
 
-class States:
-    """Site i takes level (t // stride_i) mod levels_i.
+
+class States(eqx.Module):
+    """Site i takes level (t // stride_i) mod levels_i of the t-th state of its component.
 
     Args:
         structure: of the model.
         components: those to visit, by number.
         sites: True at the finite sites to count over; the free sites of `components` by default.
+
+    Raises:
+        ValueError: a component with more states than int64 counts.
     """
+
+    structure: Structure = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    """The variables with some of these sites."""
+    largest: int = eqx.field(static=True)
+    """How many states the component with most of them has."""
+    inside: Array
+    owner: Array
+    """The position of each site's component; 0 at sites that are not counted over."""
+    strides: Array
+    counts: Array
 
     def __init__(
         self, structure: Structure, components: np.ndarray, sites: np.ndarray | None = None
     ) -> None:
-        self.inside = np.isin(structure.component_of, components)
-        if sites is not None:
-            self.inside = self.inside & sites
         owner = positions(structure, components)[structure.component_of]
-        order = np.argsort(owner, kind="stable")
-        order = order[self.inside[order]]
-        levels = structure.levels[order].astype(np.float64)
-        logs, labels = np.log2(levels), owner[order]
-        total = np.bincount(labels, logs, len(components))
-        before = np.cumsum(logs) - logs
-        base = np.cumsum(total) - total
-        self.stride = np.ones(structure.sites, np.int64)
-        self.stride[order] = np.rint(np.exp2(before - base[labels])).astype(np.int64)
-        self.states = np.rint(np.exp2(total)).astype(np.int64)
-        self.largest = int(self.states.max())
-        self._structure = structure
+        inside = owner >= 0 if sites is None else (owner >= 0) & sites
+        stride, counts = _mixed_radix(structure, owner, inside, len(components))
+        self.structure = structure
+        self.names = tuple(
+            v.name
+            for v in structure.variables
+            if inside[structure.offset[v.name] :][: v.size].any()
+        )
+        self.largest = int(counts.max())
+        self.inside, self.owner = jnp.asarray(inside), int32(np.where(inside, owner, 0))
+        self.strides, self.counts = _words(stride), _words(counts)
+
+    @property
+    def states(self) -> Array:
+        """How many states each component has; to be asked with 64 bits on."""
+        return _joined(self.counts)
+
+    def digits(self, t: Array) -> dict[str, Array]:
+        """The number of the level that each site takes, by variable.
+
+        Args:
+            t: the number of the state, of all components or of each.
+        """
+        stride = _joined(self.strides)
+        t = t if jnp.ndim(t) == 0 else t[self.owner]
+        digits = {}
+        for v in self.structure.variables:
+            if v.name in self.names:
+                place = self._place(v.name, v.size)
+                at = t if jnp.ndim(t) == 0 else t[place]
+                digits[v.name] = at // stride[place] % v.domain.levels
+        return digits
 
     def put(self, values: Configuration, t: Array) -> Configuration:
         """`values` of all variables with the t-th state written into them."""
-        structure, values = self._structure, dict(values)
-        for v in structure.variables:
-            place = slice(structure.offset[v.name], structure.offset[v.name] + v.size)
-            if self.inside[place].any():
-                level = t // self.stride[place] % len(v.domain.values)
-                new = jnp.asarray(v.domain.values, v.domain.dtype)[level]
+        values, digits = dict(values), self.digits(t)
+        for v in self.structure.variables:
+            if v.name in digits:
+                new = jnp.asarray(v.domain.values, v.domain.dtype)[digits[v.name]]
+                inside = self.inside[self._place(v.name, v.size)]
                 old = values[v.name].ravel()
-                values[v.name] = jnp.where(self.inside[place], new, old).reshape(v.shape)
+                values[v.name] = jnp.where(inside, new, old).reshape(v.shape)
         return values
 
+    def fields(self, fields: Any, t: Array) -> Array:
+        """What energies added to the levels of single sites add to each component."""
+        count = self.counts.shape[1]
+        total = jnp.zeros(count)
+        for name, level in self.digits(t).items():
+            place = self._place(name, len(level))
+            each = jnp.take_along_axis(fields[name], level[:, None], axis=1)[:, 0]
+            each = jnp.where(self.inside[place], each, 0.0)
+            total += by_owner(each, self.owner[place], count)
+        return total
 
-class Energies:
+    def _place(self, name: str, size: int) -> slice:
+        start = self.structure.offset[name]
+        return slice(start, start + size)
+
+
+def _mixed_radix(
+    structure: Structure, owner: np.ndarray, inside: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The stride of each site, and the number of states of each component."""
+    order = np.flatnonzero(inside & (structure.levels > 1))
+    order = order[np.argsort(owner[order], kind="stable")]
+    labels = owner[order]
+    rank = np.arange(len(order)) - np.searchsorted(labels, labels)
+    stride, counts = np.ones(structure.sites, np.int64), np.ones(count, np.int64)
+    bits = np.bincount(labels, np.log2(structure.levels[order]), count)
+    if bits.max(initial=0) >= 2 * WORD + 1e-9:
+        raise ValueError(f"A component has 2^{bits.max():.4g} states: int64 does not count them.")
+    for k in range(int(rank.max(initial=-1)) + 1):
+        at = order[rank == k]
+        stride[at] = counts[owner[at]]
+        counts[owner[at]] *= structure.levels[at]
+    return stride, counts
+
+
+class Rows(eqx.Module):
+    """Some factors of one batch, each with the component that owns it."""
+
+    structure: Structure = eqx.field(static=True)
+    number: int = eqx.field(static=True)
+    """Of the batch."""
+    slices: tuple[Any, ...] = eqx.field(static=True)
+    """For each leaf, its index where that is a run of its source: no gather is needed."""
+    indices: tuple[Array | None, ...]
+    owner: Array
+
+    def __init__(
+        self, structure: Structure, number: int, rows: np.ndarray, owner: np.ndarray
+    ) -> None:
+        self.structure, self.number, self.owner = structure, number, int32(owner)
+        leaves = structure.factors[number].leaves
+        chosen = [None if isinstance(f, Whole) else f.index[rows] for f in leaves]
+        pairs = list(zip(leaves, chosen, strict=True))
+        self.slices = tuple(None if i is None else _run(f, i) for f, i in pairs)
+        self.indices = tuple(
+            None if i is None or s is not None else int32(i)
+            for (_, i), s in zip(pairs, self.slices, strict=True)
+        )
+
+    def arguments(self, env: Environment) -> list[Any]:
+        """What each leaf gives these factors."""
+        leaves = self.structure.factors[self.number].leaves
+        return [
+            argument(leaf, index if run is None else run, env)
+            for leaf, index, run in zip(leaves, self.indices, self.slices, strict=True)
+        ]
+
+    def energies(self, env: Environment) -> Array:
+        """Of each factor."""
+        factor, values = self.structure.factors[self.number], self.arguments(env)
+        if all(isinstance(leaf, Whole) for leaf in factor.leaves):
+            return factor.energy(*values)[None]
+        return batched(factor)(*values)
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+class Energies(eqx.Module):
     """The energy of each of some components: of the factors that contain a free site of theirs."""
 
+    rows: tuple[Rows, ...]
+    count: int = eqx.field(static=True)
+
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
-        self._count, self._owned = len(components), []
-        for factor in structure.factors:
-            owner = owners(structure, factor, components)
-            rows = np.flatnonzero(owner >= 0)
-            if len(rows):
-                self._owned.append((factor, rows, owner[rows]))
-        self.size = sum(factor.size for factor, _, _ in self._owned)
+        self.rows, self.count = owned_rows(structure, components), len(components)
+
+    @property
+    def size(self) -> int:
+        """How many factors."""
+        return sum(map(len, self.rows))
 
     def __call__(self, model: Model, values: Configuration) -> Array:
         """At values of all variables."""
-        env, total = model.environment(values), jnp.zeros(self._count)
-        for factor, rows, owner in self._owned:
-            total += by_owner(take(factor_energies(factor, env), rows), owner, self._count)
+        env, total = model.environment(values), jnp.zeros(self.count)
+        for part in self.rows:
+            total += by_owner(part.energies(env), part.owner, self.count)
         return total
+
+
+def owned_rows(
+    structure: Structure, components: np.ndarray, chosen: tuple[np.ndarray, ...] | None = None
+) -> tuple[Rows, ...]:
+    """The factors of some components, of all batches; `chosen` marks which of a batch count."""
+    position, found = positions(structure, components), []
+    for number, component in enumerate(structure.row_components):
+        owner = position[component]
+        rows = np.flatnonzero((owner >= 0) & (True if chosen is None else chosen[number]))
+        if len(rows):
+            found.append(Rows(structure, number, rows, owner[rows]))
+    return tuple(found)
+
+
+def held_rows(structure: Structure) -> tuple[Rows, ...]:
+    """The factors without a free site, which belong to no component."""
+    found = []
+    for number, component in enumerate(structure.row_components):
+        rows = np.flatnonzero(component < 0)
+        if len(rows):
+            found.append(Rows(structure, number, rows, component[rows]))
+    return tuple(found)
 
 
 def state_bits(structure: Structure) -> np.ndarray:
@@ -95,28 +236,7 @@ def positions(structure: Structure, components: np.ndarray) -> np.ndarray:
     return position
 
 
-def owners(structure: Structure, factor: Factor, components: np.ndarray) -> np.ndarray:
-    """Which of `components`, by position, each factor of a batch belongs to; -1 for none."""
-    scope = structure.scope(factor)
-    if not scope.shape[1]:
-        return np.full(factor.size, -1)
-    owner = structure.component_of[scope].max(axis=1)
-    return positions(structure, components)[owner]
-
-
-def held_energy(structure: Structure, model: Model) -> Array:
-    """The energy of factors without a free site, which belong to no component."""
-    total = jnp.zeros(())
-    env = model.environment(model.blank())
-    for factor in structure.factors:
-        scope = structure.scope(factor)
-        rows = np.flatnonzero(~structure.free[scope].any(axis=1))
-        if len(rows):
-            total = total + factor_energies(factor, env)[rows].sum()
-    return total
-
-
-def by_owner(numbers: Array, owner: np.ndarray, count: int) -> Array:
+def by_owner(numbers: Array, owner: Array | np.ndarray, count: int) -> Array:
     """The sum over what each owner has."""
     if count == 1:
         return jnp.sum(numbers)[None]
@@ -128,3 +248,28 @@ def take(flat: Array, index: np.ndarray) -> Array:
     if index.size == flat.size and (index.ravel() == np.arange(flat.size)).all():
         return flat.reshape(index.shape)
     return flat[index]
+
+
+def int32(array: np.ndarray) -> Array:
+    """An index array, 32 bits wide whatever JAX's default is."""
+    return jnp.asarray(np.asarray(array, np.int32))
+
+
+def _run(leaf: Leaf, index: np.ndarray) -> tuple[Any, ...] | None:
+    """An index as a slice and new axes, where it is a run of neighbours in one column."""
+    if isinstance(leaf, Count) or not index.size or index.size != len(index):
+        return None
+    flat = index.ravel()
+    if not (np.diff(flat) == 1).all():
+        return None
+    return (slice(int(flat[0]), int(flat[0]) + len(flat)), *(None,) * (index.ndim - 1))
+
+
+def _words(numbers: np.ndarray) -> Array:
+    return int32(np.stack([numbers >> WORD, numbers & (2**WORD - 1)]))
+
+
+def _joined(words: Array) -> Array:
+    """Two words as one number, with 64 bits on; with 64 bits off numbers are below 2^31."""
+    high, low = words.astype(int)
+    return (high << WORD) | low

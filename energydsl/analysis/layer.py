@@ -13,7 +13,7 @@ from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional, Gaussian, Linear, conditional_for
 from energydsl.analysis.structure import Structure
 
-Layer = Mapping[str, tuple[AbstractConditional, np.ndarray]]
+Layer = Mapping[str, tuple[AbstractConditional, np.ndarray | Array]]
 """Sites that are independent given the rest: for each variable that has some, the conditional
 and which of its (flat) sites."""
 
@@ -83,9 +83,9 @@ def sum_out(energy: Callable[[Configuration], Array], values: Configuration, lay
     return base
 
 
-def _take(flat: Array, where: np.ndarray) -> Array:
+def _take(flat: Array, where: np.ndarray | Array) -> Array:
     return flat if len(where) == len(flat) else flat[where]
 
 
-def _put(flat: Array, where: np.ndarray, value: float) -> Array:
+def _put(flat: Array, where: np.ndarray | Array, value: float) -> Array:
     return jnp.full_like(flat, value) if len(where) == len(flat) else flat.at[where].set(value)

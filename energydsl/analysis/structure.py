@@ -136,6 +136,23 @@ class Structure:
         return np.bincount(self.component_of[self.free])
 
     @cached_property
+    def row_components(self) -> tuple[np.ndarray, ...]:
+        """For each batch, the component of each factor; -1 where a factor has no free site."""
+        owners = []
+        for factor in self.factors:
+            scope = self.scope(factor)
+            owners.append(self.component_of[scope].max(axis=1, initial=-1))
+        return tuple(owners)
+
+    @cached_property
+    def factor_counts(self) -> np.ndarray:
+        """How many factors contain a free site of each component."""
+        count = np.zeros(len(self.component_sizes))
+        for owner in self.row_components:
+            count += np.bincount(owner[owner >= 0], minlength=len(count))
+        return count
+
+    @cached_property
     def covered(self) -> np.ndarray:
         """True at the sites that some factor contains, or another entry of their event."""
         seen = np.zeros(self.sites, bool)

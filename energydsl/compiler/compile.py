@@ -19,16 +19,12 @@ from energydsl.compiler.conclusions import Findings
 from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.normalizer import AbstractRule, choose
+from energydsl.normalizer import AbstractRule, Budget
 from energydsl.sweep import AbstractSweep, colour_blocks
 from energydsl.sweep.base import conditionals
 from energydsl.sweep.dense import plan_dense
 from energydsl.sweep.gather import plan_gather
 from energydsl.sweep.lattice import plan_lattice
-
-DEFAULT_BUDGET = 20
-"""log2 of the number of terms that exact log Z may sum for one component."""
-
 
 MAX_HESSIAN = 2000
 """Sites up to which a quadratic energy is checked to have a finite integral."""
@@ -38,38 +34,54 @@ ROUNDING = 1e-12
 
 
 def compile(
-    model: Model, *, budget: int = DEFAULT_BUDGET, rules: Sequence[AbstractRule] = ()
+    model: Model,
+    *,
+    budget: int = Budget.terms,
+    memory: int = Budget.memory,
+    rules: Sequence[AbstractRule] = (),
 ) -> EBM:
     """Find a model's structure, and choose its normalizer and its sweep.
 
     Args:
         model: the energy.
         budget: log2 of the number of terms that exact log Z may sum for one connected component.
+        memory: bytes that exact log Z may take, as predicted.
         rules: for exact log Z, of your own, tried beside the library's.
 
     Returns:
         The EBM; `EBM.explain` says what was found.
 
     Raises:
-        TypeError: `model` is not a Model.
-        ValueError: every site clamped, an infinite-domain site in no factor, or an energy that
-            cannot be normalised where that can be seen.
+        TypeError: `model` is not a Model, or a rule is none or cannot be told from others.
+        ValueError: every site clamped, an infinite-domain site in no factor, an energy that
+            cannot be normalised where that can be seen, or a budget that is no whole number.
     """
     if not isinstance(model, Model):
         raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
     for rule in rules:
-        if not isinstance(rule, AbstractRule):
-            raise TypeError(f"compile got the rule {rule!r}; expected an ed.AbstractRule.")
-    began = time.perf_counter()
+        _check_rule(rule)
+    began, allowed = time.perf_counter(), Budget(budget, memory)
     structure = Structure(model)
     _check_free(structure)
     _check_covered(structure)
     sweep, lowerings = _choose_sweep(structure)
-    rules = tuple(rules)
-    normalizer = choose(structure, budget, rules)
+    findings = Findings(structure, allowed, tuple(rules), lowerings)
+    normalizer = findings.survey.choose()
     _check_normalisable(structure, model)
-    seconds = time.perf_counter() - began
-    return EBM(model, sweep, Findings(structure, normalizer, lowerings, budget, rules, seconds))
+    findings.seconds = time.perf_counter() - began
+    return EBM(model, sweep, normalizer, findings)
+
+
+def _check_rule(rule: object) -> None:
+    if not isinstance(rule, AbstractRule):
+        raise TypeError(f"compile got the rule {rule!r}; expected an ed.AbstractRule.")
+    try:
+        hash(rule)
+    except TypeError as error:
+        raise TypeError(
+            f"compile got the rule {rule.name!r} with settings that cannot be compared ({error}). "
+            "Make it a frozen dataclass whose fields are numbers, strings or tuples of such."
+        ) from None
 
 
 def _pickled(ebm: EBM) -> tuple[Any, ...]:
@@ -77,8 +89,8 @@ def _pickled(ebm: EBM) -> tuple[Any, ...]:
     return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
 
 
-def _compiled(model: Model, budget: int, rules: tuple[AbstractRule, ...]) -> EBM:
-    return compile(model, budget=budget, rules=rules)
+def _compiled(model: Model, budget: Budget, rules: tuple[AbstractRule, ...]) -> EBM:
+    return compile(model, budget=budget.terms, memory=budget.memory, rules=rules)
 
 
 # What was found holds functions of its own, which cannot be written to a file.

@@ -7,7 +7,7 @@ from energydsl._types import Refusal
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
-from energydsl.normalizer import AbstractRule, Normalizer, choose
+from energydsl.normalizer import RULES, AbstractRule, Budget, Normalizer, Survey
 
 
 class Findings(Known):
@@ -19,27 +19,28 @@ class Findings(Known):
     def __init__(
         self,
         structure: Structure,
-        normalizer: Normalizer,
-        lowerings: tuple[tuple[str, Refusal | None], ...],
-        budget: int,
+        budget: Budget,
         rules: tuple[AbstractRule, ...],
-        seconds: float,
+        lowerings: tuple[tuple[str, Refusal | None], ...],
     ) -> None:
         self.structure = structure
-        self.normalizer = normalizer
         self.lowerings = lowerings
         """The lowerings of a sweep that were considered, in order, with why not."""
         self.budget = budget
         self.rules = rules
         """Those for exact log Z that the user gave."""
-        self.seconds = seconds
+        self.survey = Survey(structure, budget, (*rules, *RULES))
+        """What each rule offers."""
+        self.seconds = 0.0
+        """How long the compiler took."""
         self._content = content(structure.skeleton, budget, rules)
         self._normalizers: dict[Skeleton, Normalizer] = {}
 
     def normalizer_of(self, rest: Model) -> Normalizer:
         """Of the same model with more of it held: found once for each set of sites."""
         if rest.skeleton not in self._normalizers:
-            self._normalizers[rest.skeleton] = choose(Structure(rest), self.budget, self.rules)
+            survey = Survey(Structure(rest), self.budget, self.survey.rules)
+            self._normalizers[rest.skeleton] = survey.choose()
         return self._normalizers[rest.skeleton]
 
     def __eq__(self, other: object) -> bool:

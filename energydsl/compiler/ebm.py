@@ -23,7 +23,7 @@ from energydsl.compiler.explain import Explanation, explain
 from energydsl.language.expression import Expression, as_expression, sites_of
 from energydsl.language.model import Model
 from energydsl.language.parameters import Parameters
-from energydsl.normalizer import Exact, Normalizer, log_partition_of, trouble
+from energydsl.normalizer import Intractable, Normalizer, log_partition_of, trouble
 from energydsl.sweep.base import AbstractSweep
 from energydsl.sweep.gather import first_of, gather_block, load_block, totals
 
@@ -38,17 +38,15 @@ class EBM(eqx.Module):
 
     model: Model
     sweep: AbstractSweep | None
+    normalizer: Normalizer
+    """`Exact` (or `Numerical`), with each component's plan and its cost, or `Intractable`, with
+    the reason."""
     findings: Findings = eqx.field(static=True)
 
     @property
     def structure(self) -> Structure:
         """Who interacts with whom, and how."""
         return self.findings.structure
-
-    @property
-    def normalizer(self) -> Normalizer:
-        """`Exact`, with each component's rule and cost, or `Intractable`, with the reason."""
-        return self.findings.normalizer
 
     @property
     def parameters(self) -> Parameters:
@@ -66,7 +64,8 @@ class EBM(eqx.Module):
             TypeError: a value in another form.
             ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
         """
-        return EBM(self.model.replace(*given, **named), self.sweep, self.findings)
+        model = self.model.replace(*given, **named)
+        return EBM(model, self.sweep, self.normalizer, self.findings)
 
     def energy(self, x: Values) -> Float[Array, ""]:
         """E(x), in units of k_B T.
@@ -129,7 +128,7 @@ class EBM(eqx.Module):
     def _conditioned_log_partition(self, v: Values) -> Array:
         rest = self.model.condition(self.model.placed({n: jnp.asarray(a) for n, a in v.items()}))
         normalizer = self.findings.normalizer_of(rest)
-        if not isinstance(normalizer, Exact):
+        if isinstance(normalizer, Intractable):
             raise IntractableError(
                 f"The latents cannot be summed out: given the rest, log Z is {normalizer}."
             )
@@ -216,7 +215,7 @@ class EBM(eqx.Module):
 
     def explain(self) -> Explanation:
         """What was found and chosen: a table when printed, `as_dict` as data."""
-        return explain(self.model, self.sweep, self.findings)
+        return explain(self.model, self.sweep, self.normalizer, self.findings)
 
     def __hash__(self) -> int:
         # So that jax.jit(ebm.energy) finds its program; equality compares the numbers as well.
@@ -235,7 +234,10 @@ def check_ebm(ebm: object, function: str) -> None:
 
 
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
-    """Exact log Z, computed in float64 and differentiable in the parameters.
+    """Log Z, computed in float64 and twice differentiable in the parameters.
+
+    It is exact where ``ebm.normalizer`` is `Exact`. Where that is `Numerical`, some integral was
+    taken by quadrature, with an error that `log_likelihood` reports.
 
     Returns:
         A NumPy float64; inside a JAX transformation, an array of JAX's default float.
@@ -247,7 +249,7 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
             quadrature that does not settle). Inside a JAX transformation the result is NaN.
     """
     check_ebm(ebm, "log_partition")
-    if not isinstance(ebm.normalizer, Exact):
+    if isinstance(ebm.normalizer, Intractable):
         raise IntractableError(f"log Z is {ebm.normalizer}.")
     default = jnp.zeros(()).dtype
     dtype = default if is_traced(ebm.model) else np.dtype(np.float64)

@@ -15,7 +15,7 @@ from energydsl.analysis.value_checks import has_zero_field, is_attractive, no_gr
 from energydsl.compiler.conclusions import Findings
 from energydsl.compiler.recommendation import samplers
 from energydsl.language.model import Model
-from energydsl.normalizer import RULES, Exact
+from energydsl.normalizer import Intractable, Normalizer
 from energydsl.sweep import AbstractSweep
 
 FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
@@ -60,13 +60,17 @@ class Explanation:
         return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 
 
-def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Explanation:
+def explain(
+    model: Model, sweep: AbstractSweep | None, normalizer: Normalizer, findings: Findings
+) -> Explanation:
     """What a model was found to be and what was chosen for it."""
-    structure, normalizer = findings.structure, findings.normalizer
+    structure = findings.structure
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
-    components = _grouped([_component(structure, int(c)) for c in largest])
-    exact = isinstance(normalizer, Exact)
+    components = _grouped(
+        [{**_component(structure, int(c)), **_cost(findings, int(c))} for c in largest]
+    )
+    known = not isinstance(normalizer, Intractable)
     return Explanation(
         {
             "energy": str(model.expression),
@@ -81,8 +85,8 @@ def explain(model: Model, sweep: AbstractSweep | None, findings: Findings) -> Ex
             "components": components,
             "values": _values(structure, model),
             "more_components": len(sizes) - len(largest),
-            "normalizer": str(normalizer) if exact else "intractable",
-            "rules_refused": _rules_refused(findings, int(largest[0])),
+            "normalizer": str(normalizer) if known else "intractable",
+            "rules_refused": findings.survey.refused(int(largest[0])),
             "sweep": "none" if sweep is None else f"{sweep.lowering}, {sweep.note}",
             "lowerings_refused": {
                 name: said.reason for name, said in findings.lowerings if isinstance(said, Refusal)
@@ -152,14 +156,16 @@ def _component_text(part: dict[str, Any]) -> str:
         f"width <= {part['width_bound']:,}",
         _count(part["colours"], "colour", "colours"),
     ]
+    if part["rule"] is not None:
+        cost = f"{part['operations']:.3g} operations, {part['bytes'] / 1e6:.3g} MB"
+        words.append(f"log Z {part['rule']}: {cost}")
     return "; ".join(words)
 
 
-def _rules_refused(findings: Findings, component: int) -> dict[str, str]:
-    """Why each rule that does not apply to the largest component does not."""
-    structure, budget = findings.structure, findings.budget
-    return {
-        rule.name: rule.reason(structure, component, budget)
-        for rule in (*findings.rules, *RULES)
-        if np.isinf(rule.costs(structure, budget)[component])
-    }
+def _cost(findings: Findings, component: int) -> dict[str, Any]:
+    """The rule that gives log Z of one component, and what it predicts to take."""
+    found = findings.survey.cheapest(component)
+    if found is None:
+        return {"rule": None, "operations": None, "bytes": None}
+    rule, operations, memory = found
+    return {"rule": rule.name, "operations": operations, "bytes": memory}

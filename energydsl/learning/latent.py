@@ -54,7 +54,8 @@ def draw_latents(ebm: EBM, layer: Layer, v: Configuration, *, key: Array) -> Con
 def given(ebm: EBM, v: Configuration) -> EBM:
     """The EBM of the latents, given what data shows."""
     findings, held = ebm.findings, ebm.model.condition(ebm.model.placed(v))
-    return compile_model(held, budget=findings.budget, rules=findings.rules)
+    budget = findings.budget
+    return compile_model(held, budget=budget.terms, memory=budget.memory, rules=findings.rules)
 
 
 def _totals(ebm: EBM, layer: Layer, v: Configuration) -> dict[str, Array]:

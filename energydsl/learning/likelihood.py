@@ -14,7 +14,7 @@ from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.ebm import EBM, check_ebm, log_partition
 from energydsl.learning.data import check_examples
 from energydsl.learning.latent import latent
-from energydsl.normalizer import Exact, error_of
+from energydsl.normalizer import Intractable, error_of
 from energydsl.normalizer.log_z import LogZ
 
 
@@ -27,7 +27,7 @@ class LogLikelihood:
         standard_error: of `value`, as far as it comes from log Z.
         lower: `value` at the upper end of log Z.
         upper: `value` at its lower end.
-        kind: of the log Z it rests on: "exact", "estimate" or "bound".
+        kind: of the log Z it rests on: "exact", "quadrature", "estimate" or "bound".
         examples: log p of each example.
     """
 
@@ -42,6 +42,8 @@ class LogLikelihood:
         text = f"{self.value:.5g} nats an example, of {len(self.examples):,}"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
+        if self.kind == "quadrature":
+            return f"{text} (log Z by quadrature, error {self.standard_error:.2g})"
         return (
             f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % from {self.lower:.5g} "
             f"to {self.upper:.5g})"
@@ -67,12 +69,14 @@ def log_likelihood(
     check_ebm(ebm, "log_likelihood")
     examples = check_examples(ebm, data, "log_likelihood")
     if log_z is None:
-        if not isinstance(ebm.normalizer, Exact):
+        if isinstance(ebm.normalizer, Intractable):
             raise IntractableError(
                 f"log Z is {ebm.normalizer}. Estimate it: "
                 "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
             )
-        log_z = LogZ.exact(float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer))
+        z, off = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
+        exact = ebm.normalizer.kind == "exact"
+        log_z = LogZ.exact(z) if exact else LogZ.quadrature(z, off)
     energies = np.asarray(_energies(ebm, examples), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(

@@ -3,95 +3,197 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
-from functools import lru_cache
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from energydsl._types import Configuration
 from energydsl.analysis import graph
 from energydsl.analysis.conditional import AbstractConditional, Gaussian, conditional_for
-from energydsl.analysis.evaluation import argument, factor_energies
-from energydsl.analysis.factor import Factor, Sites, Whole
-from energydsl.analysis.joint_states import States, held_energy, owners, positions
-from energydsl.analysis.layer import by_slope, sum_out
+from energydsl.analysis.factor import Sites, Whole
+from energydsl.analysis.joint_states import (
+    Rows,
+    States,
+    by_owner,
+    held_rows,
+    int32,
+    owned_rows,
+    positions,
+)
+from energydsl.analysis.layer import by_slope, measured
 from energydsl.analysis.structure import Structure
-from energydsl.language.expression import Environment
+from energydsl.language.expression import Environment, Value, post_order
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractRule
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, normal, uniform
+from energydsl.normalizer.counting import (
+    AbstractCountingPlan,
+    like_sized,
+    memory_of,
+    width_of,
+)
 
-CHUNK = 2**20
-"""Numbers held at once."""
 
-
+@dataclasses.dataclass(frozen=True)
 class Bipartite(AbstractRule):
     r"""$Z_c = \sum_s e^{-E(s, 0)} \prod_i \sum_{t_i} e^{-E(s, t_i) + E(s, 0)}$.
 
     No two sites of a layer interact. The layer with fewer states is enumerated (s); each site of
-    the other (t) is summed, or integrated where it is real and its energy quadratic.
+    the other (t) is summed, or integrated where it is real and its energy quadratic. A draw takes
+    s from its law and then each t from its conditional; a mode maximises over t for each s.
 
     Source: Salakhutdinov & Murray (2008), ICML 25, equation (6), for the RBM.
     """
 
     name: ClassVar[str] = "bipartite"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
+    def offer(self, structure: Structure) -> Offer:
         layers = _layers(structure)
-        factors = max(sum(f.size for f in structure.factors), 1)
-        terms = np.exp2(np.minimum(layers.bits, budget)) * factors * layers.levels
-        fits = (layers.bits <= budget) & (structure.component_sizes > 1)
-        return np.where(fits, terms, np.inf)
+        sizes, factors = structure.component_sizes, np.maximum(structure.factor_counts, 1)
+        fits = np.isfinite(layers.bits) & (sizes > 1)
+        bits = np.where(fits, layers.bits, 0.0)
+        with np.errstate(over="ignore"):
+            terms = np.minimum(np.exp2(bits) * factors * layers.levels, np.finfo(float).max)
+        operations = np.where(fits, terms, np.inf)
+        memory = memory_of(bits, factors * layers.levels + sizes, factors)
 
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        if structure.component_sizes[component] == 1:
-            return "one site has no second layer"
-        layers = _layers(structure)
-        if not layers.proper[component]:
-            return "its interactions have an odd cycle"
-        if np.isinf(layers.bits[component]):
+        def reason(component: int) -> str:
+            if sizes[component] == 1:
+                return "one site has no second layer"
+            if not layers.proper[component]:
+                return "its interactions have an odd cycle"
             return "no layer is finite while the other has conditionals of a known family"
-        return f"2^{layers.bits[component]:.4g} states of the smaller layer; budget 2^{budget}"
 
-    def bytes(self, structure: Structure, components: np.ndarray) -> float:
-        return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            return tuple(
+                _plan(self, structure, layers, group, float(operations[group].sum()))
+                for group in like_sized(layers.bits, components)
+            )
 
-    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        layers = _layers(structure)
-        states = States(structure, components, layers.counted)
-        summed = np.isin(structure.component_of, components) & ~layers.counted
-        laws = [law for law, _ in _by_name(structure, summed).values()]
-        if len(structure.component_sizes) == 1 and all(map(by_slope, laws)):
-            energies, size = _whole(structure, model, states, summed), structure.sites
-        else:
-            energies = _by_factor(structure, model, states, summed, components)
-            size = int(layers.levels.max()) * sum(f.size for f in structure.factors)
-        width = int(max(1, min(states.largest, CHUNK // max(size, 1))))
+        return Offer(operations, reason, plan, bits, memory, "states of the smaller layer")
 
-        @jax.checkpoint
-        def step(total: Array, first: Array) -> tuple[Array, None]:
-            t = first + jnp.arange(width)
-            seen = jnp.where(t[:, None] < states.states, -jax.vmap(energies)(t), -jnp.inf)
-            return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
 
-        start = jnp.full(len(components), -jnp.inf)
-        passes = math.ceil(states.largest / width)
-        total, _ = lax.scan(step, start, jnp.arange(passes) * width)
-        return total.sum()
+class Summed(eqx.Module):
+    """Some sites of one variable that are summed out: their law, places and components."""
 
-    def trouble(self, structure: Structure, model: Model, components: np.ndarray) -> str | None:
-        summed = np.isin(structure.component_of, components) & ~_layers(structure).counted
-        laws = _by_name(structure, summed)
-        real = [n for n, (law, _) in laws.items() if isinstance(law, Gaussian)]
+    law: AbstractConditional
+    where: Array
+    owner: Array
+    parts: tuple[Part, ...]
+    """Their factors, where the energy is not measured as a whole."""
+
+
+class Part(eqx.Module):
+    """Some factors of a batch, each with one site that is summed out."""
+
+    rows: Rows
+    site: Array
+    """The place of that site among those of its variable that are summed out."""
+    own: tuple[Array | None, ...]
+    """For each leaf, where it holds that site."""
+
+    def measure(self, law: AbstractConditional, env: Environment) -> tuple[Array, Array]:
+        """Each factor's measures of its site; its energy at 0, where measures leave that out."""
+        factor = self.rows.structure.factors[self.rows.number]
+
+        def one(values: list, own: tuple) -> tuple[Array, Array]:
+            def energy(value: Array) -> Array:
+                pairs = zip(values, own, strict=True)
+                return factor.energy(
+                    *(v if m is None else jnp.where(m, value.astype(v.dtype), v) for v, m in pairs)
+                )
+
+            zero = jnp.zeros((), law.domain.energy_dtype)
+            return law.measure(energy), energy(zero) if by_slope(law) else jnp.zeros(())
+
+        axes = [None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves]
+        return jax.vmap(one, in_axes=(axes, 0))(self.rows.arguments(env), self.own)
+
+
+class BipartitePlan(AbstractCountingPlan):
+    """One layer is counted over; `summed` is the other, by variable.
+
+    Where there is one component and slopes at 0 say all about the summed sites, the energy is
+    measured as a whole, by dense algebra; else factor by factor.
+    """
+
+    summed: dict[str, Summed]
+    quiet: tuple[Rows, ...]
+    """The factors without a summed site; measured as a whole, those without a free one."""
+    whole: bool = eqx.field(static=True)
+
+    def energies(self, model: Model, t: Array, fields: Fields | None = None) -> Array:
+        base, totals = self._measured(model, t)
+        for name, layer in self.summed.items():
+            if fields is None:
+                each = layer.law.log_normalizer(totals[name])
+            else:
+                each = _log_normalizer(layer.law, totals[name], fields[name][layer.where].T)
+            base -= by_owner(each, layer.owner, len(base))
+        return base if fields is None else base + self.states.fields(fields, t)
+
+    def lowest(self, model: Model, t: Array) -> Array:
+        base, totals = self._measured(model, t)
+        for name, layer in self.summed.items():
+            each = _lowest(layer.law, totals[name])[0]
+            base += by_owner(each, layer.owner, len(base))
+        return base
+
+    def drawn(self, model: Model, t: Array, *, key: Array) -> Configuration:
+        totals, keys = self._measured(model, t)[1], jr.split(key, max(len(self.summed), 1))
+        new = {
+            name: _drawn(layer.law, totals[name], k)
+            for (name, layer), k in zip(self.summed.items(), keys, strict=False)
+        }
+        return self._put(model, t, new)
+
+    def completed(self, model: Model, t: Array) -> Configuration:
+        totals = self._measured(model, t)[1]
+        new = {n: _lowest(layer.law, totals[n])[1] for n, layer in self.summed.items()}
+        return self._put(model, t, new)
+
+    def trouble(self, model: Model) -> str | None:
+        real = [n for n, layer in self.summed.items() if isinstance(layer.law, Gaussian)]
         if not real:
             return None
         return (
             f"the energy of the real sites of {', '.join(real)} does not rise in every direction "
             "for some state of the other layer: their curvature must be positive"
         )
+
+    def _measured(self, model: Model, t: Array) -> tuple[Array, dict[str, Array]]:
+        """E(s, 0) of each component at its t-th state s, and the measures of the summed sites."""
+        values = self.states.put(model.blank(), t)
+        count = self.states.counts.shape[1]
+        if self.whole:
+            layer = {n: (s.law, s.where) for n, s in self.summed.items()}
+            base, totals = measured(model.energy_of, values, layer)
+            env = model.environment(model.blank())
+            held = sum((jnp.sum(rows.energies(env)) for rows in self.quiet), jnp.zeros(()))
+            return (base - held)[None], totals
+        env, base, totals = model.environment(values), jnp.zeros(count), {}
+        for rows in self.quiet:
+            base += by_owner(rows.energies(env), rows.owner, count)
+        for name, layer in self.summed.items():
+            measures = len(layer.law.measure(lambda v: v * 0.0))
+            totals[name] = jnp.zeros((measures, len(layer.where)))
+            for part in layer.parts:
+                each, at_zero = part.measure(layer.law, env)
+                totals[name] = totals[name].at[:, part.site].add(each.T)
+                base += by_owner(at_zero, part.rows.owner, count)
+        return base, totals
+
+    def _put(self, model: Model, t: Array, new: dict[str, Array]) -> Configuration:
+        values = self.states.put(model.blank(), t)
+        for name, layer in self.summed.items():
+            flat = jnp.ravel(values[name])
+            flat = flat.at[layer.where].set(new[name].astype(flat.dtype))
+            values[name] = flat.reshape(values[name].shape)
+        return values
 
 
 class _Layers(NamedTuple):
@@ -107,13 +209,14 @@ class _Layers(NamedTuple):
     counted: np.ndarray
 
 
-@lru_cache(maxsize=16)
 def _layers(structure: Structure) -> _Layers:
     free, count = structure.free, len(structure.component_sizes)
     owner = structure.component_of
     proper, side = _sides(structure)
-    laws = [_law(structure, v.name) is not None for v in structure.variables]
-    known = np.repeat(laws, [v.size for v in structure.variables])
+    known = np.repeat(
+        [_law(structure, v.name) is not None for v in structure.variables],
+        [v.size for v in structure.variables],
+    )
     with np.errstate(divide="ignore"):
         site_bits = np.where(structure.levels > 0, np.log2(structure.levels), np.inf)
     bits = np.full((2, count), np.inf)
@@ -142,119 +245,123 @@ def _sides(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _law(structure: Structure, name: str) -> AbstractConditional | None:
+    """The conditional of a variable's sites by themselves."""
     variable = next(v for v in structure.variables if v.name == name)
+    if variable.domain.event_ndim:
+        return None
     return conditional_for(variable.domain, structure.degree_in(variable))
 
 
-def _by_name(
-    structure: Structure, sites: np.ndarray
-) -> dict[str, tuple[AbstractConditional, np.ndarray]]:
-    """For each variable with some of these sites, its conditional and which of its sites."""
-    found = {}
-    for v in structure.variables:
-        where = np.flatnonzero(sites[structure.offset[v.name] :][: v.size])
-        law = _law(structure, v.name)
-        if len(where) and law is not None:
-            found[v.name] = law, where
-    return found
-
-
-def _whole(
-    structure: Structure, model: Model, states: States, summed: np.ndarray
-) -> Callable[[Array], Array]:
-    """The free energy of the t-th state, from derivatives of the whole energy: dense algebra."""
-    sites, blank = _by_name(structure, summed), model.blank()
-    held = held_energy(structure, model)
-
-    def energies(t: Array) -> Array:
-        return (sum_out(model.energy_of, states.put(blank, t), sites) - held)[None]
-
-    return energies
-
-
-def _by_factor(
+def _plan(
+    rule: AbstractRule,
     structure: Structure,
-    model: Model,
-    states: States,
+    layers: _Layers,
+    components: np.ndarray,
+    operations: float,
+) -> BipartitePlan:
+    states = States(structure, components, layers.counted)
+    summed = np.isin(structure.component_of, components) & ~layers.counted
+    names = [v for v in structure.variables if summed[structure.offset[v.name] :][: v.size].any()]
+    laws = {v.name: _law(structure, v.name) for v in names}
+    whole = len(structure.component_sizes) == 1 and all(map(by_slope, laws.values()))
+    levels = int(layers.levels[components].max())
+    if whole:
+        tree = post_order(structure.skeleton.root)
+        size = sum(node.size for node in tree if not isinstance(node, Value))
+        quiet = held_rows(structure)
+    else:
+        size = int(levels * structure.factor_counts[components].sum()) + structure.sites
+        within = tuple(~summed[structure.scope(f)].any(axis=1) for f in structure.factors)
+        quiet = owned_rows(structure, components, within)
+    factors = structure.factor_counts[components].sum()
+    return BipartitePlan(
+        rule=rule,
+        structure=structure,
+        components=int32(components),
+        operations=operations,
+        bytes=float(memory_of(np.log2(states.largest), float(size), float(factors))),
+        states=states,
+        width=width_of(states.largest, size),
+        summed={
+            name: _summed(structure, name, law, summed, components, whole)
+            for name, law in laws.items()
+        },
+        quiet=quiet,
+        whole=whole,
+    )
+
+
+def _summed(
+    structure: Structure,
+    name: str,
+    law: Any,
     summed: np.ndarray,
     components: np.ndarray,
-) -> Callable[[Array], Array]:
-    """The free energy of each component's t-th state, from its factors."""
-    blank, laws = model.blank(), _by_name(structure, summed)
-    position = positions(structure, components)
-    parts = [_Part(structure, f, owners(structure, f, components)) for f in structure.factors]
-    quiet = [part.of(~summed[structure.scope(part.factor)].any(axis=1)) for part in parts]
-    loud = {n: [part.at(n, where) for part in parts] for n, (_, where) in laws.items()}
-
-    def energies(t: Array) -> Array:
-        env = model.environment(states.put(blank, t))
-        total = jnp.zeros(len(components))
-        for part in quiet:
-            if len(part.rows):
-                each = factor_energies(part.factor, env)[part.rows]
-                total += jax.ops.segment_sum(each, part.owner, len(components))
-        for n, (law, where) in laws.items():
-            measures = jnp.zeros((len(law.measure(lambda v: v * 0.0)), structure.sites))
-            for part in loud[n]:
-                if len(part.rows):
-                    measured, at_zero = part.measure(law, env)
-                    measures = measures.at[:, part.site].add(measured.T)
-                    total += jax.ops.segment_sum(at_zero, part.owner, len(components))
-            numbers = where + structure.offset[n]
-            each = law.log_normalizer(measures[:, numbers])
-            owner = position[structure.component_of[numbers]]
-            total -= jax.ops.segment_sum(each, owner, len(components))
-        return total
-
-    return energies
+    whole: bool,
+) -> Summed:
+    inside = summed & structure.of_variables([name])
+    numbers = np.flatnonzero(inside)
+    owner = positions(structure, components)[structure.component_of[numbers]]
+    parts = []
+    if not whole:
+        place = np.zeros(structure.sites, int)
+        place[numbers] = np.arange(len(numbers))
+        touched = tuple(inside[structure.scope(f)].any(axis=1) for f in structure.factors)
+        for rows in owned_rows(structure, components, touched):
+            number = rows.number
+            chosen = touched[number] & np.isin(structure.row_components[number], components)
+            parts.append(_part(structure, rows, np.flatnonzero(chosen), inside, place))
+    return Summed(law, int32(numbers - structure.offset[name]), int32(owner), tuple(parts))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Part:
-    """Some factors of a batch, each with the component that owns it and at most one site."""
+def _part(
+    structure: Structure, rows: Rows, chosen: np.ndarray, inside: np.ndarray, place: np.ndarray
+) -> Part:
+    factor = structure.factors[rows.number]
+    scope = structure.scope(factor)[chosen]
+    site = np.where(inside[scope], scope, -1).max(axis=1)
+    own = []
+    for leaf in factor.leaves:
+        mask = None
+        if isinstance(leaf, Sites):
+            numbers = leaf.index[chosen] + structure.offset[leaf.variable.name]
+            mask = jnp.asarray(numbers == site.reshape(-1, *(1,) * (numbers.ndim - 1)))
+        own.append(mask)
+    return Part(rows, int32(place[site]), tuple(own))
 
-    structure: Structure
-    factor: Factor
-    owner: np.ndarray
-    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
-    site: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
 
-    def of(self, chosen: np.ndarray) -> _Part:
-        """Those chosen, of those that are owned."""
-        rows = np.flatnonzero(chosen & (self.owner >= 0))
-        return dataclasses.replace(self, owner=self.owner[rows], rows=rows)
+def _level_energies(law: AbstractConditional, total: Array) -> Array:
+    """The energy of each level of finite sites, (levels, sites), less that at 0 by slopes."""
+    return jnp.tensordot(law.numbers, total[0], axes=0) if by_slope(law) else total
 
-    def at(self, name: str, where: np.ndarray) -> _Part:
-        """Those with one of these sites of a variable, and with which."""
-        sites = np.zeros(self.structure.sites, bool)
-        sites[where + self.structure.offset[name]] = True
-        scope = self.structure.scope(self.factor)
-        found = self.of(sites[scope].any(axis=1))
-        site = np.where(sites[scope], scope, -1).max(axis=1, initial=-1)[found.rows]
-        return dataclasses.replace(found, site=site)
 
-    def measure(self, law: AbstractConditional, env: Environment) -> tuple[Array, Array]:
-        """Each factor's measures of its site; its energy at 0, where measures leave that out."""
-        values, masks = [], []
-        for leaf in self.factor.leaves:
-            index = None if isinstance(leaf, Whole) else leaf.index[self.rows]
-            values.append(argument(leaf, index, env))
-            mask = None
-            if isinstance(leaf, Sites):
-                numbers = leaf.index[self.rows] + self.structure.offset[leaf.variable.name]
-                mask = numbers == self.site.reshape(-1, *(1,) * (numbers.ndim - 1))
-            masks.append(mask)
+def _log_normalizer(law: AbstractConditional, total: Array, field: Array) -> Array:
+    """`law.log_normalizer` with energies added to single sites, (levels or 2, sites)."""
+    if isinstance(law, Gaussian):
+        return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
+    return jax.nn.logsumexp(-_level_energies(law, total) - field, axis=0)
 
-        def one(values: list, masks: list) -> tuple[Array, Array]:
-            def energy(value: Array) -> Array:
-                pairs = zip(values, masks, strict=True)
-                return self.factor.energy(
-                    *(v if m is None else jnp.where(m, value.astype(v.dtype), v) for v, m in pairs)
-                )
 
-            zero = jnp.zeros((), law.domain.energy_dtype)
-            silent = by_slope(law)
-            return law.measure(energy), energy(zero) if silent else jnp.zeros(())
+def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
+    """Each site from its conditional."""
+    if isinstance(law, Gaussian):
+        slope, curvature = total
+        return -slope / curvature + normal(key, slope.shape) / jnp.sqrt(curvature)
+    energies = _level_energies(law, total)
+    ladder = jnp.cumsum(jnp.exp(jnp.min(energies, axis=0) - energies), axis=0)
+    level = jnp.sum(ladder < uniform(key, ladder.shape[1:]) * ladder[-1], axis=0)
+    return jnp.asarray(law.domain.values)[level]
 
-        axes = [None if isinstance(leaf, Whole) else 0 for leaf in self.factor.leaves]
-        return jax.vmap(one, in_axes=(axes, 0))(values, masks)
+
+def _lowest(law: AbstractConditional, total: Array) -> tuple[Array, Array]:
+    """The least energy of each site, and the value that has it."""
+    if isinstance(law, Gaussian):
+        slope, curvature = total
+        curvature = jnp.where(curvature > 0, curvature, jnp.nan)
+        return -(slope**2) / (2 * curvature), -slope / curvature
+    energies = _level_energies(law, total)
+    best = jnp.min(energies, axis=0)
+    # Of equals the first; an argmin of float64 cannot be lowered with 64 bits off.
+    levels = jnp.arange(len(energies))[:, None]
+    level = jnp.min(jnp.where(energies == best, levels, len(energies) - 1), axis=0)
+    return best, jnp.asarray(law.domain.values)[level]

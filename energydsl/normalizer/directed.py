@@ -2,46 +2,123 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
+from energydsl._types import Configuration
 from energydsl.analysis import graph
-from energydsl.analysis.factor import Factor
-from energydsl.analysis.joint_states import owners
+from energydsl.analysis.factor import Factor, Whole
+from energydsl.analysis.joint_states import Rows, int32, owned_rows
 from energydsl.analysis.structure import Structure, repeats
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractRule
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer
 
 MAX_ARROWS = 5_000_000
 """Pairs of a site and one that it is given, of a batch: beyond it nothing is claimed."""
 
 
-class Expert(AbstractRule):
+@dataclasses.dataclass(frozen=True)
+class Directed(AbstractRule):
     r"""$\log Z_c = \log \int \prod_k q_k(x_k \mid x_{<k})\,dx_c = 0$: a directed model.
 
     Each density is used with weight one, and its support is its variable's domain
     (`AbstractPotential.normalised`); each site is drawn by exactly one, none that is clamped given
-    one that is free, and no site comes, by way of others, before itself.
+    one that is free, and no site comes, by way of others, before itself. Draws are ancestral, where
+    every density has draws (`AbstractPotential.draw`).
 
-    Source: Koller & Friedman (2009), Probabilistic Graphical Models, 3.2.
+    Source: Koller & Friedman (2009), Probabilistic Graphical Models, 3.2 and 12.1.
     """
 
     name: ClassVar[str] = "normalised"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
-        return np.where(_fits(structure), 1.0, np.inf)
+    def offer(self, structure: Structure) -> Offer:
+        found = _find(structure)
+        undrawn = np.zeros(len(found.fits), bool)
+        for number, owner in enumerate(structure.row_components):
+            if number in found.drawn and not _has_draws(structure, structure.factors[number]):
+                undrawn[owner[owner >= 0]] = True
 
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        return "it is not normalised densities alone, each given those before"
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            return (_plan(self, structure, components, found),)
 
-    def bytes(self, structure: Structure, components: np.ndarray) -> float:
-        return 0.0
+        closed = "a directed model has no closed form for it: it would need sums over what is given"
+        return Offer(
+            operations=np.where(found.fits, 1.0, np.inf),
+            reason=lambda _: "it is not normalised densities alone, each given those before",
+            plan=plan,
+            lacks={
+                "marginals": Lack(True, closed),
+                "mode": Lack(True, closed),
+                "draw": Lack(undrawn, "one of the densities has no draws of its own"),
+            },
+        )
 
-    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
+
+class DirectedPlan(AbstractPlan):
+    """Densities that are drawn one generation after another, by NumPyro's or a user's samplers."""
+
+    wide: ClassVar[bool] = False
+
+    rows: tuple[Rows, ...]
+    sites: tuple[Array, ...]
+    """For each batch, the sites that its densities draw, by their places in the variable."""
+    generations: int = eqx.field(static=True)
+
+    def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.zeros(())
+
+    def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
+        """Every density is drawn in every round, with the same random numbers.
+
+        After as many rounds as there are generations nothing changes any more: each draw then has
+        used the final values of what it is given.
+        """
+        start_key, *keys = jr.split(key, 1 + len(self.rows))
+        starts = jr.split(start_key, len(self.structure.variables))
+        blank = model.blank()
+        start = {
+            v.name: blank[v.name]
+            if v.name in model.evidence
+            else v.domain.start(v.shape, key=k).astype(v.domain.dtype)
+            for v, k in zip(self.structure.variables, starts, strict=True)
+        }
+
+        def again(_: Any, values: Configuration) -> Configuration:
+            for rows, sites, k in zip(self.rows, self.sites, keys, strict=True):
+                values = self._redrawn(model, values, rows, sites, k)
+            return values
+
+        return lax.fori_loop(0, self.generations, again, start)
+
+    def _redrawn(
+        self, model: Model, values: Configuration, rows: Rows, sites: Array, key: Array
+    ) -> Configuration:
+        factor = self.structure.factors[rows.number]
+        arguments = rows.arguments(model.environment(values))
+        axes = [None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves]
+        draw = jax.vmap(_draw_of(factor), in_axes=(0, *axes))
+        new = draw(jr.split(key, len(rows)), *arguments)
+        variable = next(iter(factor.sites.values())).variable
+        flat = values[variable.name].ravel()
+        flat = flat.at[sites.ravel()].set(new.ravel().astype(flat.dtype))
+        return {**values, variable.name: flat.reshape(variable.shape)}
+
+
+class _Found(NamedTuple):
+    """Which components are directed models, and what is known of their batches of densities."""
+
+    fits: np.ndarray
+    drawn: dict[int, _Drawn]
+    arrows: np.ndarray
+    """Pairs of a free site and one that is drawn given it."""
 
 
 class _Drawn(NamedTuple):
@@ -51,26 +128,84 @@ class _Drawn(NamedTuple):
     given: np.ndarray
 
 
-def _fits(structure: Structure) -> np.ndarray:
-    """For each component, whether it is a directed model of normalised densities."""
-    everything = np.arange(len(structure.component_sizes))
-    fits = np.ones(len(everything), bool)
+class _Drawing(NamedTuple):
+    """In a factor's place of its density: returns a draw where that returns an energy."""
+
+    density: Any
+    key: Array
+
+    def energy(self, x: Array, *given: Array) -> Array:
+        return self.density.draw(x.shape, *given, key=self.key)
+
+
+class _Watched(NamedTuple):
+    """In a factor's place of its density: notes the shape of a draw, if there is one."""
+
+    density: Any
+    key: Array
+    shapes: list[tuple[int, ...] | None]
+
+    def energy(self, x: Array, *given: Array) -> Array:
+        draw = getattr(self.density, "draw", None)
+        drawn = None if draw is None else draw(x.shape, *given, key=self.key)
+        self.shapes.append(None if drawn is None else drawn.shape)
+        return jnp.zeros(())
+
+
+def _draw_of(factor: Factor) -> Callable[..., Any]:
+    """One draw, from a key and the factor's arguments.
+
+    The factor hands on what its density returns, neither scaled nor changed (`Factor.bare`).
+    """
+    return lambda key, density, *rest: factor.energy(_Drawing(density, key), *rest)
+
+
+def _plan(
+    rule: AbstractRule, structure: Structure, components: np.ndarray, found: _Found
+) -> DirectedPlan:
+    rows = owned_rows(structure, components)
+    sites = []
+    for part in rows:
+        owner = structure.row_components[part.number]
+        own = np.isin(owner, components)
+        variable = next(iter(structure.factors[part.number].sites.values())).variable
+        sites.append(int32(found.drawn[part.number].sites[own] - structure.offset[variable.name]))
+    inside = np.isin(structure.component_of, components)
+    arrows = found.arrows[inside[found.arrows].all(axis=1)]
+    count = float(sum(map(len, rows)))
+    return DirectedPlan(
+        rule=rule,
+        structure=structure,
+        components=int32(components),
+        operations=float(len(components)),
+        bytes=8.0 * count,
+        rows=rows,
+        sites=tuple(sites),
+        generations=graph.generations(structure.sites, arrows),
+    )
+
+
+def _find(structure: Structure) -> _Found:
+    free = structure.free
+    fits = np.ones(len(structure.component_sizes), bool)
     times, arrows = np.zeros(structure.sites, int), [np.zeros((0, 2), np.int32)]
-    for factor in structure.factors:
-        owner = owners(structure, factor, everything)
+    known = {}
+    for number, (factor, owner) in enumerate(
+        zip(structure.factors, structure.row_components, strict=True)
+    ):
         drawn = _drawn(structure, factor)
         if drawn is None:
             fits[owner[owner >= 0]] = False
             continue
-        fits[owner[~structure.free[drawn.sites].all(axis=1) & (owner >= 0)]] = False
+        known[number] = drawn
+        fits[owner[~free[drawn.sites].all(axis=1) & (owner >= 0)]] = False
         np.add.at(times, drawn.sites, 1)
         arrows.append(_arrows(drawn))
-    free = structure.free
     fits[structure.component_of[free & (times != 1)]] = False
     listed = np.concatenate(arrows)
     listed = listed[free[listed].all(axis=1)]
     fits[structure.component_of[graph.on_cycles(structure.sites, listed)]] = False
-    return fits
+    return _Found(fits, known, listed)
 
 
 def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
@@ -84,6 +219,19 @@ def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
         return None
     given = np.concatenate([own[:, :0], *(structure.numbers(other) for other in others)], axis=1)
     return _Drawn(own, given) if own.size * given.shape[1] <= MAX_ARROWS else None
+
+
+def _has_draws(structure: Structure, factor: Factor) -> bool:
+    """Whether the density draws events of the right shape: seen by drawing one abstractly."""
+    shape = next(iter(factor.sites.values())).index.shape[1:]
+    static, returned = structure.function(factor), []
+
+    def one(density: Any, *rest: Any) -> Array:
+        drawing = _Watched(eqx.combine(density, static), jr.key(0), returned)
+        return factor.energy(drawing, *rest)
+
+    jax.eval_shape(one, *map(structure.abstract, factor.leaves))
+    return returned == [shape]
 
 
 def _arrows(drawn: _Drawn) -> np.ndarray:

@@ -1,88 +1,128 @@
-r"""Exact log Z by visiting every state of a component.
-
-All components are enumerated at once: at step t each takes its own t-th state (mixed radix over
-its sites' levels), so the number of passes is that of the largest, and a million independent
-sites cost as many passes as one site has levels.
-"""
+"""Exact log Z by visiting every joint state of a component."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
+from functools import lru_cache
 from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from energydsl.analysis.joint_states import Energies, States
+from energydsl._types import Configuration
+from energydsl.analysis.joint_states import Energies, States, int32
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractRule
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer
+from energydsl.normalizer.counting import (
+    AbstractCountingPlan,
+    like_sized,
+    memory_of,
+    width_of,
+)
 
-CHUNK = 2**20
-"""Factor energies held at once."""
 
-
+@dataclasses.dataclass(frozen=True)
 class Enumeration(AbstractRule):
-    r"""$\log Z_c = \log \sum_{x_c} e^{-E_c(x_c)}$, in float64, streamed."""
+    r"""$\log Z_c = \log \sum_{x_c} e^{-E_c(x_c)}$, in float64, streamed.
+
+    Draws invert the distribution over the states; a mode is the best of them all.
+    """
 
     name: ClassVar[str] = "enumeration"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
-        bits = _bits(structure)
-        factors = sum(f.size for f in structure.factors)
-        return np.where(bits <= budget, np.exp2(np.minimum(bits, budget)) * max(factors, 1), np.inf)
-
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        inside = structure.component_of == component
-        endless = inside & (structure.levels == 0)
-        if endless.any():
-            site = structure.describe(int(np.argmax(endless)))
-            return f"{site} has no finite list of levels"
-        return f"2^{_bits(structure)[component]:.4g} states; budget 2^{budget}"
-
-    def bytes(self, structure: Structure, components: np.ndarray) -> float:
-        return 8.0 * max(CHUNK, sum(f.size for f in structure.factors))
-
-    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        states, energies = States(structure, components), Energies(structure, components)
-        blank = model.blank()
-        width = int(max(1, min(states.largest, CHUNK // (energies.size + structure.sites))))
-        passes = math.ceil(states.largest / width)
-
-        @jax.checkpoint
-        def step(total: Array, first: Array) -> tuple[Array, None]:
-            t = first + jnp.arange(width)
-            each = jax.vmap(lambda t: energies(model, states.put(blank, t)))(t)
-            seen = jnp.where(t[:, None] < states.states, -each, -jnp.inf)
-            return jnp.logaddexp(total, jax.nn.logsumexp(seen, axis=0)), None
-
-        start = jnp.full(len(components), -jnp.inf)
-        total, _ = lax.scan(step, start, jnp.arange(passes) * width)
-        return total.sum()
+    def offer(self, structure: Structure) -> Offer:
+        return _offer(self, structure, np.ones(len(structure.component_sizes), bool))
 
 
-class Independent(Enumeration):
+@dataclasses.dataclass(frozen=True)
+class Independent(AbstractRule):
     """Components of one finite site each: as many passes as a site has levels."""
 
     name: ClassVar[str] = "independent"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
-        # One pass serves them all, so the cost of one is its levels alone.
-        alone = (structure.component_sizes == 1) & (_bits(structure) <= budget)
-        return np.where(alone, np.exp2(np.where(alone, _bits(structure), 0.0)), np.inf)
+    def offer(self, structure: Structure) -> Offer:
+        return _offer(self, structure, structure.component_sizes == 1)
 
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        if structure.component_sizes[component] > 1:
-            return f"{structure.component_sizes[component]:,} sites are connected"
-        return super().reason(structure, component, budget)
+
+class EnumerationPlan(AbstractCountingPlan):
+    """Every finite site is counted over: nothing is left to sum out."""
+
+    factors: Energies
+
+    def energies(self, model: Model, t: Array, fields: Fields | None = None) -> Array:
+        each = self.factors(model, self.states.put(model.blank(), t))
+        return each if fields is None else each + self.states.fields(fields, t)
+
+    def lowest(self, model: Model, t: Array) -> Array:
+        return self.energies(model, t)
+
+    def drawn(self, model: Model, t: Array, *, key: Array) -> Configuration:
+        return self.completed(model, t)
+
+    def completed(self, model: Model, t: Array) -> Configuration:
+        return self.states.put(model.blank(), t)
+
+
+def _offer(rule: AbstractRule, structure: Structure, chosen: np.ndarray) -> Offer:
+    bits, every, memory = _costs(structure)
+    sizes, operations = structure.component_sizes, np.where(chosen, every, np.inf)
+
+    def reason(component: int) -> str:
+        if not chosen[component]:
+            return f"{sizes[component]:,} sites are connected"
+        return _unlisted(structure, component)
+
+    def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+        return tuple(
+            _plan(rule, structure, group, float(operations[group].sum()))
+            for group in like_sized(bits, components)
+        )
+
+    return Offer(operations, reason, plan, bits, memory, "states")
+
+
+@lru_cache(maxsize=1)
+def _costs(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each component: log2 of its states, the operations that they take, and the bytes."""
+    bits, factors = _bits(structure), np.maximum(structure.factor_counts, 1)
+    # A number of states that overflows is over any budget, and no reason that it does not apply.
+    states = np.exp2(np.minimum(bits, 1000.0))
+    operations = np.where(np.isfinite(bits), states * factors, np.inf)
+    return bits, operations, memory_of(bits, factors + structure.component_sizes, factors)
+
+
+def _plan(
+    rule: AbstractRule, structure: Structure, components: np.ndarray, operations: float
+) -> EnumerationPlan:
+    states, factors = States(structure, components), Energies(structure, components)
+    size = factors.size + structure.sites
+    width = width_of(states.largest, size)
+    return EnumerationPlan(
+        rule=rule,
+        structure=structure,
+        components=int32(components),
+        operations=operations,
+        bytes=float(memory_of(np.log2(states.largest), float(size), float(size))),
+        states=states,
+        width=width,
+        factors=factors,
+    )
 
 
 def _bits(structure: Structure) -> np.ndarray:
-    """log2 of the number of states of each component; infinite where a site is not finite."""
+    """log2 of the number of states of each component; infinite where a site has no levels."""
     free = structure.free
     with np.errstate(divide="ignore"):
         bits = np.log2(structure.levels[free].astype(float))
     bits = np.where(np.isneginf(bits), np.inf, bits)
     return np.bincount(structure.component_of[free], bits)
+
+
+def _unlisted(structure: Structure, component: int) -> str:
+    endless = (structure.component_of == component) & (structure.levels == 0)
+    site = int(np.argmax(endless))
+    binding = [v.name for v in structure.variables if v.domain.event_ndim and v.domain.discrete]
+    if structure.of_variables(binding)[site]:
+        return f"{structure.describe(site)} has no levels by itself: its event's entries bind it"
+    return f"{structure.describe(site)} has no finite list of levels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -9,75 +10,205 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl.analysis.evaluation import argument
+from energydsl._types import Configuration
 from energydsl.analysis.factor import Factor, Whole
-from energydsl.analysis.joint_states import owners
+from energydsl.analysis.joint_states import Rows, int32, owned_rows
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractRule
-
-MAX_SITES = 2**13
-"""Sites of one component at most: its precision then takes half a gigabyte."""
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, normal
 
 
+@dataclasses.dataclass(frozen=True)
 class Gaussian(AbstractRule):
     r"""Energies $\frac12 x^\top A x - b^\top x + c$ of real sites.
 
     $\log Z = \frac n2 \log 2\pi - \frac12 \log\det A + \frac12 b^\top A^{-1} b - c$.
 
     A and b are added up from the exact second and first derivatives of the factors, which are at
-    most quadratic in their free sites jointly; A = L L' by Cholesky.
+    most quadratic in their free sites jointly; A = L L' by Cholesky. The mode is the mean
+    $A^{-1} b$, variances are the diagonal of $A^{-1}$, and a draw is the mean plus $L'^{-1} z$
+    with z standard normal.
 
     Source: Rue & Held (2005), Gaussian Markov Random Fields, sections 2.2 and 2.4.
     """
 
     name: ClassVar[str] = "gaussian"
 
-    def costs(self, structure: Structure, budget: int) -> np.ndarray:
+    def offer(self, structure: Structure) -> Offer:
         sizes = structure.component_sizes.astype(float)
-        bad = _unfit(structure) | _steep(structure) | (sizes > MAX_SITES)
-        return np.where(bad, np.inf, sizes**3)
+        unfit, steep, memory = _unfit(structure), _steep(structure), _memory(structure)
 
-    def reason(self, structure: Structure, component: int, budget: int) -> str:
-        if _unfit(structure)[component]:
-            inside = (structure.component_of == component) & ~_real(structure)
-            return f"{structure.describe(int(np.argmax(inside)))} is not real"
-        if _steep(structure)[component]:
+        def reason(component: int) -> str:
+            if unfit[component]:
+                inside = (structure.component_of == component) & ~_real(structure)
+                return f"{structure.describe(int(np.argmax(inside)))} is not real"
             return "the energy is not shown to be quadratic"
-        return f"{structure.component_sizes[component]:,} sites; at most {MAX_SITES:,}"
 
-    def bytes(self, structure: Structure, components: np.ndarray) -> float:
-        return 16.0 * float((structure.component_sizes[components].astype(float) ** 2).sum())
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            classes = structure.component_sizes[components]
+            groups = [components[classes == n] for n in np.unique(classes)]
+            return tuple(_plan(self, structure, g, operations, memory) for g in groups)
 
-    def log_partition(self, structure: Structure, model: Model, components: np.ndarray) -> Array:
-        total = jnp.zeros(())
-        for group in _by_size(structure, components):
-            precision, linear, constant = _quadratic(structure, model, group)
-            factor = jnp.linalg.cholesky(precision)
-            whitened = jax.lax.linalg.triangular_solve(
-                factor, linear[..., None], left_side=True, lower=True
-            )
-            volume = linear.size / 2 * jnp.log(2 * jnp.pi)
-            half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
-            total += volume - half_log_det + jnp.sum(whitened**2) / 2 - jnp.sum(constant)
-        return total
+        operations = np.where(unfit | steep, np.inf, sizes**3 + structure.factor_counts)
+        return Offer(operations, reason, plan, 0.0, memory)
 
-    def trouble(self, structure: Structure, model: Model, components: np.ndarray) -> str | None:
-        for group in _by_size(structure, components):
-            precision = np.asarray(_quadratic(structure, model, group)[0])
-            if not np.isfinite(precision).all():
-                return "a precision is not finite"
-            lowest = np.linalg.eigvalsh(precision)[:, 0]
-            worst = int(np.argmin(lowest))
-            if np.isnan(np.asarray(jnp.linalg.cholesky(precision))).any():
-                site = int(np.argmax(structure.component_of == group[worst]))
-                return (
-                    f"the precision of {structure.component_sizes[group[worst]]:,} real sites, "
-                    f"{structure.describe(site)} first, is not positive definite (eigenvalue "
-                    f"{lowest[worst]:.3g}), so exp(-E) has no finite integral. Constrain the "
-                    "parameters, or check the signs: energies are minus log-densities"
-                )
-        return None
+
+class GaussianPlan(AbstractPlan):
+    """Components of one size n, which are one batch of matrices."""
+
+    rows: tuple[Rows, ...]
+    places: tuple[Array, ...]
+    """Where the sites of each factor stand in their component; n for one that is not free."""
+    order: Array
+    """The sites of each component, (components, n)."""
+
+    def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
+        factor, _, whitened, constant = self._solved(model, fields)
+        volume = whitened.size / 2 * jnp.log(2 * jnp.pi)
+        half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)))
+        return volume - half_log_det + jnp.sum(whitened**2) / 2 - jnp.sum(constant)
+
+    def marginals(self, model: Model) -> dict[str, Array]:
+        factor, mean, _, _ = self._solved(model)
+        units = jnp.broadcast_to(jnp.eye(mean.shape[1]), factor.shape)
+        variance = jnp.sum(_lower_solve(factor, units) ** 2, axis=-2)
+        return self._by_variable(jnp.stack([mean, variance], axis=-1))
+
+    def prepare(self, model: Model) -> tuple[Array, Array]:
+        factor, mean, _, _ = self._solved(model)
+        return factor, mean
+
+    def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
+        factor, mean = prepared
+        noise = normal(key, mean.shape)
+        return self._configuration(model, mean + _upper_solve(factor, noise))
+
+    def mode(self, model: Model) -> Configuration:
+        return self._configuration(model, self._solved(model)[1])
+
+    def trouble(self, model: Model) -> str | None:
+        precision = np.asarray(self._quadratic(model)[0])
+        if not np.isfinite(precision).all():
+            return "a precision is not finite"
+        lowest = np.linalg.eigvalsh(precision)[:, 0]
+        worst = int(np.argmin(lowest))
+        if not np.isnan(np.asarray(jnp.linalg.cholesky(precision))).any():
+            return None
+        site = self.structure.describe(int(self.order[worst].min()))
+        return (
+            f"the precision of {precision.shape[1]:,} real sites, {site} first, is not positive "
+            f"definite (eigenvalue {lowest[worst]:.3g}), so exp(-E) has no finite integral. "
+            "Constrain the parameters, or check the signs: energies are minus log-densities"
+        )
+
+    def _solved(
+        self, model: Model, fields: Fields | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """L, the mean, L^-1 b and c."""
+        precision, linear, constant = self._quadratic(model)
+        if fields is not None:
+            added = self._flat({n: f for n, f in fields.items()})
+            linear = linear - added[..., 0]
+            precision = precision + 2 * jax.vmap(jnp.diag)(added[..., 1])
+        factor = jnp.linalg.cholesky(precision)
+        whitened = _lower_solve(factor, linear[..., None])[..., 0]
+        return factor, _upper_solve(factor, whitened), whitened, constant
+
+    def _quadratic(self, model: Model) -> tuple[Array, Array, Array]:
+        """A, b and c: (components, n, n), (components, n), (components,).
+
+        E = x'Ax/2 - b'x + c, read off at x = 0.
+        """
+        count, n = self.order.shape
+        env = model.environment(self._configuration(model, jnp.zeros((count, n))))
+        # What is not free is added up beside the matrix, in a row and column n that are cut off.
+        precision = jnp.zeros((count, n + 1, n + 1))
+        slope, constant = jnp.zeros((count, n + 1)), jnp.zeros(count)
+        for part, place in zip(self.rows, self.places, strict=True):
+            factor = self.structure.factors[part.number]
+            each, gradient, hessian = _expand(factor, part.arguments(env))
+            owner = part.owner
+            at = (owner[:, None, None], place[:, :, None], place[:, None, :])
+            precision = precision.at[at].add(hessian)
+            slope = slope.at[owner[:, None], place].add(gradient)
+            constant = constant.at[owner].add(each)
+        return precision[:, :n, :n], -slope[:, :n], constant
+
+    def _configuration(self, model: Model, x: Array) -> Configuration:
+        """These numbers, (components, n), at their sites; evidence or anything elsewhere."""
+        blank = model.blank()
+        names = [v.name for v in self.structure.variables]
+        flat = jnp.concatenate([jnp.ravel(blank[n]).astype(x.dtype) for n in names])
+        flat = flat.at[self.order].set(x)
+        values = {}
+        for v in self.structure.variables:
+            start = self.structure.offset[v.name]
+            values[v.name] = flat[start : start + v.size].reshape(v.shape)
+        # Labels are indices, and no component of this rule has any.
+        return {
+            n: a if jnp.issubdtype(blank[n].dtype, jnp.floating) else blank[n]
+            for n, a in values.items()
+        }
+
+    def _by_variable(self, laws: Array) -> dict[str, Array]:
+        """(components, n, 2) as (size, 2) for each real variable, 0 at other sites."""
+        flat = jnp.zeros((self.structure.sites, 2)).at[self.order].set(laws)
+        return {
+            v.name: flat[self.structure.offset[v.name] :][: v.size]
+            for v in self.structure.skeleton.free
+            if v.domain.real_line
+        }
+
+    def _flat(self, fields: Fields) -> Array:
+        """Fields as (components, n, 2)."""
+        none = [jnp.zeros((v.size, 2)) for v in self.structure.variables]
+        parts = [
+            fields[v.name] if v.domain.real_line and v.name in fields else zero
+            for v, zero in zip(self.structure.variables, none, strict=True)
+        ]
+        return jnp.concatenate(parts)[self.order]
+
+
+def _plan(
+    rule: AbstractRule,
+    structure: Structure,
+    components: np.ndarray,
+    operations: np.ndarray,
+    memory: np.ndarray,
+) -> GaussianPlan:
+    count, n = len(components), int(structure.component_sizes[components[0]])
+    inside = np.isin(structure.component_of, components)
+    order = np.argsort(structure.component_of, kind="stable")
+    order = order[inside[order]]
+    local = np.full(structure.sites, n)
+    local[order] = np.tile(np.arange(n), count)
+    rows, places = owned_rows(structure, components), []
+    for part in rows:
+        owned = np.isin(structure.row_components[part.number], components)
+        places.append(int32(local[structure.scope(structure.factors[part.number])[owned]]))
+    return GaussianPlan(
+        rule=rule,
+        structure=structure,
+        components=int32(components),
+        operations=float(operations[components].sum()),
+        bytes=float(memory[components].sum()),
+        rows=rows,
+        places=tuple(places),
+        order=int32(order.reshape(count, n)),
+    )
+
+
+def _lower_solve(factor: Array, right: Array) -> Array:
+    """L^-1 times columns."""
+    return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
+
+
+def _upper_solve(factor: Array, right: Array) -> Array:
+    """L'^-1 times vectors."""
+    solved = jax.lax.linalg.triangular_solve(
+        factor, right[..., None], left_side=True, lower=True, transpose_a=True
+    )
+    return solved[..., 0]
 
 
 def _real(structure: Structure) -> np.ndarray:
@@ -93,67 +224,23 @@ def _unfit(structure: Structure) -> np.ndarray:
 def _steep(structure: Structure) -> np.ndarray:
     """True at each component with a factor that is not shown to be quadratic."""
     steep = np.zeros(len(structure.component_sizes), bool)
-    everything = np.arange(len(steep))
-    for factor, bound in zip(structure.factors, structure.degrees, strict=True):
+    for owner, bound in zip(structure.row_components, structure.degrees, strict=True):
         if bound.total > 2:
-            owner = owners(structure, factor, everything)
             steep[owner[owner >= 0]] = True
     return steep
 
 
-def _by_size(structure: Structure, components: np.ndarray) -> list[np.ndarray]:
-    """Components of like size, which are one batch of matrices."""
-    sizes = structure.component_sizes[components]
-    return [components[sizes == n] for n in np.unique(sizes)]
+def _memory(structure: Structure) -> np.ndarray:
+    """Bytes for each component: matrices, and a Hessian for each factor."""
+    numbers = 4.0 * (structure.component_sizes + 1.0) ** 2
+    for factor, owner in zip(structure.factors, structure.row_components, strict=True):
+        each = 4.0 * structure.scope_size(factor) ** 2 + 4.0 * len(factor.leaves)
+        numbers += each * np.bincount(owner[owner >= 0], minlength=len(numbers))
+    return 8.0 * numbers
 
 
-def _quadratic(
-    structure: Structure, model: Model, components: np.ndarray
-) -> tuple[Array, Array, Array]:
-    """A, b and c of components of one size n: (components, n, n), (components, n), (components,).
-
-    E = x'Ax/2 - b'x + c, read off at x = 0.
-    """
-    count, n = len(components), int(structure.component_sizes[components[0]])
-    inside = np.isin(structure.component_of, components)
-    order = np.argsort(structure.component_of, kind="stable")
-    local = np.zeros(structure.sites, np.int64)
-    local[order[inside[order]]] = np.tile(np.arange(n), count)
-
-    blank = {k: v.ravel() for k, v in model.blank().items()}
-    values = {
-        v.name: jnp.where(
-            inside[structure.offset[v.name] : structure.offset[v.name] + v.size],
-            jnp.zeros((), blank[v.name].dtype),
-            blank[v.name],
-        ).reshape(v.shape)
-        for v in structure.variables
-    }
-    env = model.environment(values)
-    precision = jnp.zeros((count, n, n))
-    slope, constant = jnp.zeros((count, n)), jnp.zeros(count)
-    for factor in structure.factors:
-        owner = owners(structure, factor, components)
-        rows = np.flatnonzero(owner >= 0)
-        if not len(rows):
-            continue
-        owner, scope = owner[rows], structure.scope(factor)[rows]
-        own = inside[scope]
-        place, first, second = local[scope], own[:, :, None], own[:, None, :]
-        each, gradient, hessian = _expand(factor, env, rows)
-        at = (owner[:, None, None], place[:, :, None], place[:, None, :])
-        precision = precision.at[at].add(jnp.where(first & second, hessian, 0.0))
-        slope = slope.at[owner[:, None], place].add(jnp.where(own, gradient, 0.0))
-        constant = constant.at[owner].add(each)
-    return precision, -slope, constant
-
-
-def _expand(factor: Factor, env: Any, rows: np.ndarray) -> tuple[Array, Array, Array]:
+def _expand(factor: Factor, values: list[Any]) -> tuple[Array, Array, Array]:
     """Value, gradient and Hessian of each factor in its sites, side by side."""
-    values = [
-        argument(leaf, None if isinstance(leaf, Whole) else leaf.index[rows], env)
-        for leaf in factor.leaves
-    ]
     where = list(factor.sites)
     shapes = [factor.leaves[k].index.shape[1:] for k in where]  # type: ignore[union-attr]
     ends = np.cumsum([int(np.prod(s, dtype=int)) for s in shapes])
@@ -165,7 +252,8 @@ def _expand(factor: Factor, env: Any, rows: np.ndarray) -> tuple[Array, Array, A
             arguments[k] = part.reshape(shape).astype(rest[k].dtype)
         return factor.energy(*arguments)
 
-    flat = jnp.concatenate([values[k].reshape(len(rows), -1) for k in where], axis=1)
+    count = len(values[where[0]])
+    flat = jnp.concatenate([values[k].reshape(count, -1) for k in where], axis=1)
     flat = flat.astype(float)
     gradient, hessian = jax.grad(energy), jax.hessian(energy)
     mapped = [jax.vmap(f, in_axes=(0, *axes)) for f in (energy, gradient, hessian)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
+from numpyro.distributions.transforms import Transform
 
 from energydsl._types import Configuration
 from energydsl.analysis.joint_states import Energies, States, by_owner, positions, state_bits, take
@@ -18,7 +19,10 @@ RESOLVED = 1e-2
 
 
 class Surface:
-    """U(z) of some components at once, the states of their finite sites summed.
+    """U(z) of some components at once, each state of their finite sites by itself.
+
+    A problem is a state of a component; problems are numbered with the components running fastest,
+    and those beyond a component's own number of states have infinite U.
 
     Args:
         structure: of the model.
@@ -26,32 +30,48 @@ class Surface:
     """
 
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
-        self.count, self.dim = len(components), int(dimensions(structure)[components[0]])
+        self.components, self.dim = len(components), int(dimensions(structure)[components[0]])
         self._coordinates = Coordinates(structure, components)
         self._states = States(structure, components, structure.levels > 0)
         self._energies = Energies(structure, components)
         self.states = self._states.largest
+        self.count = self.states * self.components
+        """Problems."""
         self.bits = int(state_bits(structure)[components].max())
         self.size = (self._energies.size + structure.sites) * self.states
-        """Numbers that one z takes."""
+        """Numbers that one z of each problem takes."""
+        self.transforms = self._coordinates.transforms
 
     def __call__(self, model: Model, z: Array) -> tuple[Array, Array]:
         """U, Jacobian included, and whether the dtype holds what lies at z (see `Coordinates`).
 
         Args:
             model: whose energy it is.
-            z: (components, coordinates).
+            z: (problems, coordinates).
         """
-        values, jacobian, held = self._coordinates.put(model.blank(), z)
 
-        def energies(t: Array) -> Array:
-            return self._energies(model, self._states.put(values, t))
+        def one(t: Array, z: Array) -> tuple[Array, Array]:
+            values, jacobian, held = self._coordinates.put(model.blank(), z)
+            energy = self._energies(model, self._states.put(values, t))
+            return jnp.where(t < self._states.states, energy, jnp.inf) - jacobian, held
 
-        t = jnp.arange(self.states)
+        z = z.reshape(self.states, self.components, self.dim)
         if self.states == 1:
-            return energies(t[0]) - jacobian, held
-        each = jnp.where(t[:, None] < self._states.states, -jax.vmap(energies)(t), -jnp.inf)
-        return -log_sum(each) - jacobian, held
+            return one(jnp.zeros((), int), z[0])
+        u, held = jax.vmap(one)(jnp.arange(self.states), z)
+        return u.ravel(), held.ravel()
+
+    def summed(self, parts: Array) -> Array:
+        """Each component's sum over its states."""
+        return jnp.sum(parts.reshape(self.states, self.components), axis=0)
+
+    def log_summed(self, logs: Array) -> Array:
+        """Log of the sum of exponentials over each component's states."""
+        return jax.nn.logsumexp(logs.reshape(self.states, self.components), axis=0)
+
+    def together(self, logs: Array) -> Array:
+        """`log_summed`, handed to each of the problems that were summed."""
+        return jnp.tile(self.log_summed(logs), self.states)
 
 
 class Coordinates:
@@ -64,6 +84,8 @@ class Coordinates:
 
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
         self._count, self._events = len(components), []
+        self.transforms: list[Transform] = []
+        """Bijections of the sites that have one each."""
         used = np.zeros(len(components), int)
         position = positions(structure, components)
         for v in structure.variables:
@@ -82,6 +104,8 @@ class Coordinates:
             columns = start[:, None] + np.arange(width)
             used += np.bincount(owner, minlength=len(components)) * width
             self._events.append((v, sites, owner, columns))
+            if not v.domain.event_ndim:
+                self.transforms.append(v.domain.transform)
 
     def put(self, values: Configuration, z: Array) -> tuple[Configuration, Array, Array]:
         """`values` with what lies at z written into them.
@@ -129,11 +153,3 @@ def _written(old: Array, sites: np.ndarray, new: Array) -> Array:
     if len(sites) == old.size and (sites == np.arange(old.size)).all():
         return new.reshape(old.shape)
     return old.ravel().astype(new.dtype).at[sites].set(new).reshape(old.shape)
-
-
-def log_sum(logs: Array) -> Array:
-    """Log of the sum of exponentials over the first axis, with a gradient where all vanish."""
-    peak = lax.stop_gradient(jnp.max(logs, axis=0))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    total = jnp.sum(jnp.exp(logs - peak), axis=0)
-    return jnp.where(total > 0, peak + jnp.log(jnp.where(total > 0, total, 1.0)), -jnp.inf)

@@ -14,10 +14,11 @@ class LogZ:
 
     Attributes:
         value: the estimate; exact where `kind` says so.
-        standard_error: of `value`, in nats.
-        lower: where the 95 % interval begins.
+        standard_error: of `value`, in nats; of a quadrature, the error that it estimates.
+        lower: where the 95 % interval begins; of a quadrature, `value` less its error.
         upper: where it ends.
-        kind: "exact", "estimate" or "bound" (then log Z lies between `lower` and `upper`).
+        kind: "exact", "quadrature" (numerical integration), "estimate" or "bound" (then log Z lies
+            between `lower` and `upper`).
         ess: the effective number of independent weights behind an estimate.
     """
 
@@ -29,9 +30,14 @@ class LogZ:
     ess: float
 
     @staticmethod
-    def exact(value: float, error: float = 0.0) -> LogZ:
-        """A value with no error but the numerical one of its rule."""
-        return LogZ(value, error, value - error, value + error, "exact", np.inf)
+    def exact(value: float) -> LogZ:
+        """A value with no error but rounding."""
+        return LogZ(value, 0.0, value, value, "exact", np.inf)
+
+    @staticmethod
+    def quadrature(value: float, error: float) -> LogZ:
+        """A value of numerical integration, with the error that it estimates, in nats."""
+        return LogZ(value, error, value - error, value + error, "quadrature", np.inf)
 
     @staticmethod
     def from_log_weights(log_weights: np.ndarray) -> LogZ:
@@ -55,6 +61,8 @@ class LogZ:
     def __str__(self) -> str:
         if self.kind == "exact":
             return f"log Z = {self.value:.6g} (exact)"
+        if self.kind == "quadrature":
+            return f"log Z = {self.value:.6g} (by quadrature, error {self.standard_error:.2g})"
         return (
             f"log Z = {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % from "
             f"{self.lower:.6g} to {self.upper:.6g}; {self.ess:.3g} effective chains)"

@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 
 from energydsl.compiler.ebm import EBM, log_partition
-from energydsl.normalizer import Exact
+from energydsl.normalizer import Intractable, error_of
 from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ def _record(chains: Chains) -> dict[str, Any]:
 
 
 def _log_z(ebm: EBM) -> dict[str, Any] | None:
-    """With its kind, where it is exact and cheap."""
-    if not isinstance(ebm.normalizer, Exact) or ebm.normalizer.operations > CHEAP:
+    """With its kind and its error, where a rule gives it and it is cheap."""
+    if isinstance(ebm.normalizer, Intractable) or ebm.normalizer.operations > CHEAP:
         return None
-    return {"value": float(log_partition(ebm)), "kind": "exact"}
+    value, error = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
+    return {"value": value, "kind": ebm.normalizer.kind, "error": error}

@@ -28,9 +28,7 @@ def learnt(name: str, array):
 
 def marginal_probabilities(ebm, name: str):
     """The exact marginals of a finite variable, its levels on the last axis, as an array."""
-    found = MARGINALS(ebm)
-    found = getattr(found, "probabilities", found)[name]
-    return getattr(found, "probs", found)
+    return MARGINALS(ebm)[name].probabilities
 
 
 def mode(ebm):

@@ -56,6 +56,19 @@ class TestParameters:
         x, y = ed.real("x", 3), ed.real("y", 3)
         assert list((ed.Model(f(x)) + ed.Model(f(y))).parameters) == ["Neural"]
 
+    def test_potentials_of_one_array_and_other_settings_are_two(self):
+        class Power(ed.AbstractPotential):
+            weight: jax.Array
+            power: int = eqx.field(static=True)
+
+            def energy(self, x):
+                return (self.weight * x**self.power).sum()
+
+        x, w = ed.real("x", 3), random(3)
+        model = ed.Model(Power(w, 1)(x), Power(w, 2)(x))
+        assert list(model.parameters) == ["Power", "Power_2"]
+        np.testing.assert_allclose(model.energy({"x": 2 * np.ones(3)}), 6 * w.sum(), rtol=1e-5)
+
     def test_potentials_are_named_by_their_kind(self):
         x, c = ed.real("x", 3), ed.categorical("c", levels=2)
         first, second = (eqx.nn.MLP(3, "scalar", 4, 1, key=jr.key(k)) for k in range(2))

@@ -1,43 +1,40 @@
 """One rule by name, on a model: its log Z where it applies to every component."""
 
-import jax
 import numpy as np
 
-import energydsl as ed
-from energydsl.normalizer import RULES, Exact, Plan, log_partition_of
-
-BUDGET = 20
+from energydsl.normalizer import RULES, Budget, Intractable, error_of, log_partition_of
+from energydsl.normalizer.base import planned
 
 
 def rule(name):
     return next(r for r in RULES if r.name == name)
 
 
-def applies(ebm, name):
-    return bool(np.isfinite(rule(name).costs(ebm.structure, BUDGET)).all())
+def reason(ebm, name, component=0, question="log_partition"):
+    return rule(name).offer(ebm.structure).refusal(component, question, Budget())
+
+
+def applies(ebm, name, question="log_partition"):
+    components = range(len(ebm.structure.component_sizes))
+    return all(reason(ebm, name, c, question) is None for c in components)
+
+
+def plans(ebm, name):
+    """This rule alone, as a normalizer."""
+    components = np.arange(len(ebm.structure.component_sizes))
+    return planned(ebm.structure, rule(name).offer(ebm.structure).plan(components))
 
 
 def value(ebm, name):
     """log Z by this rule alone, in float64."""
-    components = np.arange(len(ebm.structure.component_sizes))
-    plan = Plan(rule(name), components, 0.0, 0.0)
-    result = log_partition_of(ebm.model, Exact(ebm.structure, (plan,)), np.dtype(np.float64))
-    return float(result)
+    return float(log_partition_of(ebm.model, plans(ebm, name), np.dtype(np.float64)))
+
+
+def error(ebm, name):
+    """The numerical error that this rule alone claims."""
+    return error_of(ebm.model, plans(ebm, name))
 
 
 def chosen(ebm):
-    assert isinstance(ebm.normalizer, Exact), str(ebm.normalizer)
+    assert not isinstance(ebm.normalizer, Intractable), str(ebm.normalizer)
     return {plan.rule.name for plan in ebm.normalizer.plans}
-
-
-def reason(ebm, name, component=0):
-    return rule(name).reason(ebm.structure, component, BUDGET)
-
-
-def gradient(model, variables=None):
-    """d log Z / d parameters of a model, as a list of arrays."""
-    import equinox as eqx
-
-    ebm = ed.compile(model)
-    slopes = eqx.filter_grad(ed.log_partition)(ebm)
-    return [np.asarray(a) for a in jax.tree.leaves(slopes.model.slots)]

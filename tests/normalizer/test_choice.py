@@ -1,5 +1,6 @@
 """log Z by independence and enumeration against NumPy's sum over all states."""
 
+import dataclasses
 import itertools
 import time
 
@@ -14,9 +15,8 @@ from hypothesis import strategies as st
 import energydsl as ed
 from energydsl.analysis.evaluation import as_double
 from energydsl.language.domain import Positive
-from energydsl.normalizer import Plan, log_partition_of
-from energydsl.normalizer.enumeration import Enumeration, Independent
 from tests.language.expressions import FINITE, energies, model_of
+from tests.normalizer.rules import plans, reason, value
 from tests.oracles.enumerate import exact_law
 from tests.sweep.cases import CASES
 
@@ -53,9 +53,7 @@ def law_of(ebm):
 
 def by_enumeration(ebm):
     """log Z by the rule itself, whatever the compiler chose."""
-    components = np.arange(len(ebm.structure.component_sizes))
-    exact = ed.Exact(ebm.structure, (Plan(Enumeration(), components, 0.0, 0.0),))
-    return np.asarray(log_partition_of(ebm.model, exact, np.dtype(np.float64)))
+    return value(ebm, "enumeration")
 
 
 def check(model, **options):
@@ -229,8 +227,7 @@ def test_the_largest_component_decides():
 def test_a_site_that_is_not_finite_is_named():
     x, s = ed.real("x", 2), ed.spin("s", 2)
     ebm = ed.compile(ed.Model((x**4).sum() + x[1] * s[0] + ed.exp(x.sum() * s.sum())))
-    reasons = [rule.reason(ebm.structure, 0, 20) for rule in (Independent(), Enumeration())]
-    assert "x[0] has no finite list of levels" in reasons[1]
+    assert "x[0] has no finite list of levels" in reason(ebm, "enumeration")
 
 
 def test_many_independent_sites_are_fast():
@@ -258,39 +255,50 @@ def test_many_small_components_are_enumerated_side_by_side():
 
 
 def test_equal_plans_are_one_program_and_others_are_not():
-    one, other = (ed.compile(ed.Model(0.1 * S.sum())).normalizer for _ in range(2))
-    assert one == other
-    assert hash(one) == hash(other)
-    components = np.arange(4)
-    forced = ed.Exact(one.structure, (Plan(Enumeration(), components, 0.0, 0.0),))
-    assert forced != one
-    assert ed.Exact(one.structure, (Plan(Enumeration(), components[:3], 0.0, 0.0),)) != forced
+    one, other = (ed.compile(ed.Model(0.1 * S.sum())) for _ in range(2))
+    assert one.normalizer == other.normalizer
+    assert plans(one, "enumeration") != one.normalizer
 
 
+@dataclasses.dataclass(frozen=True)
 class Exponential(ed.AbstractRule):
-    """Sites x > 0, each alone with an energy r x: Z = 1/r."""
+    """Sites x > 0, each alone with an energy r x: Z = 1/r, times `scale` for a test."""
 
     name = "exponential"
+    scale: float = 1.0
 
-    def costs(self, structure, budget):
+    def offer(self, structure):
         alone = structure.component_sizes == 1
         for v in structure.variables:
             if not isinstance(v.domain, Positive) or structure.degree_in(v) > 1:
                 sites = structure.of_variables([v.name]) & structure.free
                 alone[structure.component_of[sites]] = False
-        return np.where(alone, 1.0, np.inf)
+        return ed.Offer(
+            operations=np.where(alone, 1.0, np.inf),
+            reason=lambda component: "not linear in one positive site",
+            plan=lambda components: (self.plan(structure, components),),
+        )
 
-    def reason(self, structure, component, budget):
-        return "not linear in one positive site"
+    def plan(self, structure, components):
+        inside = jnp.asarray(np.isin(structure.component_of, components))
+        return ExponentialPlan(
+            rule=self,
+            structure=structure,
+            components=jnp.asarray(components),
+            operations=float(len(components)),
+            bytes=8.0 * structure.sites,
+            inside=inside,
+        )
 
-    def bytes(self, structure, components):
-        return 0.0
 
-    def log_partition(self, structure, model, components):
-        inside = np.isin(structure.component_of, components)
+class ExponentialPlan(ed.AbstractPlan):
+    inside: jax.Array
+
+    def log_partition(self, model, fields=None):
         slope = jax.grad(model.energy_of)({v.name: jnp.ones(v.shape) for v in model.variables})
         rates = jnp.concatenate([slope[v.name].ravel() for v in model.variables])
-        return -jnp.log(rates[inside]).sum()
+        logs = jnp.log(self.rule.scale) - jnp.log(rates)
+        return jnp.where(self.inside, logs, 0.0).sum()
 
 
 def test_a_rule_of_ones_own_is_tried_beside_the_librarys(untyped):
@@ -305,13 +313,26 @@ def test_a_rule_of_ones_own_is_tried_beside_the_librarys(untyped):
         ed.compile(model, rules=["mine"])
 
 
-def test_a_rule_written_anew_is_another_program():
-    x = ed.positive("x")
-    model = ed.Model(2.0 * x)
+def test_rules_are_told_apart_by_their_settings_and_their_code():
+    model = ed.Model(2.0 * ed.positive("x"))
+    values = {}
 
+    @dataclasses.dataclass(frozen=True)
     class Again(Exponential):
-        def log_partition(self, structure, model, components):
-            return 2 * super().log_partition(structure, model, components)
+        """A rule written anew under the old name."""
 
-    first, second = (ed.compile(model, rules=[rule()]) for rule in (Exponential, Again))
-    assert float(ed.log_partition(second)) == pytest.approx(2 * float(ed.log_partition(first)))
+    for rule in (Exponential(), Exponential(3.0), Again(5.0), Exponential()):
+        ebm = ed.compile(model, rules=[rule])
+        values[rule] = float(ed.log_partition(ebm))
+        assert values[rule] == pytest.approx(np.log(rule.scale / 2), rel=1e-6)
+        jitted = eqx.filter_jit(ed.log_partition)(ebm)
+        assert jitted == pytest.approx(np.log(rule.scale / 2), rel=1e-6)
+    first, second = (ed.compile(model, rules=[Exponential(s)]) for s in (1.0, 3.0))
+    assert first.findings != second.findings
+    assert first.findings == ed.compile(model, rules=[Exponential(1.0)]).findings
+
+
+def test_a_rule_whose_settings_cannot_be_compared_is_refused():
+    rule = Exponential(np.ones(2))
+    with pytest.raises(TypeError, match="settings that cannot be compared"):
+        ed.compile(ed.Model(2.0 * ed.positive("x")), rules=[rule])

@@ -41,6 +41,19 @@ class AbstractPotential(eqx.Module):
         """
         return False
 
+    def draw(self, shape: tuple[int, ...], *given: Any, key: Array) -> Array | None:
+        """One exact draw of an event of the first argument, where that is `normalised`.
+
+        Args:
+            shape: of the event.
+            given: the other arguments.
+            key: for random numbers.
+
+        Returns:
+            An array of this shape; None where there are no draws.
+        """
+        return None
+
     @property
     def name(self) -> str:
         """What messages and printed models call it."""

@@ -43,6 +43,9 @@ class Family(eqx.Module):
         arguments = dict(zip(self.names, parameters, strict=True))
         return -self.family(**arguments).log_prob(x)
 
+    def draw(self, shape: tuple[int, ...], *parameters: Array, key: Array) -> Array:
+        return self.family(**dict(zip(self.names, parameters, strict=True))).sample(key)
+
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
         return self.assured and is_density_family(self.family, domain)
 

@@ -58,6 +58,15 @@ class LogDensity(AbstractPotential):
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
         return is_density(self.distribution, domain, shape)
 
+    def draw(self, shape: tuple[int, ...], *given: Any, key: Array) -> Array | None:
+        q = self.distribution
+        if isinstance(q, dist.Distribution):
+            event, batch = q.event_shape, shape[: len(shape) - len(q.event_shape)]
+            return q.expand(batch).sample(key) if batch + event == shape else None
+        if not callable(getattr(q, "sample", None)):
+            return None
+        return q.sample(key, shape[: len(shape) - len(q.shape)])
+
     def __call__(self, view: Expression, *parameters: object, **named: object) -> Expression:
         q = self.distribution
         if isinstance(q, type):

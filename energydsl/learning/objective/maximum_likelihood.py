@@ -10,7 +10,7 @@ from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.learning.objective.base import AbstractObjective, energy_shown, why_not_summed
-from energydsl.normalizer import Exact
+from energydsl.normalizer import Intractable
 
 
 class MaximumLikelihood(AbstractObjective):
@@ -23,7 +23,7 @@ class MaximumLikelihood(AbstractObjective):
     """
 
     def check(self, ebm: EBM, data: Configuration) -> None:
-        if not isinstance(ebm.normalizer, Exact):
+        if isinstance(ebm.normalizer, Intractable):
             raise TypeError(
                 f"MaximumLikelihood needs exact log Z, which is {ebm.normalizer}. "
                 "Use ContrastiveDivergence(), which needs none."

@@ -1,0 +1,87 @@
+"""Independent draws, from the plans that give log Z."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.compiler.ebm import EBM
+from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.normalizer import Intractable
+from energydsl.normalizer.base import Planned
+from energydsl.normalizer.evaluate import draw, prepare
+
+
+class ExactDraws(AbstractKernel):
+    """Every step is a draw from the EBM's law itself, independent of where the chain stands.
+
+    Each connected component is drawn by the cheapest rule for log Z that has draws: by enumeration,
+    by a Cholesky factor, layer by layer, or ancestrally. Needs no warmup.
+    """
+
+    def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> None:
+        return None
+
+    def step(
+        self, ebm: EBM, x: Configuration, state: None, *, key: Array
+    ) -> tuple[Configuration, None, dict[str, Array]]:
+        plans = _plans(ebm)
+        return draw(ebm.model, plans, prepare(ebm.model, plans), key=key), None, {}
+
+    def moves(self, ebm: EBM) -> np.ndarray:
+        return ebm.structure.free & isinstance(_normalizer(ebm), Planned)
+
+    def reason(self, ebm: EBM) -> str:
+        return f"there are no exact draws, as log Z is {_normalizer(ebm)}"
+
+    def ensemble(self, ebm: EBM) -> AbstractEnsemble:
+        return IndependentEnsemble(_plans(ebm))
+
+    def __str__(self) -> str:
+        return "ExactDraws()"
+
+
+class IndependentEnsemble(AbstractEnsemble):
+    """Chains without memory: what their draws share is worked out once for many of them."""
+
+    plans: Planned
+
+    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Configuration:
+        return xs
+
+    def refresh(self, ebm: EBM, carry: Configuration) -> Configuration:
+        return carry
+
+    def place(self, ebm: EBM, carry: Configuration, xs: Configuration) -> Configuration:
+        return xs
+
+    def load(self, ebm: EBM) -> Any:
+        return prepare(ebm.model, self.plans)
+
+    def advance(
+        self, ebm: EBM, tables: Any, carry: Configuration, *, key: Array
+    ) -> tuple[Configuration, dict[str, Array]]:
+        keys = jr.split(key, len(next(iter(carry.values()))))
+        return jax.vmap(lambda k: draw(ebm.model, self.plans, tables, key=k))(keys), {}
+
+    def configurations(self, ebm: EBM, carry: Configuration) -> Configuration:
+        return carry
+
+    def energies(self, ebm: EBM, carry: Configuration) -> Array:
+        return jax.vmap(ebm.energy)(carry)
+
+
+def _normalizer(ebm: EBM) -> Planned | Intractable:
+    return ebm.findings.survey.choose("draw")
+
+
+def _plans(ebm: EBM) -> Planned:
+    normalizer = _normalizer(ebm)
+    if isinstance(normalizer, Intractable):
+        raise TypeError(f"ExactDraws has none here: log Z is {normalizer}.")
+    return normalizer

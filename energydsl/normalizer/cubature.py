@@ -1,0 +1,242 @@
+"""Adaptive integration of many log integrands at once, over boxes of one or two dimensions.
+
+Each problem has a box of its own, which is bisected where the error of its cells is largest. The
+cells are found without derivatives; the integral over cells that are known is a plain sum, which
+JAX differentiates as often as wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+NODES = np.array(
+    [1.0, 0.942882415695480, np.sqrt(2 / 3), 0.641853342345781, np.sqrt(1 / 5), 0.236383199662150]
+)
+ENDS = [0.0158271919734802, 0.0942738402188500, 0.155071987336585, 0.188821573960182]
+MIDDLE = [0.199773405226859, 0.224926465333340, 0.242611071901408]
+FINE = np.array(ENDS + MIDDLE)
+ROUGH = np.array([77.0, 0.0, 432.0, 0.0, 625.0, 0.0, 672.0]) / 1470
+"""Rules of 13 and 7 points, from the end of an interval to its middle, with a point at each end:
+no jump of an integrand lies between the outermost points and the end, unseen.
+
+Source: Gander & Gautschi (2000), BIT 40(1), 84-101.
+"""
+
+POINTS = 13
+"""Of a cell, along each axis."""
+
+SPLIT = {1: 8, 2: 16}
+"""Cells of a problem that are bisected at once, by dimension."""
+
+COARSE = {1: 16, 2: 4}
+"""Equal parts of a box along an axis that no cell may exceed, by dimension."""
+
+RESOLVED = 4.0
+"""Cells at a mark are no longer than this many times its width."""
+
+
+class Box(NamedTuple):
+    """Where to integrate, and what must be resolved there.
+
+    Attributes:
+        low: (problems, dimensions).
+        high: like `low`.
+        marks: places at which cells must be small, (marks, problems, dimensions).
+        widths: how small, like `marks`.
+    """
+
+    low: Array
+    high: Array
+    marks: Array
+    widths: Array
+
+
+class Cells(NamedTuple):
+    """The parts of each problem's box: the first `used` rows, (cells, problems, ...)."""
+
+    low: Array
+    high: Array
+    value: Array
+    """Log of the integral over each cell."""
+    error: Array
+    """Log of its error."""
+    axis: Array
+    """Along which to bisect it."""
+    used: Array
+
+
+class _Rule(NamedTuple):
+    """Points of [-1, 1]^d, their weights, and for each axis the change to the rougher rule's."""
+
+    points: np.ndarray
+    weights: np.ndarray
+    changes: np.ndarray
+
+
+def _rule(dim: int) -> _Rule:
+    def full(half: np.ndarray) -> np.ndarray:
+        return np.concatenate([half, half[-2::-1]])
+
+    axis = np.concatenate([-NODES, [0.0], NODES[::-1]])
+    fine, rough = full(FINE), full(ROUGH)
+    points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+
+    def product(factors: list[np.ndarray]) -> np.ndarray:
+        weights = np.ones(1)
+        for factor in factors:
+            weights = np.multiply.outer(weights, factor).ravel()
+        return weights
+
+    weights = product([fine] * dim)
+    mixed = [product([rough if i == k else fine for i in range(dim)]) for k in range(dim)]
+    return _Rule(points, weights, np.stack(mixed) - weights)
+
+
+def refine(
+    log_density: Callable[[Array], Array],
+    box: Box,
+    together: Callable[[Array], Array],
+    *,
+    aim: float,
+    most: int,
+    width: int,
+) -> Cells:
+    """Cells on which the sum of the rule is within `aim`, relative, or as many as allowed.
+
+    Args:
+        log_density: log of the integrand of every problem, from (problems, dimensions).
+        box: where to integrate.
+        together: log of the sum over the problems whose integrals belong together, spread over
+            the problems again: what an error is relative to.
+        aim: the error at which to stop.
+        most: cells that a problem may have.
+        width: points at which the integrands are evaluated at once.
+    """
+    count, dim = box.low.shape
+    rule, many = _rule(dim), SPLIT[dim]
+
+    def totals(cells: Cells) -> tuple[Array, Array]:
+        value, error = (together(jax.nn.logsumexp(a, axis=0)) for a in (cells.value, cells.error))
+        return value, error
+
+    def wanted(cells: Cells) -> Array:
+        value, error = totals(cells)
+        spread = together(jnp.log(cells.used.astype(value.dtype)))
+        rough = cells.error > jnp.log(aim) + value - spread
+        return rough & ~(error <= jnp.log(aim) + value) & (cells.used + many <= most)
+
+    def go_on(cells: Cells) -> Array:
+        return jnp.any(wanted(cells))
+
+    def bisect(cells: Cells) -> Cells:
+        rank = jnp.where(wanted(cells), cells.error, -jnp.inf)
+        best, place = lax.top_k(rank.T, many)
+        place = place.T
+        rows = jnp.arange(count)
+        low, high = cells.low[place, rows], cells.high[place, rows]
+        across = cells.axis[place, rows][..., None] == jnp.arange(dim)
+        middle = (low + high) / 2
+        lows = jnp.concatenate([low, jnp.where(across, middle, low)])
+        highs = jnp.concatenate([jnp.where(across, middle, high), high])
+        split = (best > -jnp.inf).T
+        fresh = cells.used + jnp.cumsum(split, axis=0, dtype=np.int32) - 1
+        to = jnp.concatenate([place, fresh])
+        to = jnp.where(jnp.concatenate([split, split]), to, most)
+        found = (lows, highs, *_assess(log_density, rule, box, lows, highs, width))
+        put = [a.at[to, rows].set(b, mode="drop") for a, b in zip(cells[:-1], found, strict=True)]
+        return Cells(*put, cells.used + jnp.sum(split, axis=0, dtype=np.int32))
+
+    nothing = jnp.full((most, count), -jnp.inf)
+    start = Cells(
+        jnp.zeros((most, count, dim)).at[0].set(box.low),
+        jnp.zeros((most, count, dim)).at[0].set(box.high),
+        nothing,
+        nothing.at[0].set(jnp.inf),
+        jnp.zeros((most, count), np.int32),
+        jnp.ones(count, np.int32),
+    )
+    return lax.while_loop(go_on, bisect, start)
+
+
+def _assess(
+    log_density: Callable[[Array], Array],
+    rule: _Rule,
+    box: Box,
+    low: Array,
+    high: Array,
+    width: int,
+) -> tuple[Array, Array, Array]:
+    """For each of some cells: log integral, log error (inf where too large), axis to bisect."""
+    points = _points(rule, low, high)
+    logs = lax.map(
+        log_density, points.reshape(-1, *points.shape[2:]), batch_size=min(width, len(points[0]))
+    )
+    logs = logs.reshape(points.shape[:3])
+    peak = jnp.max(logs, axis=1)
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    seen = jnp.exp(logs - peak[:, None])
+    value = jnp.einsum("q,nqp->np", rule.weights, seen)
+    gaps = jnp.abs(jnp.einsum("dq,nqp->npd", rule.changes, seen))
+    mean = value / rule.weights.sum()
+    rough = jnp.einsum("q,nqp->np", rule.weights, jnp.abs(seen - mean[:, None]))[..., None]
+    safe = jnp.where(rough > 0, rough, 1.0)
+    error = jnp.sum(rough * jnp.minimum(1.0, (200 * gaps / safe) ** 1.5), axis=-1)
+    scale = peak + jnp.sum(jnp.log((high - low) / 2), axis=-1)
+    excess = _excess(box, low, high)
+    coarse = jnp.any(excess > 1, axis=-1)
+    worst = jnp.where(coarse[..., None], excess, gaps)
+    axis = (worst[..., -1] > worst[..., 0]).astype(np.int32)
+    return (
+        scale + jnp.log(value),
+        jnp.where(coarse, jnp.inf, scale + jnp.log(error)),
+        axis,
+    )
+
+
+def _points(rule: _Rule, low: Array, high: Array) -> Array:
+    """The rule's points in cells: (cells, points, problems, dimensions)."""
+    middle, half = (low + high)[:, None] / 2, (high - low)[:, None] / 2
+    return middle + half * rule.points[:, None, :]
+
+
+def _excess(box: Box, low: Array, high: Array) -> Array:
+    """How many times too long cells are, along each axis."""
+    side = high - low
+    coarse = (box.high - box.low) / COARSE[side.shape[-1]]
+    near = (box.marks + box.widths >= low[:, None]) & (box.marks - box.widths <= high[:, None])
+    near = jnp.all(near, axis=-1, keepdims=True)
+    marked = jnp.where(near, side[:, None] / (RESOLVED * box.widths), 0.0)
+    return jnp.maximum(jnp.max(marked, axis=1), side / coarse * (1 - 1e-9))
+
+
+def over_cells(
+    log_density: Callable[[Array], Array], cells: Cells, reference: Array, width: int
+) -> Array:
+    """The integral of each problem over its cells, divided by exp(reference): (problems,)."""
+    most, count, dim = cells.low.shape
+    rule = _rule(dim)
+    chunk = max(min(width // len(rule.points), most), 1)
+    starts = jnp.arange(0, most, chunk, dtype=np.int32)
+
+    def visit(first: Array) -> Array:
+        rows = first + jnp.arange(chunk, dtype=np.int32)
+        taken = jnp.minimum(rows, most - 1)
+        low, high = cells.low[taken], cells.high[taken]
+        points = _points(rule, low, high).reshape(-1, count, dim)
+        seen = jnp.exp(jax.vmap(log_density)(points) - reference)
+        sums = jnp.einsum("q,nqp->np", rule.weights, seen.reshape(chunk, -1, count))
+        volume = jnp.prod((high - low) / 2, axis=-1)
+        return jnp.sum(jnp.where(rows[:, None] < cells.used, sums * volume, 0.0), axis=0)
+
+    @jax.checkpoint
+    def add(total: Array, first: Array) -> tuple[Array, None]:
+        any_left = first < jnp.max(cells.used)
+        return total + lax.cond(any_left, visit, lambda _: jnp.zeros(count), first), None
+
+    return lax.scan(add, jnp.zeros(count), starts)[0]

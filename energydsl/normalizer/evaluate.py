@@ -1,0 +1,219 @@
+"""Plans carried out: in float64 whatever JAX's default is, and with derivatives of log Z."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+from energydsl._types import Configuration
+from energydsl.analysis.evaluation import as_double
+from energydsl.language.model import Model
+from energydsl.normalizer.base import AbstractPlan, Planned
+
+
+@eqx.filter_custom_jvp
+def log_partition_of(model: Model, normalizer: Planned, dtype: np.dtype) -> Array:
+    """Log Z by the plans, computed in float64 and handed over as `dtype`."""
+    with jax.enable_x64(True):
+        return _log_partition(model, normalizer).astype(dtype)
+
+
+@log_partition_of.def_jvp
+def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    model, normalizer, dtype = primals
+    value, slopes = _value_and_slopes(model, normalizer, dtype)
+    return value, _along(slopes, tangents[0], dtype)
+
+
+# Each derivative is taken here as a whole: left to JAX, its second half (the transposed program)
+# would be built where float64 is off.
+@eqx.filter_custom_jvp
+def _value_and_slopes(model: Model, normalizer: Planned, dtype: np.dtype) -> tuple[Array, Any]:
+    with jax.enable_x64(True):
+        value, slopes = eqx.filter_value_and_grad(_log_partition)(model, normalizer)
+        return value.astype(dtype), eqx.filter(slopes, eqx.is_array)
+
+
+@_value_and_slopes.def_jvp
+def _value_and_slopes_jvp(primals: Any, tangents: Any) -> Any:
+    model, normalizer, dtype = primals
+    value, slopes = _value_and_slopes(model, normalizer, dtype)
+    moving = [
+        jnp.zeros_like(g) if t is None else t
+        for t, g in zip(_leaves(tangents[0]), _leaves(slopes), strict=True)
+        if g is not None
+    ]
+    bent = iter(_hessian_product(model, normalizer, moving))
+    bends = jax.tree.map(
+        lambda g: None if g is None else next(bent), slopes, is_leaf=lambda g: g is None
+    )
+    return (value, slopes), (_along(slopes, tangents[0], dtype), bends)
+
+
+def _hessian_product(model: Model, normalizer: Planned, moving: list[Array]) -> list[Array]:
+    """H t, for the Hessian H of log Z in the model's floats.
+
+    It is a linear map that is its own transpose. JAX is told so by its being handed over as the
+    solution x of a symmetric system H^-1 x = t.
+    """
+    floats, rest = eqx.partition(model, eqx.is_inexact_array)
+    leaves, treedef = jax.tree.flatten(floats)
+    leaves = _twice_differentiable(leaves)
+
+    def slopes(leaves: list[Array]) -> list[Array]:
+        whole = eqx.combine(jax.tree.unflatten(treedef, leaves), rest)
+        return jax.tree.leaves(eqx.filter_grad(_log_partition)(whole, normalizer))
+
+    product = _mapped_in_double(lambda leaves, t: jax.jvp(slopes, (leaves,), (t,))[1])
+    with jax.enable_x64(True):
+        return lax.custom_linear_solve(
+            lambda x: x, moving, solve=lambda _, t: product(leaves, t), symmetric=True
+        )
+
+
+def _mapped_in_double(function: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """A function whose `jax.vmap` is traced with float64 on, whenever that happens."""
+
+    @custom_vmap
+    def wide(*arguments: list[Array]) -> list[Array]:
+        with jax.enable_x64(True):
+            return function(*arguments)
+
+    @wide.def_vmap
+    def _(size: int, batched: Any, *arguments: list[Array]) -> tuple[list[Array], list[bool]]:
+        axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
+        result = _mapped_in_double(jax.vmap(function, in_axes=axes))(*arguments)
+        return result, [True] * len(result)
+
+    return wide
+
+
+@jax.custom_jvp
+def _twice_differentiable(leaves: list[Array]) -> list[Array]:
+    return leaves
+
+
+@_twice_differentiable.defjvp
+def _refuse_a_third(primals: Any, tangents: Any) -> Any:
+    raise NotImplementedError("log Z has first and second derivatives here, and no third ones.")
+
+
+def _along(slopes: Any, tangents: Any, dtype: np.dtype) -> Array:
+    """The change of log Z along tangents."""
+    with jax.enable_x64(True):
+        pairs = zip(_leaves(tangents), _leaves(slopes), strict=True)
+        moves = [jnp.sum(t * g).astype(dtype) for t, g in pairs if t is not None and g is not None]
+        return sum(moves, jnp.zeros((), dtype))
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Leaves, None among them where something is not differentiated."""
+    return jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
+
+
+@eqx.filter_jit
+def _log_partition(model: Model, normalizer: Planned) -> Array:
+    """The plans' sum, with the energy of factors that contain no free site."""
+    model = as_double(model)
+    env = model.environment(model.blank())
+    held = sum((jnp.sum(rows.energies(env)) for rows in normalizer.held), jnp.zeros(()))
+    return jnp.sum(jnp.stack([*(p.log_partition(model) for p in normalizer.plans), -held]))
+
+
+@eqx.filter_jit
+def _marginals(model: Model, normalizer: Planned) -> dict[str, Array]:
+    laws: dict[str, Array] = {}
+    for plan in normalizer.plans:
+        for name, law in plan.marginals(as_double(model)).items():
+            laws[name] = law if name not in laws else laws[name] + law
+    return laws
+
+
+def marginals_of(model: Model, normalizer: Planned) -> dict[str, Array]:
+    """The plans' laws of single sites, in float64; 0 at clamped ones."""
+    with jax.enable_x64(True):
+        return _marginals(model, normalizer)
+
+
+def prepare(model: Model, normalizer: Planned) -> list[Any]:
+    """What many draws share."""
+    with jax.enable_x64(True):
+        return _prepare(model, normalizer)
+
+
+@eqx.filter_jit
+def _prepare(model: Model, normalizer: Planned) -> list[Any]:
+    return [plan.prepare(as_double(model)) for plan in normalizer.plans]
+
+
+def draw(model: Model, normalizer: Planned, prepared: list[Any], *, key: Array) -> Configuration:
+    """One independent exact draw of every free site, evidence in its place."""
+    keys, parts = jax.random.split(key, len(normalizer.plans)), []
+    for plan, kept, k in zip(normalizer.plans, prepared, keys, strict=True):
+        with jax.enable_x64(True) if plan.wide else contextlib.nullcontext():
+            parts.append(_draw(model, plan, kept, k))
+    with jax.enable_x64(True):
+        joined = _joined(model, normalizer, parts)
+    return _as_declared(normalizer, joined)
+
+
+@eqx.filter_jit
+def _draw(model: Model, plan: AbstractPlan, prepared: Any, key: Array) -> Configuration:
+    return plan.draw_prepared(as_double(model) if plan.wide else model, prepared, key=key)
+
+
+def mode_of(model: Model, normalizer: Planned) -> Configuration:
+    """A configuration of highest probability, evidence in its place."""
+    with jax.enable_x64(True):
+        found = _mode(model, normalizer)
+    return _as_declared(normalizer, found)
+
+
+@eqx.filter_jit
+def _mode(model: Model, normalizer: Planned) -> Configuration:
+    double = as_double(model)
+    return _joined(model, normalizer, [plan.mode(double) for plan in normalizer.plans])
+
+
+def _joined(model: Model, normalizer: Planned, parts: list[Configuration]) -> Configuration:
+    """Each plan's own sites from its own part."""
+    structure, joined = normalizer.structure, {}
+    for v in structure.skeleton.free:
+        place = slice(structure.offset[v.name], structure.offset[v.name] + v.size)
+        value = parts[0][v.name]
+        owner = normalizer.plan_of[place].reshape(v.shape)
+        for k, part in enumerate(parts[1:], start=1):
+            value = jnp.where(owner == k, part[v.name].astype(value.dtype), value)
+        joined[v.name] = value
+    return model.placed(joined)
+
+
+def _as_declared(normalizer: Planned, x: Configuration) -> Configuration:
+    """In the dtypes of configurations, which are those of JAX's default."""
+    return {v.name: x[v.name].astype(v.domain.dtype) for v in normalizer.structure.skeleton.free}
+
+
+def error_of(model: Model, normalizer: Planned) -> float:
+    """The numerical error of log Z, in nats."""
+    with jax.enable_x64(True):
+        double = as_double(model)
+        return sum(plan.error(double) for plan in normalizer.plans)
+
+
+def trouble(model: Model, normalizer: Planned) -> str:
+    """Why log Z is NaN."""
+    with jax.enable_x64(True):
+        double = as_double(model)
+        for plan in normalizer.plans:
+            said = plan.trouble(double)
+            if said is not None:
+                return said
+    return "a parameter or an energy is NaN"

@@ -1,0 +1,316 @@
+"""Where the mass of a density in one or two unconstrained coordinates lies.
+
+Modes are looked for on a grid that spans 34 powers of ten about 0, and about the numbers that the
+model itself holds: locations, scales, data, constants in the text of its functions. The lowest
+local minima there are followed downwards by damped Newton steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from energydsl.language.model import Model
+from energydsl.normalizer.cubature import Box
+from energydsl.normalizer.integrand import Surface
+
+REACH = 40.0
+"""How far a search goes: to sinh(REACH), from 0 and then in widths of the highest mode."""
+
+STARTS = 16
+"""Local minima of the grid that are followed."""
+
+NEWTON_STEPS = 60
+"""Damped Newton steps from each of them."""
+
+LANDMARKS = {1: 48, 2: 16}
+"""Numbers of the model that are looked at, by dimension."""
+
+SCANNED = {1: 4097 + 21 * 96, 2: (155 + 32) ** 2}
+"""About how many points are looked at, by dimension."""
+
+SMALL = 64
+"""Arrays of the model with more numbers than this hold no locations."""
+
+DENSER = 0.5
+"""Scale of the sinh map, in widths of the mode."""
+
+NEGLIGIBLE = -40.0
+"""Log of a mass, relative to all, that no digit of the integral sees."""
+
+MARGIN = 20.0
+"""Widths of a mode that belong to it on each side."""
+
+CHUNK = 2**16
+"""Factor energies held at once."""
+
+
+class Chart(NamedTuple):
+    """z = centre + matrix sinh(t), for each problem."""
+
+    centre: Array
+    matrix: Array
+
+    def __call__(self, t: Array) -> tuple[Array, Array]:
+        """Z and log |det dz/dt|, for t of shape (problems, dimensions)."""
+        z = self.centre + jnp.einsum("pij,pj->pi", self.matrix, jnp.sinh(t))
+        slope = jnp.linalg.slogdet(self.matrix)[1]
+        return z, slope + jnp.sum(jnp.log(jnp.cosh(t)), axis=-1)
+
+
+class Modes(NamedTuple):
+    """Local minima of U: (modes, problems, ...).
+
+    Attributes:
+        place: in z.
+        matrix: the columns are the half axes along which U rises by 1/2.
+        mass: log of about what lies there.
+    """
+
+    place: Array
+    matrix: Array
+    mass: Array
+
+
+class Found(NamedTuple):
+    """What the search hands to the integration: a chart, a box in it, and what is beyond.
+
+    Attributes:
+        chart: in which the box lies.
+        box: outside which the integrand is negligible or unknown.
+        beyond: log of what lies outside, (problems,).
+    """
+
+    chart: Chart
+    box: Box
+    beyond: Array
+
+
+def search(surface: Surface, model: Model) -> Found:
+    """The modes of each problem, and a box about them."""
+    modes = _modes(surface, model)
+    best = first_largest(modes.mass)
+    rows = jnp.arange(surface.count)
+    chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
+    inverse = jnp.linalg.inv(chart.matrix)
+    marks = jnp.arcsinh(jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre))
+    # The width of a mode along each axis of the chart, the other axis held.
+    shape = jnp.linalg.inv(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
+    widths = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2)) / jnp.cosh(marks)
+    counts = modes.mass > surface.together(jnp.max(modes.mass, axis=0)) + NEGLIGIBLE
+    known = counts[..., None] & jnp.isfinite(marks) & jnp.isfinite(widths)
+    known = jnp.all(known, axis=-1, keepdims=True)
+    marks = jnp.where(known, jnp.clip(marks, -REACH, REACH), 0.0)
+    widths = jnp.where(known, jnp.maximum(widths, 1e-12), jnp.inf)
+    return _bounded(surface, model, chart, marks, widths)
+
+
+def _modes(surface: Surface, model: Model) -> Modes:
+    axis = _axis(surface, model)
+    u = _look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
+    lowest = _basins(u, len(axis), surface.dim)
+
+    def take(left: Array, _: None) -> tuple[Array, Array]:
+        k = first_largest(-left)
+        return left.at[k, jnp.arange(surface.count)].set(jnp.inf), k
+
+    _, picked = lax.scan(take, lowest, None, length=STARTS)
+    return jax.vmap(lambda z: _descend(surface, model, z))(_grid(axis, picked, surface.dim))
+
+
+def _grid(axis: Array, number: Array, dim: int) -> Array:
+    """The points of the square grid on an axis, by number: (..., dim)."""
+    n = len(axis)
+    return jnp.stack([axis[number // n ** (dim - 1 - k) % n] for k in range(dim)], axis=-1)
+
+
+def _axis(surface: Surface, model: Model) -> Array:
+    """Where to look along each axis, in order."""
+    if surface.dim == 1:
+        around = np.outer([-1, 1], 10.0 ** np.arange(-8, 2)).ravel()
+        plain = np.sinh(np.linspace(-REACH, REACH, 4097))
+    else:
+        around = np.zeros(0)
+        far = np.linspace(6, REACH, 18)
+        plain = np.sinh(np.concatenate([-far[::-1], np.linspace(-5.9, 5.9, 119), far]))
+    marks = landmarks(surface, model)
+    near = marks[:, None] + np.append(around, 0.0)
+    return jnp.sort(jnp.concatenate([jnp.asarray(plain), near.ravel()]))
+
+
+def landmarks(surface: Surface, model: Model) -> Array:
+    """Numbers that the model holds, and what the domains' bijections take to them."""
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    leaves = [a for a in jax.tree.leaves(arrays) if jnp.issubdtype(a.dtype, jnp.floating)]
+    at = jnp.zeros((surface.count, surface.dim))
+    text = jax.make_jaxpr(lambda a, z: surface(eqx.combine(a, rest), z)[0])(arrays, at)
+    written = sorted({x for x in _literals(text) if np.isfinite(x)})
+    numbers = [lax.stop_gradient(a).ravel() for a in leaves if a.size <= SMALL]
+    numbers = jnp.concatenate([*numbers, jnp.asarray([*written, 0.0])])[: LANDMARKS[surface.dim]]
+    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in surface.transforms)])
+    return jnp.where(jnp.isfinite(numbers), numbers, 0.0)
+
+
+def _literals(text: Any) -> Iterator[float]:
+    """The numbers in the text of a program, those of the functions that it calls among them."""
+    if isinstance(text, ClosedJaxpr):
+        yield from (float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel())
+        text = text.jaxpr
+    if not isinstance(text, Jaxpr):
+        return
+    for eqn in text.eqns:
+        for x in eqn.invars:
+            if isinstance(x, Literal) and np.ndim(x.val) == 0:
+                yield float(x.val)
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, ClosedJaxpr | Jaxpr)
+        ):
+            yield from _literals(inner)
+
+
+def _concrete(value: Any) -> bool:
+    """Whether these are a few numbers that are known while tracing."""
+    return (
+        not isinstance(value, jax.core.Tracer)
+        and np.size(value) <= SMALL
+        and np.issubdtype(np.asarray(value).dtype, np.floating)
+    )
+
+
+def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, ...]:
+    """U, the log integrand and whether it is held on a grid of a chart: (points, problems)."""
+
+    def one(number: Array) -> tuple[Array, Array, Array]:
+        t = jnp.broadcast_to(_grid(axis, number, surface.dim), (surface.count, surface.dim))
+        z, slope = chart(t)
+        u, held = surface(model, z)
+        # NaN and -inf are what overflow leaves far out.
+        u = jnp.where((u > -jnp.inf) & held, u, jnp.inf)
+        return u, slope - u, held
+
+    points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
+    return lax.map(one, points, batch_size=min(width_of(surface), len(points)))
+
+
+def _basins(u: Array, n: int, dim: int) -> Array:
+    """U where no neighbour on the grid is lower and some are higher, inf elsewhere."""
+    square = u.reshape(*(n,) * dim, -1)
+    padded = jnp.pad(square, [(1, 1)] * dim + [(0, 0)], constant_values=jnp.inf)
+    lowest, higher = jnp.isfinite(square), jnp.zeros(square.shape, bool)
+    for step in np.ndindex(*(3,) * dim):
+        if step != (1,) * dim:
+            there = padded[tuple(slice(k, k + n) for k in step)]
+            lowest &= square <= there
+            higher |= square < there
+    return jnp.where(lowest & higher, square, jnp.inf).reshape(u.shape)
+
+
+def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array) -> Found:
+    """The ends of where the integrand is not negligible, or is held no further."""
+    dim = surface.dim
+    axis = jnp.linspace(-REACH, REACH, {1: 1601, 2: 129}[dim])
+    _, logs, held = _look(surface, model, axis, chart)
+    peak = surface.together(jnp.max(logs, axis=0))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    square = (len(axis),) * dim
+    logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
+    margin = jnp.where(jnp.isfinite(widths), MARGIN * widths, 0.0)
+    low, high, last = [], [], len(axis) - 1
+    beyond = jnp.full(surface.count, -jnp.inf)
+    for k in range(dim):
+        others = tuple(j for j in range(dim) if j != k)
+        ridge, known = jnp.max(logs, axis=others), jnp.any(held, axis=others)
+        seen = ridge > peak + NEGLIGIBLE
+        some = jnp.any(seen, axis=0)
+        left = jnp.maximum(_first(seen) - 1, 0)
+        right = jnp.minimum(last - _first(seen[::-1]) + 1, last)
+        left = jnp.minimum(jnp.where(some, axis[left], -1.0), jnp.min((marks - margin)[..., k], 0))
+        right = jnp.maximum(jnp.where(some, axis[right], 1.0), jnp.max((marks + margin)[..., k], 0))
+        low.append(jnp.maximum(left, -REACH))
+        high.append(jnp.minimum(right, REACH))
+        for end in (_first(known), last - _first(known[::-1])):
+            here = jnp.take_along_axis(ridge, end[None], axis=0)[0]
+            beyond = jnp.logaddexp(beyond, here)
+    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), marks, widths)
+    return Found(chart, box, beyond)
+
+
+def _descend(surface: Surface, model: Model, z: Array) -> Modes:
+    """The mode, by damped Newton steps that are taken where they lower U, and its widths."""
+
+    def total(z: Array) -> tuple[Array, Array]:
+        u = surface(model, z)[0]
+        return jnp.sum(u), u
+
+    def bend(z: Array, along: Array) -> tuple:
+        return jax.jvp(jax.value_and_grad(total, has_aux=True), (z,), (along,))
+
+    units = jnp.broadcast_to(jnp.eye(surface.dim)[:, None, :], (surface.dim, *z.shape))
+    bends = jax.vmap(bend, in_axes=(None, 0), out_axes=(None, 0))
+
+    def step(_: Array, state: tuple) -> tuple:
+        (z, u, slope, sizes, axes), damping = state
+        scale = jnp.max(jnp.abs(sizes), axis=1) + jnp.max(jnp.abs(slope), axis=1)
+        along = jnp.einsum("pij,pi->pj", axes, slope)
+        along = along / (jnp.abs(sizes) + (damping * scale)[:, None] + np.finfo(float).tiny)
+        new = z - jnp.einsum("pij,pj->pi", axes, along)
+        ((_, risen), slope), (_, columns) = bends(new, units)
+        curvature = jnp.moveaxis(columns, 0, -1)
+        known = jnp.all(jnp.isfinite(curvature), axis=(1, 2), keepdims=True)
+        there = (new, risen, slope, *_eigh(jnp.where(known, curvature, 0.0)))
+        better = risen < u
+        damping = jnp.where(better, damping / 8, jnp.minimum(damping * 4, 1e8))
+        moved = [
+            jnp.where(better.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+            for a, b in zip(there, state[0], strict=True)
+        ]
+        return tuple(moved), damping
+
+    # With no slope yet, the first step stays where it is and measures U there.
+    damping, none = jnp.full(surface.count, 1e-2), jnp.zeros_like(z)
+    here = (z, jnp.full(surface.count, jnp.inf), none, none, jnp.moveaxis(units, 0, -1))
+    z, u, _, _, axes = lax.fori_loop(0, NEWTON_STEPS, step, (here, damping))[0]
+    lengths = _lengths(surface, model, z, u, axes)
+    return Modes(z, axes * lengths[:, None, :], -u + jnp.sum(jnp.log(lengths), axis=-1))
+
+
+def _eigh(curvature: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors; those of one dimension need no decomposition."""
+    if curvature.shape[-1] == 1:
+        return curvature[..., 0], jnp.ones_like(curvature)
+    return jnp.linalg.eigh(curvature)
+
+
+def _lengths(surface: Surface, model: Model, z: Array, u: Array, axes: Array) -> Array:
+    """For each axis of a mode, the first of many lengths at which U has risen on both sides."""
+    lengths = jnp.exp2(jnp.arange(-60.0, 60.0))
+    rays = jnp.moveaxis(axes, -1, 0) * jnp.stack([lengths, -lengths])[:, :, None, None, None]
+    risen = jax.vmap(lambda z: surface(model, z)[0])(z + rays.reshape(-1, *z.shape)) - u > 0.5
+    risen = jnp.all(risen.reshape(*rays.shape[:3], -1), axis=0)
+    found = jnp.where(jnp.any(risen, axis=0), lengths[_first(risen)], 1.0)
+    return jnp.moveaxis(found, 0, -1)
+
+
+def width_of(surface: Surface) -> int:
+    """Points to take at once."""
+    return int(2 ** np.clip(np.log2(CHUNK / surface.size) // 1, 0, 20))
+
+
+def first_largest(values: Array) -> Array:
+    """Where the largest stands on the first axis."""
+    return _first(values == jnp.max(values, axis=0))
+
+
+def _first(flags: Array) -> Array:
+    """The first True on the first axis; the last place if there is none."""
+    # An argmax of float64 cannot be lowered where a surrounding program has 64 bits off.
+    count = len(flags)
+    numbers = lax.broadcasted_iota(np.int32, flags.shape, 0)
+    return jnp.minimum(jnp.min(jnp.where(flags, numbers, count), axis=0), count - 1)
