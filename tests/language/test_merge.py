@@ -318,3 +318,12 @@ def test_thousands_of_edges_and_tables_are_a_few_batches():
     x = {"s": np.ones(count, int), "c": np.zeros(count, int)}
     assert len(jax.make_jaxpr(model.energy)(x).eqns) < 150
     np.testing.assert_allclose(model.energy(x), -300 * 299 / 2, rtol=1e-6)
+
+
+def test_one_term_many_times_is_counted_with_its_signs():
+    total = S.sum() - 1.0
+    for k in range(MANY):
+        total = total - S.sum() if k % 3 else total + S.sum()
+    minus = sum(k % 3 > 0 for k in range(MANY))
+    energy = ed.Model(total).energy({"s": np.ones(SITES)})
+    np.testing.assert_allclose(energy, SITES * (1 + MANY - 2 * minus) - 1.0)
