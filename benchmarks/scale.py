@@ -22,6 +22,32 @@ ebm = ed.compile(ed.Model((w * s[i] * s[j]).sum()))
 print(time.perf_counter() - began, file=open(OUT, "w"))
 """
 
+EDGE_BY_EDGE = """
+import time, jax, numpy as np, energydsl as ed
+rng = np.random.default_rng(0)
+i, j = rng.integers(0, 10_000, (2, 10_000))
+i, j = i[i != j].tolist(), j[i != j].tolist()
+w = rng.normal(size=len(i)).tolist()
+s = ed.spin("s", 10_000)
+began = time.perf_counter()
+ebm = ed.compile(ed.Model(sum(w[k] * s[i[k]] * s[j[k]] for k in range(len(i)))))
+ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=1, warmup=0, draws=1, progress=False)
+print(time.perf_counter() - began, file=open(OUT, "w"))
+"""
+
+TABLE_BY_TABLE = """
+import time, jax, numpy as np, energydsl as ed
+rng = np.random.default_rng(0)
+tables = [rng.normal(size=(3, 2 + k % 2)).astype(np.float32) for k in range(10_000)]
+c, b = ed.categorical("c", 10_001, levels=3), ed.binary("b", 10_000)
+began = time.perf_counter()
+ebm = ed.compile(ed.Model(sum(
+    ed.Table(log_potential=tables[k])(c[k], c[k + 1] if k % 2 else b[k]) for k in range(10_000)
+)))
+ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=1, warmup=0, draws=1, progress=False)
+print(time.perf_counter() - began, file=open(OUT, "w"))
+"""
+
 MILLION = """
 import time, jax, energydsl as ed
 s = ed.spin("s", (1000, 1000))
@@ -62,6 +88,8 @@ def rows() -> list[Row]:
     return [
         _row("compile 1024 x 1024 lattice", LATTICE, 5.0),
         _row("compile random graph, 10^6 edges", RANDOM_GRAPH, 20.0),
+        _row("10^4 edges one by one, to the first draw", EDGE_BY_EDGE, 15.0),
+        _row("10^4 tables one by one, to the first draw", TABLE_BY_TABLE, 15.0),
         _row("10^6 sites, 1,000 draws, keep=", MILLION, None),
         _growth("memory of draws under keep=", DRAWS),
         _growth("memory of learning steps", STEPS),

@@ -52,7 +52,7 @@ from energydsl.language.declare import (
     where,
 )
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Expression
+from energydsl.language.expression import Expression, cumsum, diff, logsumexp
 from energydsl.language.model import Model, mixture
 from energydsl.language.potential import (
     AbstractPotential,
@@ -136,7 +136,9 @@ __all__ = [
     "compile",
     "cos",
     "count",
+    "cumsum",
     "diagnose",
+    "diff",
     "estimate_log_partition",
     "exp",
     "fit",
@@ -147,6 +149,7 @@ __all__ = [
     "log_likelihood",
     "log_partition",
     "logaddexp",
+    "logsumexp",
     "map_configuration",
     "marginals",
     "maximum",

@@ -12,10 +12,11 @@ import energydsl
 ORDER = {
     "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
     " | estimator | run | learning | report | io | cli | __main__",
-    "language": "domain | variable | expression | declare potential | skeleton parameters | model",
+    "language": "domain | variable | expression | declare potential"
+    " | merge skeleton parameters | model",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
-    " | view | apply | range",
+    " | along view | apply | range",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates",

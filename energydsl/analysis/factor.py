@@ -154,9 +154,7 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
             return _matmul(node, *below)
         case Elementwise():
             return _elementwise(node, *below)
-        case Apply():
-            return [_apply(node, [_join(terms) for terms in below])]
-    raise TypeError(f"No rule takes {type(node).__name__} apart.")
+    return [_step(node, [_join(terms) for terms in below])]
 
 
 def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
@@ -201,31 +199,45 @@ def _matmul(node: MatMul, left: list[Term], right: list[Term]) -> list[Term]:
     return [_reduce(t, (len(full) - 1,)) for t in products]
 
 
-def _apply(node: Apply, operands: list[Term]) -> Term:
-    """One factor an event; an array-valued function is one factor an entry, each over all."""
-    batch, ndims = node.batch, node.event_ndims or [len(t.shape) for t in operands]
-    events = [t.shape[len(t.shape) - k :] for t, k in zip(operands, ndims, strict=True)]
-    spread = [_spread(t, batch + e) for t, e in zip(operands, events, strict=True)]
+def _step(node: Expression, operands: list[Term]) -> Term:
+    """One factor a step of a node that nothing else is known of.
+
+    Where a step gives an array, each entry is a factor, over all that the step takes.
+    """
+    ndims = node.events or [len(t.shape) for t in operands]
+    pairs = list(zip(operands, ndims, strict=True))
+    batch = np.broadcast_shapes(*(t.shape[: len(t.shape) - k] for t, k in pairs))
+    spread = [_spread(t, batch + t.shape[len(t.shape) - k :]) for t, k in pairs]
     inner = [_absorb(t, len(batch)) for t in spread]
     leaves, arities = _concatenate(inner)
     energies = [t.energy for t in inner]
+    functions: tuple[Leaf, ...] = ()
+    if isinstance(node, Apply):
+        functions = (Whole(_slot(node.slot)),)
+
+    def energy(*values: Any) -> Array:
+        own, values = values[: len(functions)], values[len(functions) :]
+        parts = _split(values, arities)
+        return _one(node, own, [e(*p) for e, p in zip(energies, parts, strict=True)])
+
     entries = node.shape[len(batch) :]
-    function = Whole(_slot(node.slot))
-
-    def energy(function: Any, *values: Any) -> Array:
-        arguments = [e(*p) for e, p in zip(energies, _split(values, arities), strict=True)]
-        return node.one(function, *arguments)
-
     if not entries:
-        bare = inner[0].bare and isinstance(inner[0].leaves[0], Sites)
-        return Term(batch, (), (function, *leaves), energy, bare)
-    number = Count(_numbers(entries))
-    spread_leaves = tuple(_repeat(leaf, entries) for leaf in leaves)
+        bare = bool(functions) and inner[0].bare and isinstance(inner[0].leaves[0], Sites)
+        return Term(batch, (), (*functions, *leaves), energy, bare)
+    number = Count(np.broadcast_to(_numbers(entries), batch + entries))
+    spread_leaves = tuple(_repeat(leaf, batch, entries) for leaf in leaves)
 
-    def entry(k: Array, function: Any, *values: Any) -> Array:
-        return energy(function, *values).ravel()[k]
+    def entry(k: Array, *values: Any) -> Array:
+        return energy(*values).ravel()[k]
 
-    return Term(entries, (), (number, function, *spread_leaves), entry)
+    return Term(batch + entries, (), (number, *functions, *spread_leaves), entry)
+
+
+def _one(node: Expression, functions: Sequence[Any], values: list[Array]) -> Array:
+    """The result of one step of a node."""
+    if isinstance(node, Apply):
+        return node.one(*functions, *values)
+    return as_float(node.combine(*values))
 
 
 def _identity(value: Array) -> Array:
@@ -356,11 +368,13 @@ def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
     return Term(term.shape[:keep], (), term.leaves, closed, term.bare and not total)
 
 
-def _repeat(leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
+def _repeat(leaf: Leaf, batch: tuple[int, ...], entries: tuple[int, ...]) -> Leaf:
+    """The leaf for every one of the entries that each element of the batch gives."""
     if isinstance(leaf, Whole):
         return leaf
-    index = np.broadcast_to(leaf.index, shape + leaf.index.shape)
-    return dataclasses.replace(leaf, index=index)
+    rest = leaf.index.shape[len(batch) :]
+    index = leaf.index.reshape(batch + (1,) * len(entries) + rest)
+    return dataclasses.replace(leaf, index=np.broadcast_to(index, batch + entries + rest))
 
 
 def _concatenate(terms: Sequence[Term]) -> tuple[tuple[Leaf, ...], list[int]]:

@@ -212,7 +212,8 @@ def _groups(structure: Structure, variable: Variable) -> Iterator[_Group]:
         if not leaves:
             continue
         columns = [structure.numbers(leaf) for leaf in leaves.values()]
-        single = all(c.shape[1] == 1 for c in columns)
+        # A leaf of one site is a number only where it has no axes of its own.
+        single = all(leaf.index.ndim == 1 for leaf in leaves.values())
         plain = single and not repeats(np.concatenate(columns, axis=1))
         for slots in [(k,) for k in leaves] if plain else [tuple(leaves)]:
             yield _Group(number, slots, plain)

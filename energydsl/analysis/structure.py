@@ -112,11 +112,14 @@ class Structure:
         left, right = np.triu_indices(width, 1)
         return np.stack([scope[:, left].ravel(), scope[:, right].ravel()], axis=1)
 
+    def _events(self, v: Variable) -> np.ndarray:
+        """The sites of each event of a variable, one event a row."""
+        width = math.prod(v.shape[len(v.shape) - v.domain.event_ndim :])
+        return np.arange(v.size).reshape(-1, width) + self.offset[v.name]
+
     def _event_pairs(self, v: Variable) -> np.ndarray:
         """Entries of one simplex bind each other, whatever the energy says."""
-        width = math.prod(v.shape[len(v.shape) - v.domain.event_ndim :])
-        events = np.arange(v.size).reshape(-1, width) + self.offset[v.name]
-        return self._pairs_of(events)
+        return self._pairs_of(self._events(v))
 
     @cached_property
     def component_of(self) -> np.ndarray:
@@ -151,10 +154,15 @@ class Structure:
 
     @cached_property
     def covered(self) -> np.ndarray:
-        """True at the sites that some factor contains."""
+        """True at the sites that some factor contains, or another entry of their event."""
         seen = np.zeros(self.sites, bool)
         for factor in self.factors:
             seen[self.scope(factor)] = True
+        for v in self.variables:
+            if v.domain.event_ndim:
+                # The law of one entry of a simplex is a law of all of them.
+                events = self._events(v)
+                seen[events] = seen[events].any(axis=1, keepdims=True)
         return seen
 
     @cached_property

@@ -140,8 +140,9 @@ class _Batch:
                 width = leaf.index[0].size
                 rank = self.ranks[:, column : column + width].reshape(leaf.index.shape)
                 column += width
-                levels = jnp.asarray(leaf.variable.domain.values, value.dtype)
-                value = jnp.where(rank < 0, value, levels[(t >> np.maximum(rank, 0)) & 1])
+                if (rank >= 0).any():
+                    levels = jnp.asarray(leaf.variable.domain.values, value.dtype)
+                    value = jnp.where(rank < 0, value, levels[(t >> np.maximum(rank, 0)) & 1])
             values.append(value)
         return np.asarray(batched(self.factor)(*values))
 

@@ -27,6 +27,7 @@ from energydsl.language.expression import (
     variables_of,
 )
 from energydsl.language.expression.operation import as_float
+from energydsl.language.merge import merge_like_terms
 from energydsl.language.parameters import Parameters, like
 from energydsl.language.skeleton import Skeleton, Slot, function_of, put_back, same_values, take_out
 from energydsl.language.variable import Variable
@@ -63,7 +64,7 @@ class Model(eqx.Module):
         if not variables:
             raise ValueError(f"Model got the energy {root}, which depends on no variable.")
         evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
-        tree, self.slots, self.indices, records = take_out(root)
+        tree, self.slots, self.indices, records = take_out(merge_like_terms(root))
         _check_names(records, variables)
         self.evidence = evidence
         functions = tuple(function_of(value) for value in self.slots)

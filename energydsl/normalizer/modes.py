@@ -172,7 +172,7 @@ def landmarks(surface: Surface, model: Model) -> Array:
 
 def _literals(text: Any) -> Iterator[float]:
     """The numbers in the text of a program, those of the functions that it calls among them."""
-    if isinstance(text, jex.ClosedJaxpr):
+    if _is_closed(text):
         yield from (float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel())
         text = text.jaxpr
     if not isinstance(text, jex.Jaxpr):
@@ -182,9 +182,14 @@ def _literals(text: Any) -> Iterator[float]:
             if isinstance(x, jex.Literal) and np.ndim(x.val) == 0:
                 yield float(x.val)
         for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, jex.ClosedJaxpr | jex.Jaxpr)
+            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, jex.Jaxpr) or _is_closed(p)
         ):
             yield from _literals(inner)
+
+
+def _is_closed(text: Any) -> bool:
+    """Whether this is a program together with its constants."""
+    return isinstance(getattr(text, "jaxpr", None), jex.Jaxpr) and hasattr(text, "consts")
 
 
 def _concrete(value: Any) -> bool:

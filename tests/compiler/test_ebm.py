@@ -67,6 +67,57 @@ def test_conditionals_of_views():
     np.testing.assert_allclose(rising.scale, 3**-0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1)], ids=str)
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "ed.tanh(s @ W).sum()",
+        "ed.apply(lambda v: jnp.tanh(v.sum() + 0.3) ** 2, s)",
+        "ed.Table(T)(s, s.T).sum()",
+        "ed.Table(np.stack([T, 2 * T, T.T][: s.shape[-1]]))(s, s[:1]).sum()",
+        "ed.Table(T)(s[..., :1], s).sum() + (s.mean() * s[:1]).sum() ** 2",
+    ],
+)
+def test_conditionals_of_variables_with_axes_of_length_one(formula, shape):
+    s = ed.spin("s", shape)
+    table = np.array([[0.3, -0.2], [1.0, 0.1]], np.float32)
+    weights = np.linspace(-1, 1, 2 * shape[-1], dtype=np.float32).reshape(-1, 2)
+    model = ed.Model(eval(formula, {"s": s, "T": table, "W": weights, **globals()}))
+    ebm = ed.compile(model)
+    x = np.resize([1, -1, -1], shape)
+    law = ebm.conditional("s", {"s": x})
+    for at in np.ndindex(shape):
+        y = np.stack([x, x])
+        y[(0, *at)], y[(1, *at)] = -1, 1
+        energies = [float(model.energy({"s": one})) for one in y]
+        expected = np.exp(-np.array(energies))
+        np.testing.assert_allclose(law.probs[at], expected / expected.sum(), rtol=1e-5)
+    ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), chains=2, warmup=0, draws=1, progress=False)
+
+
+def test_a_conditional_beside_a_forbidden_pair():
+    a, e = ed.categorical("a", levels=3), ed.categorical("e", levels=3)
+    table = np.zeros((3, 3), np.float32)
+    table[0, 1] = -np.inf
+    ebm = ed.compile(ed.Model(ed.Table(log_potential=table)(a, e)))
+    probs = ebm.conditional("a", {"a": 1, "e": 1}).probs
+    np.testing.assert_allclose(probs, [0, 0.5, 0.5], rtol=1e-6)
+
+    table[:, 1] = -np.inf
+    ebm = ed.compile(ed.Model(ed.Table(log_potential=table)(a, e)))
+    probs = ebm.conditional("a", {"a": 1, "e": 1}).probs
+    np.testing.assert_allclose(probs, np.full(3, 1 / 3), rtol=1e-6)
+
+
+def test_clamped_real_sites_are_explained_beside_discrete_ones_that_interact():
+    r, d = ed.real("r", 3), ed.binary("d", 3)
+    model = ed.Model((r**2).sum() / 2 - (r * d).sum() - 0.3 * (d[1:] * d[:-1]).sum())
+    held = ed.compile(model.condition(r=np.array([0.1, 0.2, 0.3])))
+    assert held.explain().as_dict()["values"] == ["attractive"]
+    partly = ed.compile(model.condition({r[:2]: np.array([0.1, 0.2])}).condition({r[2]: 0.3}))
+    assert partly.explain().as_dict()["values"] == ["attractive"]
+
+
 @pytest.mark.parametrize(
     "x, message",
     [
@@ -102,6 +153,14 @@ def test_unbounded_quadratics_are_refused_at_compile():
     with pytest.raises(ValueError, match="does not rise in every direction"):
         ed.compile(a - 0.6 * b)
     ed.compile(a - 0.4 * b)
+
+
+def test_one_entry_of_a_simplex_is_a_law_of_all():
+    c = ed.simplex("c", (2, 3))
+    ebm = ed.compile(ed.Model(c[0, 1] + 2.0 * c[1, 2]))
+    assert ebm.structure.covered.all() and ebm.structure.component_sizes.tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"3 sites are in no factor.*c\[1, 0\] first"):
+        ed.compile(ed.Model(1.0 * c[0, 1]))
 
 
 def test_sites_without_factors():

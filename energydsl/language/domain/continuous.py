@@ -7,6 +7,7 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -29,7 +30,7 @@ class AbstractContinuous(AbstractDomain):
 
     @property
     def dtype(self) -> np.dtype:
-        return jnp.zeros(()).dtype
+        return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
     @property
     def energy_dtype(self) -> np.dtype:

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -48,7 +49,7 @@ class AbstractFinite(AbstractDomain):
 
     @property
     def energy_dtype(self) -> np.dtype:
-        return jnp.zeros(()).dtype
+        return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
     def outside(self, array: np.ndarray) -> np.ndarray:
         return np.asarray(~np.isin(array, self.values))

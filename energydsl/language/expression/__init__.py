@@ -1,5 +1,8 @@
 """Expressions: the tree that an energy is written as, a kind of node a file; the values' range."""
 
+from energydsl.language.expression.along import cumsum as cumsum
+from energydsl.language.expression.along import diff as diff
+from energydsl.language.expression.along import logsumexp as logsumexp
 from energydsl.language.expression.apply import Apply as Apply
 from energydsl.language.expression.elementwise import Elementwise as Elementwise
 from energydsl.language.expression.elementwise import elementwise as elementwise

@@ -42,9 +42,7 @@ class Apply(Expression):
         plain = paramax.unwrap(function)
         _check_owned(plain, node.name)
         _check_events(node)
-        blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in children]
-        result = jax.eval_shape(lambda *v: node.call(plain, *v), *blank)
-        return dataclasses.replace(node, shape=result.shape)
+        return dataclasses.replace(node, shape=_result_shape(node, plain))
 
     @property
     def key(self) -> tuple:
@@ -59,6 +57,10 @@ class Apply(Expression):
     def name(self) -> str:
         """What to call the function in messages."""
         return str(getattr(self.function, "name", type(self.function).__name__))
+
+    @property
+    def events(self) -> tuple[int, ...] | None:
+        return self.event_ndims
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -89,6 +91,33 @@ class Apply(Expression):
 
     def text(self, *operands: Text) -> Text:
         return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
+
+
+MAX_SHAPES = 10_000
+"""Forms of calls that are remembered."""
+
+_SHAPES: dict[Any, tuple[int, ...]] = {}
+"""Shapes of results, by the form of the function and its arguments: thousands of potentials that
+differ in their numbers alone are looked into once."""
+
+
+def _result_shape(node: Apply, function: Any) -> tuple[int, ...]:
+    """The shape of what a function returns, which it is traced for."""
+    blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in node.children]
+    leaves, form = jax.tree.flatten(function)
+    arrays = all(isinstance(leaf, Array | np.ndarray) for leaf in leaves)
+    # A function that is a leaf may be another one at its next call.
+    key = (form, *_forms(leaves), node.event_ndims, *_forms(blank)) if arrays else None
+    if key not in _SHAPES:
+        shape = jax.eval_shape(lambda *v: node.call(function, *v), *blank).shape
+        if key is None or len(_SHAPES) > MAX_SHAPES:
+            return shape
+        _SHAPES[key] = shape
+    return _SHAPES[key]
+
+
+def _forms(arrays: Sequence[Any]) -> tuple:
+    return tuple((a.shape, str(a.dtype)) for a in arrays)
 
 
 def _check_events(node: Apply) -> None:

@@ -17,7 +17,7 @@ from energydsl.language.expression.operation import (
     broadcast,
     number_text,
 )
-from energydsl.language.expression.tree import Environment, Expression, makes
+from energydsl.language.expression.tree import Expression, makes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -31,11 +31,7 @@ class Elementwise(Expression):
     def key(self) -> tuple:
         return (self.operation, self.static)
 
-    def compute(self, env: Environment, *values: Array) -> Array:
-        return self.combine(*values)
-
     def combine(self, *values: Array) -> Array:
-        """The operation on values: it needs nothing else."""
         extra = () if self.static is None else (self.static,)
         return OPERATIONS[self.operation].function(*map(as_float, values), *extra)
 

@@ -132,9 +132,9 @@ class Move:
         return Move("roll", (shift, axis))
 
     @staticmethod
-    def transpose(ndim: int) -> Move:
-        """All axes reversed."""
-        return Move("transpose", (tuple(reversed(range(ndim))),))
+    def transpose(order: tuple[int, ...]) -> Move:
+        """The axes in another order."""
+        return Move("transpose", order)
 
     @staticmethod
     def reshape(shape: tuple[int, ...]) -> Move:
@@ -149,7 +149,7 @@ class Move:
             case "roll":
                 return xp.roll(array, *self.arguments)
             case "transpose":
-                return xp.transpose(array, *self.arguments)
+                return xp.transpose(array, self.arguments)
             case "reshape":
                 return xp.reshape(array, self.arguments)
         raise ValueError(f"Unknown move {self.kind!r}.")
@@ -163,8 +163,10 @@ class Move:
         match self.kind:
             case "index":
                 return f"{operand}[{', '.join(_part(p) for p in self.arguments)}]"
-            case "transpose":
+            case "transpose" if self.arguments == tuple(reversed(range(len(self.arguments)))):
                 return f"{operand}.T"
+            case "transpose":
+                return f"{operand}.transpose({', '.join(map(str, self.arguments))})"
             case "reshape":
                 return f"{operand}.reshape({', '.join(map(str, self.arguments))})"
         return f"{self.kind}({operand}, {', '.join(map(str, self.arguments))})"

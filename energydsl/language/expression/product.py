@@ -12,14 +12,14 @@ from jax import Array
 
 from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import MULTIPLY, Text, as_float, bracket
-from energydsl.language.expression.tree import Environment, Expression, makes
+from energydsl.language.expression.tree import Expression, makes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MatMul(Expression):
     """A matrix product: between variables, a dense pairwise factor."""
 
-    def compute(self, env: Environment, *values: Array) -> Array:
+    def combine(self, *values: Array) -> Array:
         return jnp.matmul(*map(as_float, values))
 
     def text(self, *operands: Text) -> Text:

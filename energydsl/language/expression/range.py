@@ -16,6 +16,9 @@ from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
 from energydsl.language.expression.leaf import Value, View
+from energydsl.language.expression.product import MatMul
+from energydsl.language.expression.rearrange import Gather, Rearrange
+from energydsl.language.expression.reduction import Sum
 from energydsl.language.expression.tree import Expression, fold
 
 FAR = 80.0
@@ -100,8 +103,9 @@ def _range(node: Expression, *below: _Range) -> _Range:
             return _Range(fixed, finite and certain, made)
         case Apply():
             return _Range(fixed, finite, False)
-    # Moves, sums and products of what is below.
-    return _Range(fixed, finite, positive and node.size > 0)
+        case Rearrange() | Gather() | Sum() | MatMul():
+            return _Range(fixed, finite, positive and node.size > 0)
+    return _Range(False, finite and node.stays_finite, False)
 
 
 def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:

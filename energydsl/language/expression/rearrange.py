@@ -53,9 +53,17 @@ class Gather(Expression):
 
 
 @makes("transpose")
-def transpose(operand: Expression) -> Expression:
-    """All axes reversed."""
-    return Rearrange.of(operand, Move.transpose(operand.ndim))
+def transpose(operand: Expression, *axes: int) -> Expression:
+    """The axes in another order; all reversed if not given."""
+    order = tuple(a % max(operand.ndim, 1) for a in axes) or tuple(reversed(range(operand.ndim)))
+    if sorted(order) != list(range(operand.ndim)):
+        raise ValueError(
+            f"transpose got axes {axes} for an expression of shape {operand.shape}; expected "
+            f"each of its {operand.ndim} axes once."
+        )
+    return (
+        Rearrange.of(operand, Move.transpose(order)) if order != tuple(sorted(order)) else operand
+    )
 
 
 @makes("reshape")
@@ -74,13 +82,13 @@ def index(operand: Expression, at: object) -> Expression:
             "value of a variable, use ed.Table(table)(view)."
         )
     parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
-    numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
     try:
+        if all(map(_is_basic, parts)):
+            return Rearrange.of(operand, Move.index(parts))
+        numbers_ = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
         picked = numbers_[parts]  # type: ignore[index]
     except IndexError as error:
         raise IndexError(f"Index {at!r} does not fit shape {operand.shape}: {error}.") from None
-    if all(map(_is_basic, parts)):
-        return Rearrange.of(operand, Move.index(parts))
     return Gather((operand,), picked.shape, np.asarray(picked, order="C"))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from energydsl.language.expression.operation import ATOM, Text, as_float, bracket
-from energydsl.language.expression.tree import Environment, Expression, makes
+from energydsl.language.expression.tree import Expression, makes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -25,11 +25,7 @@ class Sum(Expression):
         shape = tuple(n for i, n in enumerate(operand.shape) if i not in axes)
         return Sum((operand,), shape, axes)
 
-    @property
-    def key(self) -> tuple:
-        return self.axes
-
-    def compute(self, env: Environment, *values: Array) -> Array:
+    def combine(self, *values: Array) -> Array:
         return jnp.sum(as_float(values[0]), axis=self.axes)
 
     def text(self, *operands: Text) -> Text:
@@ -40,10 +36,10 @@ class Sum(Expression):
 @makes("sum")
 def sum_over(operand: Expression, axis: int | tuple[int, ...] | None) -> Expression:
     """The sum over `axis`, or over all."""
-    return Sum.of(operand, _axes(axis, operand.ndim))
+    return Sum.of(operand, axes_of(axis, operand.ndim))
 
 
-def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
+def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """Axes counted from 0, each once, in rising order; all of them for None."""
     if axis is None:
         return tuple(range(ndim))

@@ -14,7 +14,7 @@ import dataclasses
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
@@ -52,9 +52,10 @@ def _make(name: str, *arguments: object, **settings: object) -> Any:
 class Expression:
     """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
 
-    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.T` and `.reshape` work as
-    NumPy's do; `energydsl.exp` and its siblings, `roll`, `where` and `apply` give the rest. An
-    elementwise expression is a batch of small factors, one an element.
+    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.max`, `.min`, `.T`,
+    `.transpose` and `.reshape` work as NumPy's do; `energydsl.exp` and its siblings, `roll`,
+    `where` and `apply` give the rest. An elementwise expression is a batch of small factors, one
+    an element.
     """
 
     children: tuple[Expression, ...]
@@ -64,12 +65,34 @@ class Expression:
 
     def compute(self, env: Environment, *values: Array) -> Array:
         """The node's own step: its value from its children's."""
+        return self.combine(*values)
+
+    def combine(self, *values: Array) -> Array:
+        """The step of a node that needs nothing else than its children's values.
+
+        A new operation writes this, and need write no more: where nothing else is known of a
+        node, it is one function of all sites below it, and nothing is claimed of its values.
+        """
         raise TypeError(f"{type(self).__name__} has no value of its own.")
 
     @property
+    def events(self) -> tuple[int, ...] | None:
+        """For each child, how many trailing axes one step takes; the axes before are a batch.
+
+        None where one step takes all there is. `combine` must work on one step's values too.
+        """
+        return None
+
+    @property
+    def stays_finite(self) -> bool:
+        """Whether the value is certain to be finite wherever its children's values are."""
+        return False
+
+    @property
     def key(self) -> tuple:
-        """What tells this node from another over the same children."""
-        return ()
+        """What tells this node from another over the same children: its own fields."""
+        own = dataclasses.fields(self)[len(dataclasses.fields(Expression)) :]
+        return tuple(getattr(self, field.name) for field in own)
 
     def text(self, *operands: Text) -> Text:
         """The node as a user would write it, and how tightly it binds."""
@@ -166,12 +189,25 @@ class Expression:
         """Sum over `axis`, or over all: a sum closes a batch of factors."""
         return _make("sum", self, axis)
 
+    def max(self, axis: int | tuple[int, ...] | None = None) -> Expression:
+        """The largest element along `axis`, or of all."""
+        return _make("max", self, axis)
+
+    def min(self, axis: int | tuple[int, ...] | None = None) -> Expression:
+        """The smallest element along `axis`, or of all."""
+        return _make("min", self, axis)
+
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """Mean over `axis`, or over all."""
         if not self.size:
             raise ValueError(f"mean got {self}, of shape {self.shape}: no elements to average.")
         total = self.sum(axis)
         return total / (self.size // total.size)
+
+    def transpose(self, *axes: int | tuple[int, ...]) -> Expression:
+        """The axes in another order, given as NumPy takes it; all reversed if not given."""
+        order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
+        return _make("transpose", self, *(operator.index(n) for n in order))
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
         """The same elements in another shape, given as NumPy takes it."""
@@ -208,7 +244,15 @@ class Expression:
         return f"<{type(self).__name__} {self.shape}: {render(self)}>"
 
 
-def post_order(root: Expression) -> Iterator[Expression]:
+@runtime_checkable
+class Branching(Protocol):
+    """Whatever has children of its own kind."""
+
+    @property
+    def children(self) -> tuple[Any, ...]: ...
+
+
+def post_order[N: Branching](root: N) -> Iterator[N]:
     """Every node once, children first; no recursion, so long sums are safe."""
     seen: set[int] = set()
     stack = [(root, False)]
@@ -224,7 +268,7 @@ def post_order(root: Expression) -> Iterator[Expression]:
             stack.extend((child, False) for child in reversed(node.children))
 
 
-def fold(root: Expression, rule: Callable[..., Any]) -> Any:
+def fold(root: Branching, rule: Callable[..., Any]) -> Any:
     """``rule(node, *results of its children)`` up the tree, shared nodes once."""
     results: dict[int, Any] = {}
     for node in post_order(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
@@ -51,4 +52,4 @@ def energy_dtype(root: Expression) -> np.dtype:
         return root.variable.domain.energy_dtype
     if isinstance(root, Value):
         return np.dtype(jnp.result_type(paramax.unwrap(root.value)))
-    return jnp.zeros(()).dtype
+    return np.dtype(jax.dtypes.canonicalize_dtype(float))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
@@ -59,11 +60,14 @@ class Table(AbstractPotential):
         if (energy is None) == (log_potential is None):
             raise ValueError("Table takes either energy= or log_potential=, one of the two.")
         given = energy if log_potential is None else log_potential
-        if not isinstance(given, paramax.AbstractUnwrappable | Expression):
-            given = as_float(jnp.asarray(given))
+        if not isinstance(given, Array | paramax.AbstractUnwrappable | Expression):
+            # Negated by NumPy: an operation of JAX for each of many tables takes long.
+            given = np.asarray(given, dtype=jax.dtypes.canonicalize_dtype(float))
+        elif isinstance(given, Array):
+            given = as_float(given)
         if log_potential is not None:
             given = _negated(given)
-        self.table = given
+        self.table = jnp.asarray(given) if isinstance(given, np.ndarray) else given
         values = paramax.unwrap(given)
         if not isinstance(values, Expression) and not is_traced(values):
             _refuse_certain(np.asarray(values))
