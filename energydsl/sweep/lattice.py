@@ -182,7 +182,7 @@ def _build(
     )
     return LatticeSweep(
         tuple(v.name for v in laws),
-        f"{math.prod(cell)} sublattices, cell {_times(cell)}",
+        f"{math.prod(cell)} sublattices drawn in turn (unit cell of {_times(cell)} sites)",
         structure.skeleton.free,
         cell,
         steps,
