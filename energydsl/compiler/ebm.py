@@ -136,7 +136,7 @@ class EBM(eqx.Module):
         return log_partition_of(rest, normalizer, jnp.zeros(()).dtype)
 
     def log_prob(self, x: Values) -> Float[Array, ""]:
-        """log p(x) = -E(x) - log Z.
+        """Log p(x) = -E(x) - log Z.
 
         Raises:
             IntractableError: no exact rule applies; the message says why.
@@ -144,7 +144,7 @@ class EBM(eqx.Module):
         return -self.energy(x) - log_partition(self)
 
     def log_ratio(self, x: Values, y: Values) -> Float[Array, ""]:
-        """log p(x)/p(y) = E(y) - E(x), which does not need Z."""
+        """Log p(x)/p(y) = E(y) - E(x), which does not need Z."""
         return self.energy(y) - self.energy(x)
 
     def conditional(self, where: Expression | str, x: Values) -> dist.Distribution:
@@ -236,7 +236,7 @@ def check_ebm(ebm: object, function: str) -> None:
 
 
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
-    """log Z, computed in float64 and twice differentiable in the parameters.
+    """Log Z, computed in float64 and twice differentiable in the parameters.
 
     The result is exact if ``ebm.normalizer`` is `Exact`. If it is `Numerical`, at least one
     integral is computed by quadrature, with an error that `log_likelihood` reports.

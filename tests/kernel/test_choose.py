@@ -64,5 +64,5 @@ def test_explain_and_the_choice_read_one_list(monkeypatch):
     said = ebm.explain().as_dict()
     assert next(iter(said["samplers"].items())) == ("First", "it comes first")
     assert choose(ebm) == (First(), "it comes first")
-    assert "it follows gradients" in said["samplers_refused"]["NUTS"]
+    assert "it needs gradients" in said["samplers_refused"]["NUTS"]
     assert "Gibbs alone" in said["samplers_refused"]["Cycle(Gibbs, NUTS)"]
