@@ -11,7 +11,7 @@ import numpy as np
 
 from energydsl.analysis.value_checks import no_growth
 from energydsl.report.statistics import FEWEST, Trace
-from energydsl.run.sampling import Chains, check_chains
+from energydsl.run.sampling import Chains, check_chains, lost_at_ends
 
 RHAT_GOOD, RHAT_BAD = 1.01, 1.1
 """Above the first, Vehtari et al. (2021) want more draws; above the second, so does everyone."""
@@ -154,6 +154,8 @@ def _of_run(chains: Chains) -> Iterator[Finding]:
     if lost is not None:
         said = f"{lost[0].upper()}{lost[1:]}. As it is, there is no law to draw from."
         yield Finding("error", "improper", said)
+    for said in lost_at_ends(chains):
+        yield Finding("error", "ends", f"{said}.")
     yield from _of_steps(chains.stats)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration, Quantity, Values, check_key
+from energydsl.analysis.ends import said_of_ends
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.compiler.start import check_starts, starts
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
@@ -71,6 +72,21 @@ class Chains:
         note = f"; chosen because {self.chosen}" if self.chosen else ""
         note += f"; stopped: {self.stopped}" if self.stopped else ""
         return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
+
+
+def lost_at_ends(chains: Chains) -> list[str]:
+    """What draws miss near the ends of domains, in words: see `near_ends`.
+
+    Of runs that kept other quantities, the last configurations are looked at.
+    """
+    found = []
+    for v in chains.ebm.structure.skeleton.free:
+        drawn = chains.draws.get(v.name)
+        if drawn is None or drawn.shape[2:] != v.shape or drawn.dtype != v.domain.dtype:
+            drawn = np.asarray(chains.last[v.name])
+        if said := said_of_ends(v, drawn):
+            found.append(said)
+    return found
 
 
 def check_chains(chains: object, function: str) -> None:
@@ -185,7 +201,10 @@ class _Run(AbstractRun):
         stopped = self.go(self.warmup + self.rows * self.thin, str(self.kernel), progress)
         if stopped is not None:
             warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
-        return self._chains(stopped)
+        chains = self._chains(stopped)
+        for said in lost_at_ends(chains):
+            warnings.warn(f"{said}.", stacklevel=3)
+        return chains
 
     def note(self) -> str:
         return ""
