@@ -272,7 +272,7 @@ def test_a_file_that_ends_the_program_is_told(run, tmp_path, where):
 
 
 def test_the_help_of_explain_says_that_the_file_is_run(run):
-    assert "FILE is run as a program" in run("explain", "--help").stdout
+    assert "FILE is executed as Python code" in run("explain", "--help").stdout
 
 
 def test_every_model_of_the_zoo_says_what_it_is():

@@ -75,9 +75,9 @@ class Chains:
 
 
 def lost_at_ends(chains: Chains) -> list[str]:
-    """What draws miss near the ends of domains, in words: see `near_ends`.
+    """Messages about probability mass near the ends of domains that draws miss: see `near_ends`.
 
-    Of runs that kept other quantities, the last configurations are looked at.
+    If a run kept other quantities than a variable, its last configurations are examined.
     """
     found = []
     for v in chains.ebm.structure.skeleton.free:
