@@ -39,7 +39,7 @@ class LogLikelihood:
     examples: np.ndarray = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        text = f"{self.value:.5g} nats per example, of {len(self.examples):,} examples"
+        text = f"{self.value:.5g} nats per example, mean of {len(self.examples):,}"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
         if self.kind == "quadrature":
