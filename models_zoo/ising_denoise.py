@@ -10,9 +10,9 @@ where $h$ makes $p(y \mid x)$ the distribution of the flips. Gibbs draws $x$ giv
 picture is the sign of the posterior mean, which minimises the expected number of wrong pixels.
 
 $J$ is chosen without the clean picture. Noise multiplies the correlation of neighbours by
-$(1-2p)^2$, so that the clean picture's correlation follows from the noisy one; $J$ is the coupling at
-which the infinite Ising lattice, by Onsager's solution, has the same correlation. With 10 % of the
-pixels flipped, errors fall 40- to 50-fold on `horse` and 3-fold on the thin strokes of `page`.
+$(1-2p)^2$, so that the clean picture's correlation follows from the noisy one; $J$ is the coupling
+at which the infinite Ising lattice, by Onsager's solution, has the same correlation. With 10 % of
+the pixels flipped, errors fall 40- to 50-fold on `horse` and 3-fold on the thin strokes of `page`.
 
 With diagonal neighbours (``--neighbours 8``) the couplings are fixed; they were chosen for the
 fewest errors on these pictures with other noise. The diagonal coupling is positive for `horse`, and

@@ -51,7 +51,7 @@ def compile(
         TypeError: `model` is not a `Model`, or a rule is not an `AbstractRule` with hashable
             settings.
         ValueError: every site is clamped; a site without finitely many levels is in no factor; the
-            energy is seen to have no normalisable density; or a budget is not a whole number.
+            energy is seen not to be normalisable; or a budget is not a whole number.
     """
     if not isinstance(model, Model):
         raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
