@@ -54,7 +54,7 @@ class Explanation:
         if f["more_components"]:
             rows.append(("", f"and {f['more_components']:,} more, none larger"))
         if f["values"]:
-            words = "; ".join(MEANING.get(v, v) for v in f["values"])
+            words = "; ".join(str(MEANING.get(v, v)) for v in f["values"])
             rows.append(("values", f"concluded from the present values: {words}"))
         rows.append(("log Z", f["normalizer"]))
         rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]

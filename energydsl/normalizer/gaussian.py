@@ -117,7 +117,7 @@ class GaussianPlan(AbstractPlan):
     def _quadratic(self, model: Model) -> tuple[Array, Array, Array]:
         """A, b and c: (components, n, n), (components, n), (components,).
 
-        E = x'Ax/2 - b'x + c; they are the derivatives of E at x = 0.
+        E = x'Ax/2 - b'x + c, so that they follow from the derivatives of E at x = 0.
         """
         count, n = self.order.shape
         env = model.environment(self._configuration(model, jnp.zeros((count, n))))
