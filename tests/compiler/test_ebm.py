@@ -121,7 +121,7 @@ def test_clamped_real_sites_are_explained_beside_discrete_ones_that_interact():
 @pytest.mark.parametrize(
     "x, message",
     [
-        ({"s": np.ones(2)}, r"dtype float64.*round it yourself"),
+        ({"s": np.ones(2)}, r"dtype float64.*convert it"),
         ({"s": np.array([1, 0, -1])}, r"shape \(3,\); expected \(2,\)"),
         ({"s": np.array([1, 0])}, r"outside spin in 1 of 2 places.*first at \(1,\)"),
         ({}, r"lacks \['s'\]"),

@@ -202,7 +202,7 @@ class TestParameters:
 
     def test_the_mapping_is_read_only_and_says_what_there_is(self, untyped):
         model = ed.Model(ed.parameter("b", np.ones(3)) @ ed.real("x", 3))
-        with pytest.raises(KeyError, match=r"'W' is no parameter; there are \['b'\]"):
+        with pytest.raises(KeyError, match=r"'W' is no parameter; the parameters are \['b'\]"):
             model.parameters["W"]
         with pytest.raises(TypeError, match="does not support item assignment"):
             model.parameters["b"] = np.zeros(3)
@@ -263,7 +263,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("wrong", "error", "message"),
         [
-            ("ed.parameter('a b', 1)", ValueError, "'a b'; expected a name of Python's"),
+            ("ed.parameter('a b', 1)", ValueError, "'a b'; expected a Python identifier"),
             ("ed.parameter(3, 1)", ValueError, "the name 3"),
             ("ed.parameter('W', x)", TypeError, "'W' got the expression x"),
             ("ed.parameter('W', 'a')", TypeError, "'W'"),
@@ -300,7 +300,7 @@ class TestParameters:
             (
                 "ed.Neural(lambda v: v.sum())(x) + ed.LogDensity(Held(W))(x)",
                 TypeError,
-                "holds the expression W",
+                "contains the expression W",
             ),
         ],
     )
@@ -459,8 +459,8 @@ class TestAlgebra:
             ("ed.mixture(a, a, weights=[1, np.nan])", ValueError, "expected positive"),
             ("ed.mixture(a, ed.Model(ed.spin('t')))", ValueError, "models over .*s.* and .*t.*"),
             ("s * a", ValueError, r"an energy of shape \(2,\)"),
-            ("ed.maximum(s, a)", TypeError, r"joins models: ed.Model\(expression\) first"),
-            ("s @ a", TypeError, "joins models"),
+            ("ed.maximum(s, a)", TypeError, r"make it a model first: ed.Model\(expression\)"),
+            ("s @ a", TypeError, "make it a model first"),
         ],
     )
     def test_a_mistake_is_caught_where_it_is_written(self, untyped, wrong, error, message):

@@ -12,7 +12,7 @@ from energydsl.language.domain.continuous import AbstractContinuous
 
 @dataclasses.dataclass(frozen=True)
 class Simplex(AbstractContinuous):
-    """Non-negative vectors that sum to 1, along the last axis of the shape."""
+    """Probability vectors along the last axis of the shape: non-negative, with sum 1."""
 
     event_ndim: ClassVar[int] = 1
 
