@@ -53,7 +53,7 @@ class Unconstrained:
                 other = "Gibbs" if domain.levels is not None else "MetropolisHastings"
                 raise TypeError(
                     f"{name!r} is {domain}, which has no unconstrained coordinates to move in. "
-                    f"Leave it to {other}: ed.Cycle(ed.{other}(), ...)."
+                    f"Update it by {other}: ed.Cycle(ed.{other}(), ...)."
                 )
         return Unconstrained(structure, names)
 

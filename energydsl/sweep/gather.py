@@ -106,7 +106,7 @@ def _build(
         assert isinstance(seen, SiteFactors)
         built.append(seen)
     count = sum(len(sites) for _, sites in groups)
-    note = f"{count} blocks" + (", scanned" if len(built) < count else "")
+    note = f"{count} blocks" + (", in a compiled loop" if len(built) < count else "")
     return GatherSweep(tuple(v.name for v in laws), note, structure.skeleton.free, tuple(built))
 
 

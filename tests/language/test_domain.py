@@ -108,8 +108,8 @@ def test_the_bijection_maps_reals_into_the_support(domain):
         (Positive(), [1.0, 1e-300], ValueError, "expected finite numbers above 0"),
         (Positive(), [1.0, np.inf], ValueError, "expected finite numbers above 0"),
         (Interval(0.0, 1.0), [0.5, 1.1], ValueError, "expected numbers from 0.0 to 1.0"),
-        (Simplex(), [0.5, 0.6], ValueError, "summing to 1"),
-        (Simplex(), [1.5, -0.5], ValueError, "summing to 1"),
+        (Simplex(), [0.5, 0.6], ValueError, "vectors with sum 1"),
+        (Simplex(), [1.5, -0.5], ValueError, "vectors with sum 1"),
         (Simplex(), [np.nan, 0.5], ValueError, "NaN"),
     ],
 )

@@ -239,9 +239,17 @@ class TestParameters:
             ({"W": [1, np.inf, 1]}, ValueError, "an infinity for 'W'"),
             ({"W": [1j, 0, 0]}, TypeError, "dtype complex128 for 'W'; expected real"),
             ({"W": ["a", "b", "c"]}, TypeError, "for 'W'; expected real numbers"),
-            ({"J": 0.3}, TypeError, "float for 'J', which is Parameterize; expected one of the"),
+            (
+                {"J": 0.3},
+                TypeError,
+                "float for 'J', which is Parameterize; expected a value of the same",
+            ),
             ({"Neural": 3}, TypeError, "int for 'Neural', which is Neural"),
-            ({"J": paramax.Parameterize(jnp.tanh, 1.0)}, TypeError, "of the same form"),
+            (
+                {"J": paramax.Parameterize(jnp.tanh, 1.0)},
+                TypeError,
+                "of the same type and structure",
+            ),
         ],
     )
     def test_replace_refuses_what_does_not_fit(self, untyped, given, error, message):
@@ -446,7 +454,7 @@ class TestAlgebra:
             ("a + 3", TypeError, "Model got int"),
             ("a - None", TypeError, "Model got NoneType"),
             ("a + s", ValueError, r"an energy of shape \(2,\)"),
-            ("a * a", TypeError, r"a product of models is written a \+ b"),
+            ("a * a", TypeError, r"write a \+ b"),
             ("a * 'x'", TypeError, "got str"),
             ("a * np.ones(3)", ValueError, r"an energy of shape \(3,\)"),
             ("np.ones(3) * a", ValueError, r"an energy of shape \(3,\)"),

@@ -22,4 +22,4 @@ class Simplex(AbstractContinuous):
 
     @property
     def support(self) -> str:
-        return "vectors of the last axis, >= 0 and summing to 1"
+        return "non-negative vectors with sum 1 along the last axis"

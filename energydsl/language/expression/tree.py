@@ -224,7 +224,7 @@ class Expression:
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
-            "An expression has no truth value: `==` and `<` build energies. "
+            "An expression has no truth value: `==` and `<` make expressions. "
             "Use ed.where(condition, a, b), and `a.shape == b.shape` to compare arrays."
         )
 

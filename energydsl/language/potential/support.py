@@ -116,5 +116,5 @@ def _declaration(support: Any) -> str:
         return known[0]
     bounds = _bounds(support)
     if bounds is None:
-        return "a domain that is this support"
+        return "a domain with this support"
     return f"ed.{'integer' if support.is_discrete else 'interval'}(low=%s, high=%s)" % bounds
