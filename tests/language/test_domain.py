@@ -298,7 +298,7 @@ def test_exact_rules_refuse_counts_with_the_reason():
         assert isinstance(ebm.normalizer, ed.Intractable)
         assert "neither finitely many levels nor real coordinates" in ebm.normalizer.reason
         assert "n[0] has no finite list of levels" in ebm.normalizer.reason
-    with pytest.raises(ValueError, match=r"n\[1\] first: no uniform law"):
+    with pytest.raises(ValueError, match=r"n\[1\] first: no uniform distribution"):
         ed.compile(ed.Model(1.0 * n[0]))
 
 
