@@ -142,7 +142,8 @@ def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
     if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
         numbers[held] = np.stack([given[held], np.zeros(held.sum())], axis=1)
-        return Marginal(*(numbers[:, k].reshape(v.shape) for k in (0, 1)))
+        mean, variance = (numbers[:, k].reshape(v.shape) for k in (0, 1))
+        return Marginal(mean, variance)
     levels = v.domain.values
     shares = np.zeros((v.size, len(levels))) if law is None else np.array(law)
     shares[held] = given[held, None] == levels
@@ -151,5 +152,5 @@ def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
     shaped = shares.reshape(*v.shape, len(levels))
     if not v.domain.ordered:
         return Marginal(None, None, shaped, levels)
-    mean = shaped @ levels
-    return Marginal(mean, shaped @ levels**2.0 - mean**2, shaped, levels)
+    mean, square = np.asarray(shaped @ levels), np.asarray(shaped @ levels**2.0)
+    return Marginal(mean, np.asarray(square - mean**2), shaped, levels)

@@ -226,7 +226,11 @@ def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
 
 
 def _has_draws(structure: Structure, factor: Factor) -> bool:
-    """Whether the density draws events of the right shape, found by tracing one draw."""
+    """Whether the density draws events of the right shape, found by tracing one draw.
+
+    A density of another library may have a sampler that fails, as that of a flow does whose inverse
+    is not known in closed form: it then has no draws.
+    """
     shape = next(iter(factor.sites.values())).index.shape[1:]
     static, returned = structure.function(factor), []
 
@@ -234,7 +238,10 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
         drawing = _Watched(eqx.combine(density, static), jr.key(0), returned)
         return factor.energy(drawing, *rest)
 
-    jax.eval_shape(one, *map(structure.abstract, factor.leaves))
+    try:
+        jax.eval_shape(one, *map(structure.abstract, factor.leaves))
+    except Exception:
+        return False
     return returned == [shape]
 
 
