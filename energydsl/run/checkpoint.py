@@ -249,7 +249,7 @@ def _difference(name: str, theirs: list[str] | None, ours: list[str]) -> str:
         return f"{name} is {ours[0]} now, and the earlier run had none"
     if theirs[0] != ours[0]:
         return f"{name} was {theirs[0]}, now {ours[0]}"
-    return f"{name} has changed, although both versions are displayed as {ours[0]}"
+    return f"{name} was different, although both are displayed as {ours[0]}"
 
 
 def _plain_dict(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
