@@ -109,16 +109,21 @@ def search(surface: Surface, model: Model) -> Found:
     rows = jnp.arange(surface.count)
     chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
     inverse = jnp.linalg.inv(chart.matrix)
-    marks = jnp.arcsinh(jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre))
-    # The width of a mode along each axis of the chart, the other axis held.
+    middle = jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre)
+    # Half the width of a mode along each axis of the chart, the other axis held.
     shape = jnp.linalg.inv(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
-    widths = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2)) / jnp.cosh(marks)
+    half = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2))
     counts = modes.mass > surface.together(jnp.max(modes.mass, axis=0)) + NEGLIGIBLE
-    known = counts[..., None] & jnp.isfinite(marks) & jnp.isfinite(widths)
+    known = counts[..., None] & jnp.isfinite(middle) & jnp.isfinite(half)
     known = jnp.all(known, axis=-1, keepdims=True)
-    marks = jnp.where(known, jnp.clip(marks, -REACH, REACH), 0.0)
-    widths = jnp.where(known, jnp.maximum(widths, 1e-12), jnp.inf)
-    return _bounded(surface, model, chart, marks, widths)
+    middle, half = jnp.where(known, middle, 0.0), jnp.where(known, half, 0.0)
+
+    def mapped(times: float) -> Array:
+        return jnp.clip(jnp.arcsinh(middle + times * half), -REACH, REACH)
+
+    widths = jnp.maximum((mapped(1.0) - mapped(-1.0)) / 2, 1e-12)
+    ends = jnp.min(mapped(-MARGIN), axis=0), jnp.max(mapped(MARGIN), axis=0)
+    return _bounded(surface, model, chart, ends, (mapped(0.0), jnp.where(known, widths, jnp.inf)))
 
 
 def _modes(surface: Surface, model: Model) -> Modes:
@@ -209,7 +214,8 @@ def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Arra
         z, slope = chart(t)
         u, held = surface(model, z)
         # NaN and -inf are what overflow leaves far out.
-        u = jnp.where((u > -jnp.inf) & held, u, jnp.inf)
+        held &= u > -jnp.inf
+        u = jnp.where(held, u, jnp.inf)
         return u, slope - u, held
 
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
@@ -228,16 +234,29 @@ def _basins(u: Array, n: int, dim: int) -> Array:
     return jnp.where(lowest, square, jnp.inf).reshape(u.shape)
 
 
-def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array) -> Found:
-    """The ends of where the integrand is not negligible, or is held no further."""
+def _bounded(
+    surface: Surface,
+    model: Model,
+    chart: Chart,
+    ends: tuple[Array, Array],
+    marks: tuple[Array, Array],
+) -> Found:
+    """The ends of where the integrand is not negligible, or is held no further.
+
+    Args:
+        surface: what is integrated.
+        model: whose energy it is.
+        chart: in which to look.
+        ends: of what the modes take, (problems, dimensions) each.
+        marks: see `Box`, with their widths.
+    """
     dim = surface.dim
     axis = jnp.asarray(GRID[dim])
     _, logs, held = _look(surface, model, axis, chart)
-    peak = surface.together(jnp.max(logs, axis=0))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     square = (len(axis),) * dim
     logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-    margin = jnp.where(jnp.isfinite(widths), MARGIN * widths, 0.0)
+    peak = surface.together(jnp.max(logs, axis=tuple(range(dim))))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     low, high, last = [], [], len(axis) - 1
     beyond = jnp.full(surface.count, -jnp.inf)
     for k in range(dim):
@@ -247,14 +266,15 @@ def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths:
         some = jnp.any(seen, axis=0)
         left = jnp.maximum(_first(seen) - 1, 0)
         right = jnp.minimum(last - _first(seen[::-1]) + 1, last)
-        left = jnp.minimum(jnp.where(some, axis[left], -1.0), jnp.min((marks - margin)[..., k], 0))
-        right = jnp.maximum(jnp.where(some, axis[right], 1.0), jnp.max((marks + margin)[..., k], 0))
-        low.append(jnp.maximum(left, -REACH))
-        high.append(jnp.minimum(right, REACH))
-        for end in (_first(known), last - _first(known[::-1])):
+        first, final = _first(known), last - _first(known[::-1])
+        left = jnp.minimum(jnp.where(some, axis[left], -1.0), ends[0][:, k])
+        right = jnp.maximum(jnp.where(some, axis[right], 1.0), ends[1][:, k])
+        low.append(jnp.maximum(left, axis[first]))
+        high.append(jnp.minimum(right, axis[final]))
+        for end in (first, final):
             here = jnp.take_along_axis(ridge, end[None], axis=0)[0]
             beyond = jnp.logaddexp(beyond, here)
-    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), marks, widths)
+    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), *marks)
     return Found(chart, box, beyond)
 
 
