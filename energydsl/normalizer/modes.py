@@ -57,6 +57,10 @@ NEGLIGIBLE = -40.0
 MARGIN = 20.0
 """Widths of a mode that belong to it on each side."""
 
+GOLDEN = (5**0.5 - 1) / 2
+NARROWINGS = 40
+"""Steps of the search for the top of a ridge between points of the grid."""
+
 CHUNK = 2**16
 """Factor energies held at once."""
 
@@ -128,7 +132,7 @@ def search(surface: Surface, model: Model) -> Found:
 
 def _modes(surface: Surface, model: Model) -> Modes:
     axis = _axis(surface, model)
-    u = _look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
+    u = -_look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
     lowest = _basins(u, len(axis), surface.dim)
 
     def take(left: Array, _: None) -> tuple[Array, Array]:
@@ -206,20 +210,24 @@ def _concrete(value: Any) -> bool:
     )
 
 
-def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, ...]:
-    """U, the log integrand and whether it is held on a grid of a chart: (points, problems)."""
-
-    def one(number: Array) -> tuple[Array, Array, Array]:
-        t = jnp.broadcast_to(_grid(axis, number, surface.dim), (surface.count, surface.dim))
-        z, slope = chart(t)
-        u, held = surface(model, z)
-        # NaN and -inf are what overflow leaves far out.
-        held &= u > -jnp.inf
-        u = jnp.where(held, u, jnp.inf)
-        return u, slope - u, held
-
+def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, Array]:
+    """The log integrand and whether it is held, on a grid of a chart: (points, problems)."""
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
+
+    def one(number: Array) -> tuple[Array, Array]:
+        t = _grid(axis, number, surface.dim)
+        return _seen(surface, model, chart, jnp.broadcast_to(t, (surface.count, surface.dim)))
+
     return in_passes(one, points, width_of(surface))
+
+
+def _seen(surface: Surface, model: Model, chart: Any, t: Array) -> tuple[Array, Array]:
+    """The log integrand at a point of a chart for each problem, and whether it is held."""
+    z, slope = chart(t)
+    u, held = surface(model, z)
+    # NaN and -inf are what overflow leaves far out.
+    held &= u > -jnp.inf
+    return jnp.where(held, slope - u, -jnp.inf), held
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
@@ -252,16 +260,20 @@ def _bounded(
     """
     dim = surface.dim
     axis = jnp.asarray(GRID[dim])
-    _, logs, held = _look(surface, model, axis, chart)
+    logs, held = _look(surface, model, axis, chart)
+    peak = surface.together(jnp.max(logs, axis=0))
+    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     square = (len(axis),) * dim
     logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-    peak = surface.together(jnp.max(logs, axis=tuple(range(dim))))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+
+    def log_density(t: Array) -> Array:
+        return _seen(surface, model, chart, t)[0]
+
     low, high, last = [], [], len(axis) - 1
     beyond = jnp.full(surface.count, -jnp.inf)
     for k in range(dim):
         others = tuple(j for j in range(dim) if j != k)
-        ridge, known = jnp.max(logs, axis=others), jnp.any(held, axis=others)
+        ridge, known = _ridge(surface, log_density, logs, k), jnp.any(held, axis=others)
         seen = ridge > peak + NEGLIGIBLE
         some = jnp.any(seen, axis=0)
         left = jnp.maximum(_first(seen) - 1, 0)
@@ -276,6 +288,36 @@ def _bounded(
             beyond = jnp.logaddexp(beyond, here)
     box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), *marks)
     return Found(chart, box, beyond)
+
+
+def _ridge(surface: Surface, log_density: Any, logs: Array, k: int) -> Array:
+    """The highest log integrand where coordinate k has a value of the grid: (values, problems).
+
+    Along the other coordinate it is looked for between the points about the highest one, by
+    golden section: a ridge may be much narrower than they are apart.
+    """
+    if surface.dim == 1:
+        return logs
+    axis = jnp.asarray(GRID[2])
+    lines = jnp.moveaxis(logs, 1 - k, 0)
+    best = first_largest(lines)
+    low, high = axis[jnp.maximum(best - 1, 0)], axis[jnp.minimum(best + 1, len(axis) - 1)]
+
+    def at(other: Array) -> Array:
+        here = jnp.broadcast_to(axis[:, None], other.shape)
+        t = jnp.stack([here, other] if k == 0 else [other, here], axis=-1)
+        return jax.vmap(log_density)(t)
+
+    def narrow(_: Array, ends: tuple) -> tuple:
+        low, high, highest = ends
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        first, second = at(left), at(right)
+        down = first >= second
+        highest = jnp.maximum(highest, jnp.maximum(first, second))
+        return jnp.where(down, low, left), jnp.where(down, right, high), highest
+
+    highest = jnp.max(lines, axis=0)
+    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, highest))[2]
 
 
 def _descend(surface: Surface, model: Model, z: Array) -> Modes:
