@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.extend import core as jex
+from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl._types import is_traced
 from energydsl.language.model import Model
@@ -39,10 +40,10 @@ STARTS = 16
 NEWTON_STEPS = 60
 """Damped Newton steps from each of them."""
 
-LANDMARKS = {1: 48, 2: 16}
+LANDMARKS = {1: 48, 2: 32}
 """Numbers of the model that are looked at, by dimension."""
 
-SCANNED = {1: 4097 + 21 * 96, 2: (155 + 32) ** 2}
+SCANNED = {1: 4097 + 21 * 96, 2: (155 + 64) ** 2}
 """About how many points are looked at, by dimension."""
 
 SMALL = 64
@@ -74,7 +75,7 @@ class Chart(NamedTuple):
     def __call__(self, t: Array) -> tuple[Array, Array]:
         """Z and log |det dz/dt|, for t of shape (problems, dimensions)."""
         z = self.centre + jnp.einsum("pij,pj->pi", self.matrix, jnp.sinh(t))
-        slope = jnp.linalg.slogdet(self.matrix)[1]
+        slope = jnp.log(jnp.abs(_determinant(self.matrix)))
         return z, slope + jnp.sum(jnp.log(jnp.cosh(t)), axis=-1)
 
 
@@ -112,10 +113,10 @@ def search(surface: Surface, model: Model) -> Found:
     best = first_largest(modes.mass)
     rows = jnp.arange(surface.count)
     chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
-    inverse = jnp.linalg.inv(chart.matrix)
+    inverse = _inverse(chart.matrix)
     middle = jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre)
     # Half the width of a mode along each axis of the chart, the other axis held.
-    shape = jnp.linalg.inv(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
+    shape = _inverse(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
     half = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2))
     counts = modes.mass > surface.together(jnp.max(modes.mass, axis=0)) + NEGLIGIBLE
     known = counts[..., None] & jnp.isfinite(middle) & jnp.isfinite(half)
@@ -175,7 +176,8 @@ def landmarks(surface: Surface, model: Model) -> Array:
     written = sorted({x for x in _literals(text) if np.isfinite(x)})
     numbers = [lax.stop_gradient(a).ravel() for a in leaves if a.size <= SMALL]
     numbers = jnp.concatenate([*numbers, jnp.asarray([*written, 0.0])])[: LANDMARKS[surface.dim]]
-    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in surface.transforms)])
+    bijections = [t for t in surface.transforms if not isinstance(t, IdentityTransform)]
+    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in bijections)])
     return jnp.where(jnp.isfinite(numbers), numbers, 0.0)
 
 
@@ -265,15 +267,12 @@ def _bounded(
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     square = (len(axis),) * dim
     logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-
-    def log_density(t: Array) -> Array:
-        return _seen(surface, model, chart, t)[0]
-
+    ridges = _ridges(surface, model, chart, logs)
     low, high, last = [], [], len(axis) - 1
     beyond = jnp.full(surface.count, -jnp.inf)
     for k in range(dim):
         others = tuple(j for j in range(dim) if j != k)
-        ridge, known = _ridge(surface, log_density, logs, k), jnp.any(held, axis=others)
+        ridge, known = ridges[k], jnp.any(held, axis=others)
         seen = ridge > peak + NEGLIGIBLE
         some = jnp.any(seen, axis=0)
         left = jnp.maximum(_first(seen) - 1, 0)
@@ -290,34 +289,45 @@ def _bounded(
     return Found(chart, box, beyond)
 
 
-def _ridge(surface: Surface, log_density: Any, logs: Array, k: int) -> Array:
-    """The highest log integrand where coordinate k has a value of the grid: (values, problems).
+def _ridges(surface: Surface, model: Model, chart: Chart, logs: Array) -> Array:
+    """The highest log integrand where a coordinate has a value of the grid, by coordinate.
 
     Along the other coordinate it is looked for between the points about the highest one, by
     golden section: a ridge may be much narrower than they are apart.
+
+    Args:
+        surface: what is integrated.
+        model: whose energy it is.
+        chart: in which the grid is.
+        logs: of the integrand on the grid, with an axis for each coordinate.
+
+    Returns:
+        (coordinates, values, problems)
     """
     if surface.dim == 1:
-        return logs
+        return logs[None]
     axis = jnp.asarray(GRID[2])
-    lines = jnp.moveaxis(logs, 1 - k, 0)
-    best = first_largest(lines)
+    lines = jnp.stack([jnp.swapaxes(logs, 0, 1), logs])
+    best = jnp.stack([first_largest(a) for a in lines])
     low, high = axis[jnp.maximum(best - 1, 0)], axis[jnp.minimum(best + 1, len(axis) - 1)]
 
-    def at(other: Array) -> Array:
-        here = jnp.broadcast_to(axis[:, None], other.shape)
-        t = jnp.stack([here, other] if k == 0 else [other, here], axis=-1)
-        return jax.vmap(log_density)(t)
+    def seen(other: Array) -> Array:
+        """At points of both kinds of lines: (probes, 2, values, problems)."""
+        here = jnp.broadcast_to(axis[:, None], other[:, 0].shape)
+        t = [jnp.stack([here, other[:, 0]], axis=-1), jnp.stack([other[:, 1], here], axis=-1)]
+        t = jnp.stack(t, axis=1).reshape(-1, surface.count, 2)
+        found = in_passes(lambda t: _seen(surface, model, chart, t)[0], t, width_of(surface))
+        return found.reshape(other.shape)
 
-    def narrow(_: Array, ends: tuple) -> tuple:
-        low, high, highest = ends
+    def narrow(_: Array, state: tuple) -> tuple:
+        low, high, highest = state
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        first, second = at(left), at(right)
+        first, second = seen(jnp.stack([left, right]))
         down = first >= second
         highest = jnp.maximum(highest, jnp.maximum(first, second))
         return jnp.where(down, low, left), jnp.where(down, right, high), highest
 
-    highest = jnp.max(lines, axis=0)
-    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, highest))[2]
+    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, jnp.max(lines, axis=1)))[2]
 
 
 def _descend(surface: Surface, model: Model, z: Array) -> Modes:
@@ -357,6 +367,21 @@ def _descend(surface: Surface, model: Model, z: Array) -> Modes:
     z, u, _, _, axes = lax.fori_loop(0, NEWTON_STEPS, step, (here, damping))[0]
     lengths = _lengths(surface, model, z, u, axes)
     return Modes(z, axes * lengths[:, None, :], -u + jnp.sum(jnp.log(lengths), axis=-1))
+
+
+def _determinant(matrix: Array) -> Array:
+    """Of matrices 1 by 1 or 2 by 2, which need no decomposition, and so compile faster."""
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0, 0]
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def _inverse(matrix: Array) -> Array:
+    if matrix.shape[-1] == 1:
+        return 1 / matrix
+    (a, b), (c, d) = ([matrix[..., i, j] for j in range(2)] for i in range(2))
+    adjugate = jnp.stack([jnp.stack([d, -b], axis=-1), jnp.stack([-c, a], axis=-1)], axis=-2)
+    return adjugate / _determinant(matrix)[..., None, None]
 
 
 def _eigh(curvature: Array) -> tuple[Array, Array]:
