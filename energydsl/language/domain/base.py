@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from numpyro.distributions.transforms import IdentityTransform
 
-from energydsl._types import is_traced
+from energydsl._types import is_traced, unmasked
 
 Move = Callable[..., tuple[Array, Array]]
 """From an event, with ``key=``: another, and log q(old | new) - log q(new | old)."""
@@ -129,9 +129,9 @@ class AbstractDomain(abc.ABC):
 
         Raises:
             TypeError: floats given to a discrete domain.
-            ValueError: another shape, NaN, or a value outside the support.
+            ValueError: another shape, a masked entry, NaN, or a value outside the support.
         """
-        array = array if isinstance(array, jax.Array) else np.asarray(array)
+        array = array if isinstance(array, jax.Array) else np.asarray(unmasked(array, what))
         if tuple(array.shape) != tuple(shape):
             raise ValueError(f"{what} has shape {tuple(array.shape)}; expected {tuple(shape)}.")
         whole = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.bool_)

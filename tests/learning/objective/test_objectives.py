@@ -12,8 +12,8 @@ import scipy.stats
 import energydsl as ed
 from energydsl._types import Refusal
 from energydsl.analysis.layer import latent_layer
-from energydsl.learning.fit import _joined, _partition
 from energydsl.learning.latent import draw_latents, slope_energy
+from energydsl.learning.moving import moved, moving_of
 from tests.oracles.enumerate import exact_law
 
 FALSE_ALARM = 1e-6  # chance that a correct objective fails one of these tests
@@ -24,12 +24,12 @@ def slope(ebm, objective, data, key=KEY):
     """The loss and its gradient in what learning moves, compiled as `fit` compiles them."""
     data = {n: jnp.asarray(a) for n, a in data.items()}
     state = objective.init(ebm, data, key=key)
-    moving, still = _partition(ebm)
 
     def loss(moving):
-        return objective.loss(_joined(moving, still), data, state, key=key)[0]
+        learning, own = moved(ebm, objective, moving)
+        return own.loss(learning, data, state, key=key)[0]
 
-    value, slopes = jax.jit(jax.value_and_grad(loss))(moving)
+    value, slopes = jax.jit(jax.value_and_grad(loss))(moving_of(ebm, objective))
     return float(value), jax.tree.leaves(slopes)
 
 
@@ -180,12 +180,13 @@ def test_contrastive_divergence_driven_by_exact_draws_is_unbiased(start):
     data = np.random.default_rng(1).integers(0, 2, (50, 4)).astype(np.int8)
     cd = ed.ContrastiveDivergence(kernel=kernel, start=start)
     count = 400
-    moving, still = _partition(ebm)
+    moving = moving_of(ebm, cd)
 
     @jax.jit
     def slopes(key):
         def loss(moving):
-            return cd.loss(_joined(moving, still), {"x": jnp.asarray(data)}, None, key=key)[0]
+            learning, own = moved(ebm, cd, moving)
+            return own.loss(learning, {"x": jnp.asarray(data)}, None, key=key)[0]
 
         return jnp.concatenate([g.ravel() for g in jax.tree.leaves(jax.grad(loss)(moving))])
 
