@@ -22,7 +22,7 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
+    "normalizer": "base double log_z integrand cubature | modes counting | * | choice evaluate",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
