@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -24,6 +25,19 @@ Quantity = Callable[[Configuration], object]
 def is_traced(*trees: object) -> bool:
     """Whether any leaf is a JAX tracer, whose values cannot be read."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def unmasked(value: Any, what: str) -> Any:
+    """The value, or ValueError where it is a masked array that hides an entry."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        first = tuple(int(i) for i in np.argwhere(np.ma.getmaskarray(value))[0])
+        raise ValueError(
+            f"{what} is a masked array with {np.ma.count_masked(value)} of {value.size} entries "
+            f"masked, first at {first}; nothing is read from under a mask, and entries that are "
+            "missing cannot be left out. Drop the examples that have any, or hold what is known "
+            "by condition and leave the rest free."
+        )
+    return value
 
 
 def check_key(key: object, function: str, *others: object) -> None:

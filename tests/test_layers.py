@@ -13,7 +13,7 @@ ORDER = {
     "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
     " | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
-    " | merge skeleton parameters | model",
+    " | evidence merge skeleton parameters | model",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | along view | apply | range",
@@ -22,12 +22,12 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base log_z integrand cubature | modes counting | * | choice evaluate",
+    "normalizer": "base double log_z integrand cubature | modes counting | * | choice evaluate",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",
-    "learning": "latent optimizer | data | batches likelihood objective | fit",
+    "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
     "report": "statistics canvas | *",
     "io": "*",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,15 +14,14 @@ import paramax
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._types import Configuration, Values, is_traced
+from energydsl._types import Configuration, Values, is_traced, unmasked
 from energydsl.language.declare import log, logaddexp
+from energydsl.language.evidence import clamps
 from energydsl.language.expression import (
     Environment,
     Expression,
     Value,
-    as_expression,
     evaluate,
-    sites_of,
     variables_of,
 )
 from energydsl.language.expression.operation import as_float
@@ -120,7 +118,7 @@ class Model(eqx.Module):
             if v.name not in x:
                 values[v.name] = self.evidence[v.name]
                 continue
-            value = jnp.asarray(x[v.name])
+            value = jnp.asarray(unmasked(x[v.name], f"Variable {v.name!r}"))
             if value.shape != v.shape:
                 raise ValueError(
                     f"Variable {v.name!r} got an array of shape {value.shape}; expected {v.shape}. "
@@ -165,6 +163,8 @@ class Model(eqx.Module):
     def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
         """The model with variables, or some of their sites, clamped to given values.
 
+        Sites that were clamped before get the new value. Within one call each site has one value.
+
         Args:
             *given: mappings from a view (``s[0, :]``) or a name to its value.
             **named: values by variable name.
@@ -173,7 +173,8 @@ class Model(eqx.Module):
             The model of the sites that remain free.
 
         Raises:
-            ValueError: a name is unknown, a shape is wrong, or a value is outside the domain.
+            ValueError: a name is unknown, a shape is wrong, a value is outside the domain, an array
+                is masked, or one site is given two values.
         """
         pairs = [pair for mapping in given for pair in mapping.items()] + list(named.items())
         if not pairs:
@@ -181,37 +182,15 @@ class Model(eqx.Module):
                 "condition got nothing to hold; expected values, as in model.condition(x=array)."
             )
         evidence, clamped = dict(self.evidence), dict(self.skeleton.clamped)
-        for where, value in pairs:
-            variable, sites = self._located(where)
-            _check_whole_events(variable, sites)
-            value = variable.domain.check(
-                _filled(value, sites.shape), sites.shape, f"The value of {where}"
-            )
-            if variable.name not in evidence:
-                start = variable.domain.start(variable.shape, key=jax.random.key(0))
-                evidence[variable.name] = start
-            old = evidence[variable.name]
-            evidence[variable.name] = old.ravel().at[sites].set(value).reshape(variable.shape)
-            mask = clamped.get(variable.name, np.zeros(variable.shape, bool)).copy()
+        for variable, sites, values in clamps(self.variables, pairs):
+            name, shape = variable.name, variable.shape
+            if name not in evidence:
+                evidence[name] = variable.domain.start(shape, key=jax.random.key(0))
+            evidence[name] = evidence[name].ravel().at[sites].set(values).reshape(shape)
+            mask = clamped.get(name, np.zeros(shape, bool)).copy()
             mask.ravel()[sites] = True
-            clamped[variable.name] = mask
+            clamped[name] = mask
         return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
-
-    def _located(self, where: Any) -> tuple[Variable, np.ndarray]:
-        if isinstance(where, str):
-            found = [v for v in self.variables if v.name == where]
-            if found:
-                return found[0], np.arange(found[0].size).reshape(found[0].shape)
-            where_text = repr(where)
-        else:
-            variable, sites = sites_of(as_expression(where))
-            if variable in self.variables:
-                return variable, sites
-            where_text = str(variable)
-        raise ValueError(
-            f"condition got {where_text}, which is not in the model; its variables are "
-            f"{[str(v) for v in self.variables]}."
-        )
 
     @property
     def parameter_count(self) -> int:
@@ -472,26 +451,3 @@ def _extent(value: Any) -> str:
     if eqx.is_array(plain):
         return f" {plain.shape}" if plain.shape else ""
     return f" ({sum(a.size for a in jax.tree.leaves(plain) if eqx.is_inexact_array(a))} numbers)"
-
-
-def _filled(value: Any, shape: tuple[int, ...]) -> Any:
-    """The value as an array; a single number is broadcast to the shape of the view."""
-    if isinstance(value, jax.Array):
-        return jnp.broadcast_to(value, shape) if value.ndim == 0 else value
-    array = np.asarray(value)
-    return np.broadcast_to(array, shape) if array.ndim == 0 else array
-
-
-def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
-    """Refuse sites that are not whole events with their entries in order."""
-    k = variable.domain.event_ndim
-    event = variable.shape[len(variable.shape) - k :]
-    if k and sites.shape[sites.ndim - k :] == event:
-        rows = sites.reshape(-1, math.prod(event))
-        if (rows == rows[:, :1] + np.arange(rows.shape[1])).all():
-            return
-    if k:
-        raise ValueError(
-            f"condition holds part of a {variable.domain} of {variable.name!r}, or its entries in "
-            "another order. The entries constrain each other, so hold whole ones."
-        )

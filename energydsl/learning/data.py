@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, unmasked
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.latent import latent, visible
 
@@ -23,7 +23,8 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         function: what it was given to, for the message.
 
     Raises:
-        TypeError, ValueError: names, shapes or values that do not fit, or no examples.
+        TypeError, ValueError: names, shapes or values that do not fit, entries under a mask,
+            or no examples.
     """
     shown = {v.name: v for v in visible(ebm)}
     if not shown:
@@ -44,7 +45,10 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
         listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
         raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
-    arrays = {n: a if isinstance(a, jax.Array) else np.asarray(a) for n, a in data.items()}
+    arrays = {
+        n: a if isinstance(a, jax.Array) else np.asarray(unmasked(a, f"The data of {n!r}"))
+        for n, a in data.items()
+    }
     for n, v in shown.items():
         if arrays[n].ndim != len(v.shape) + 1 or arrays[n].shape[1:] != v.shape:
             axes = ", ".join(map(str, ("examples", *v.shape)))

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import paramax
 from jax import Array, lax
 
 from energydsl._types import Configuration, check_key
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
+from energydsl.learning.moving import Moving, moved, moving_of
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.optimizer import Update
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
@@ -42,10 +44,12 @@ class History(dict[str, np.ndarray]):
     """What was seen at each step: ``loss``, and what the objective tells, each of shape (step,).
 
     Attributes:
+        objective: the objective, with what the arrays of its own have learnt.
         stopped: why the run ended before its last step, or None.
         seconds: wall time, compilation included.
     """
 
+    objective: AbstractObjective | None = None
     stopped: str | None = None
     seconds: float = 0.0
 
@@ -66,7 +70,8 @@ def fit(
 
     What moves is what `energydsl.parameter` declares and what potentials own, where
     `energydsl.fixed` does not freeze it: neither numbers nor arrays of the energy's text, which
-    are data. Constraints (paramax wrappers) hold, as their insides are what moves.
+    are data. Constraints (paramax wrappers) hold, as their insides are what moves. Arrays of floats
+    that an objective owns learn beside the model's, and come back in ``history.objective``.
 
     Args:
         ebm: where to begin.
@@ -105,7 +110,7 @@ def fit(
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"fit got the optimizer {optimizer!r}; expected one such as optax.adam().")
     source = source_of(ebm, data, batch)
-    objective.check(ebm, source.first)
+    paramax.unwrap(objective).check(ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     with run:
         run.begin(checkpoint)
@@ -115,9 +120,9 @@ def fit(
 class _Carry(NamedTuple):
     """What goes from step to step on the device."""
 
-    moving: Any
-    """The parameters at which the last loss was taken."""
-    change: Any
+    moving: Moving
+    """The arrays that learn, at which the last loss was taken."""
+    change: Moving
     """What the next step adds to them."""
     optimum: Any
     """The optimizer's state."""
@@ -146,8 +151,8 @@ class _Fit(AbstractRun):
         self.ebm, self.objective, self.source, self.key = ebm, objective, source, key
         self.rows = steps
         self.began = time.perf_counter()
-        moving, self.still = _partition(ebm)
-        if not jax.tree.leaves(moving):
+        moving = moving_of(ebm, objective)
+        if moving.empty:
             raise ValueError(
                 "fit got a model with nothing to learn: numbers and arrays in an energy, and what "
                 "ed.fixed marks, stay as they are. Declare what is to be learnt and write the "
@@ -189,8 +194,7 @@ class _Fit(AbstractRun):
         moving = self.at.carry.moving
         if self.sound:
             after = eqx.apply_updates(moving, self.at.carry.change)
-            named = zip(self.ebm.model.skeleton.slots, after, strict=True)
-            bad = [str(slot.name) for slot, arrays in named if not _finite(arrays)]
+            bad = after.not_finite(self.ebm)
             if bad:
                 what = f"the last update of {', '.join(bad)} is not finite"
                 stopped = f"stopped after {self.at.steps} steps: {what}"
@@ -200,7 +204,8 @@ class _Fit(AbstractRun):
             warnings.warn(f"fit {stopped}; what was learnt so far is returned.", stacklevel=3)
         history = History(self.store.between(0, self.at.rows))
         history.stopped, history.seconds = stopped, time.perf_counter() - self.began
-        return _joined(moving, self.still), history
+        learnt, history.objective = moved(self.ebm, self.objective, moving)
+        return learnt, history
 
     def note(self) -> str:
         return f"loss {self.store.arrays['loss'][self.at.rows - 1]:.4g}" if self.at.rows else ""
@@ -230,7 +235,7 @@ class _Fit(AbstractRun):
     def _compute(self, reader: AbstractReader, count: int) -> tuple[_Carry, dict[str, np.ndarray]]:
         numbers = jnp.asarray([self.at.steps, count])
         carry, buffer = _run_chunk(
-            self.still, self.objective, self.update, reader, self.at.carry, self.step_key, numbers
+            self.ebm, self.objective, self.update, reader, self.at.carry, self.step_key, numbers
         )  # fmt: skip
         return carry, {k: np.asarray(v)[:count] for k, v in buffer.items()}
 
@@ -253,31 +258,13 @@ class _Fit(AbstractRun):
         )
 
 
-def _partition(ebm: EBM) -> tuple[Any, EBM]:
-    """What learning moves among the slots' values, and the EBM without it."""
-    moving, rest = eqx.partition(ebm.model.slots, ebm.model.learnt)
-    return moving, _with(ebm, rest)
-
-
-def _finite(arrays: Any) -> bool:
-    return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(arrays))
-
-
-def _with(ebm: EBM, slots: Any) -> EBM:
-    return eqx.tree_at(lambda e: e.model.slots, ebm, slots)
-
-
-def _joined(moving: Any, still: EBM) -> EBM:
-    return _with(still, eqx.combine(moving, still.model.slots))
-
-
 @eqx.filter_jit
 def _begin(ebm: EBM, objective: AbstractObjective, data: Configuration, key: Array) -> Any:
-    return objective.init(ebm, data, key=key)
+    return paramax.unwrap(objective).init(ebm, data, key=key)
 
 
 def _step(
-    still: EBM,
+    ebm: EBM,
     objective: AbstractObjective,
     update: Update,
     reader: AbstractReader,
@@ -289,9 +276,10 @@ def _step(
     order, seen = reader.batch(carry.order, key, t, i)
     moving = eqx.apply_updates(carry.moving, carry.change)
 
-    def loss(moving: Any) -> tuple[Array, Any]:
+    def loss(moving: Moving) -> tuple[Array, Any]:
         key_t = jr.fold_in(jr.fold_in(key, 1), t)
-        return objective.loss(_joined(moving, still), seen, carry.state, key=key_t)
+        learning, own = moved(ebm, objective, moving)
+        return paramax.unwrap(own).loss(learning, seen, carry.state, key=key_t)
 
     (value, (state, info)), slope = jax.value_and_grad(loss, has_aux=True)(moving)
     change, optimum = update(slope, carry.optimum, moving, value)
@@ -300,7 +288,7 @@ def _step(
 
 @eqx.filter_jit
 def _run_chunk(
-    still: EBM,
+    ebm: EBM,
     objective: AbstractObjective,
     update: Update,
     reader: AbstractReader,
@@ -312,7 +300,7 @@ def _run_chunk(
     first, count = numbers
 
     def step(carry: _Carry, i: Array) -> tuple[_Carry, dict[str, Array]]:
-        return _step(still, objective, update, reader, carry, key, first + i, i)
+        return _step(ebm, objective, update, reader, carry, key, first + i, i)
 
     def body(i: Array, loop: tuple[_Carry, dict[str, Array]]) -> Any:
         carry, buffer = loop

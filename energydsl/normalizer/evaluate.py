@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,19 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_batching import custom_vmap
 
 from energydsl._types import Configuration
 from energydsl.analysis.evaluation import as_double
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, Planned
+from energydsl.normalizer.double import in_double
 
 
 @eqx.filter_custom_jvp
 def log_partition_of(model: Model, normalizer: Planned, dtype: np.dtype) -> Array:
     """Log Z by the plans, computed in float64 and returned as `dtype`."""
-    with jax.enable_x64(True):
-        return _log_partition(model, normalizer).astype(dtype)
+    return in_double(lambda *planned: _log_partition(*planned).astype(dtype), model, normalizer)
 
 
 @log_partition_of.def_jvp
@@ -37,9 +34,12 @@ def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 # left to JAX, the transposed program would be traced where float64 is disabled.
 @eqx.filter_custom_jvp
 def _value_and_slopes(model: Model, normalizer: Planned, dtype: np.dtype) -> tuple[Array, Any]:
-    with jax.enable_x64(True):
+
+    def both(model: Model, normalizer: Planned) -> tuple[Array, Any]:
         value, slopes = eqx.filter_value_and_grad(_log_partition)(model, normalizer)
         return value.astype(dtype), eqx.filter(slopes, eqx.is_array)
+
+    return in_double(both, model, normalizer)
 
 
 @_value_and_slopes.def_jvp
@@ -68,32 +68,20 @@ def _hessian_product(model: Model, normalizer: Planned, moving: list[Array]) -> 
     leaves, treedef = jax.tree.flatten(floats)
     leaves = _twice_differentiable(leaves)
 
-    def slopes(leaves: list[Array]) -> list[Array]:
-        whole = eqx.combine(jax.tree.unflatten(treedef, leaves), rest)
-        return jax.tree.leaves(eqx.filter_grad(_log_partition)(whole, normalizer))
+    def product(rest: Any, normalizer: Planned, leaves: list[Array], t: list[Array]) -> list[Array]:
+        def slopes(leaves: list[Array]) -> list[Array]:
+            whole = eqx.combine(jax.tree.unflatten(treedef, leaves), rest)
+            return jax.tree.leaves(eqx.filter_grad(_log_partition)(whole, normalizer))
 
-    product = _mapped_in_double(lambda leaves, t: jax.jvp(slopes, (leaves,), (t,))[1])
+        return jax.jvp(slopes, (leaves,), (t,))[1]
+
     with jax.enable_x64(True):
         return lax.custom_linear_solve(
-            lambda x: x, moving, solve=lambda _, t: product(leaves, t), symmetric=True
+            lambda x: x,
+            moving,
+            solve=lambda _, t: in_double(product, rest, normalizer, leaves, t),
+            symmetric=True,
         )
-
-
-def _mapped_in_double(function: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
-    """A function that is traced with float64 enabled under `jax.vmap`, too."""
-
-    @custom_vmap
-    def wide(*arguments: list[Array]) -> list[Array]:
-        with jax.enable_x64(True):
-            return function(*arguments)
-
-    @wide.def_vmap
-    def _(size: int, batched: Any, *arguments: list[Array]) -> tuple[list[Array], list[bool]]:
-        axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
-        result = _mapped_in_double(jax.vmap(function, in_axes=axes))(*arguments)
-        return result, [True] * len(result)
-
-    return wide
 
 
 @jax.custom_jvp
@@ -145,8 +133,7 @@ def marginals_of(model: Model, normalizer: Planned) -> dict[str, Array]:
 
 def prepare(model: Model, normalizer: Planned) -> list[Any]:
     """The intermediate results that many draws share, one entry per plan."""
-    with jax.enable_x64(True):
-        return _prepare(model, normalizer)
+    return in_double(_prepare, model, normalizer)
 
 
 @eqx.filter_jit
@@ -158,11 +145,9 @@ def draw(model: Model, normalizer: Planned, prepared: list[Any], *, key: Array) 
     """One independent exact draw of every free site; clamped sites have their evidence."""
     keys, parts = jax.random.split(key, len(normalizer.plans)), []
     for plan, kept, k in zip(normalizer.plans, prepared, keys, strict=True):
-        with jax.enable_x64(True) if plan.wide else contextlib.nullcontext():
-            parts.append(_draw(model, plan, kept, k))
-    with jax.enable_x64(True):
-        joined = _joined(model, normalizer, parts)
-    return _as_declared(normalizer, joined)
+        arguments = model, plan, kept, k
+        parts.append(in_double(_draw, *arguments) if plan.wide else _draw(*arguments))
+    return _as_declared(normalizer, in_double(_joined, model, normalizer, parts))
 
 
 @eqx.filter_jit

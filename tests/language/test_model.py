@@ -580,13 +580,61 @@ class TestCondition:
             ("model.condition(t=0.5)", TypeError, "takes integers"),
             ("model.condition(t=[1, np.nan])", TypeError, "takes integers"),
             ("model.condition(x=np.nan)", ValueError, "value of x has NaN"),
+            (
+                "model.condition({s[0, 0]: 1, s[:1, 0]: -np.ones(1, int)})",
+                ValueError,
+                r"condition holds s\[0, 0\] at 1 and at -1; give each site one value",
+            ),
+            ("model.condition({s[1]: 1}, s=[[1, 1], [1, -1]])", ValueError, r"s\[1, 1\] at 1 and"),
+            ("model.condition({t[[0, 1, 1]]: [1, 1, -1]})", ValueError, r"t\[1\] at 1 and at -1"),
+            ("model.condition({t: 1}, {'t': -1})", ValueError, r"t\[0\] at 1 and at -1"),
+            ("model.condition({x: 0.5}, x=0.25)", ValueError, r"holds x at 0.5 and at 0.25"),
+            (
+                "model.condition(t=np.ma.array([1, 1], mask=[False, True]))",
+                ValueError,
+                r"value of t is a masked array with 1 of 2 entries masked, first at \(1,\)",
+            ),
+            ("model.condition(x=np.ma.masked)", ValueError, "value of x is a masked array"),
+            (
+                "model.energy({'s': np.ma.array(np.ones((2, 2)), mask=True), 't': [1, 1], 'x': 0})",
+                ValueError,
+                "'s' is a masked array with 4 of 4",
+            ),
+            ("s @ np.ma.array([1.0, 2.0], mask=[0, 1])", ValueError, "energy's array .* masked"),
+            ("np.ma.array([1.0, 2.0], mask=[0, 1]) * s", ValueError, "energy's array .* masked"),
+            (
+                "ed.parameter('w', np.ma.array([1.0, 2.0], mask=[0, 1]))",
+                ValueError,
+                "Parameter 'w' is a masked array with 1 of 2",
+            ),
         ],
     )
     def test_a_mistake_is_caught_where_it_is_written(self, untyped, given, error, message):
-        model, s, _ = self.model()
-        model = model + ed.Model(ed.real("x") ** 2)
+        model, s, t = self.model()
+        x = ed.real("x")
+        model = model + ed.Model(x**2)
         with pytest.raises(error, match=message):
-            eval(given, {"model": model, "s": s, "ed": ed, "np": np})
+            eval(given, {"model": model, "s": s, "t": t, "x": x, "ed": ed, "np": np})
+
+    def test_a_site_may_be_held_more_than_once_at_one_value(self):
+        model, s, t = self.model()
+        shown = np.ma.array([1, -1], mask=False)
+        held = model.condition({s[0, [0, 0]]: [-1, -1], s[:, 0]: -1}, {t[1]: -1}, t=shown)
+        assert held.evidence["s"][:, 0].tolist() == [-1, -1]
+        assert held.evidence["t"].tolist() == [1, -1]
+        assert held == model.condition({s[:, 0]: -1}, t=shown)
+
+    def test_a_later_condition_replaces_an_earlier_one(self):
+        model, s, _ = self.model()
+        held = model.condition({s[0]: [1, -1]}).condition({s[0, 1]: 1, s[1, 1]: -1})
+        assert held.evidence["s"][0].tolist() == [1, 1]
+        assert held.evidence["s"][1, 1] == -1
+        assert held.skeleton.clamped["s"].tolist() == [[True, True], [False, True]]
+
+    def test_a_site_held_twice_at_traced_values_is_refused(self):
+        model, _, t = self.model()
+        with pytest.raises(ValueError, match=r"t\[0\] more than once, at values .* not known"):
+            jax.jit(lambda a: model.condition({t[0]: a, t[:1]: -a[None]}).evidence)(jnp.array(1))
 
     def test_evidence_may_be_traced(self):
         model, s, _ = self.model()

@@ -11,8 +11,8 @@ import pytest
 
 import energydsl as ed
 from energydsl.learning import batches
-from energydsl.learning import fit as fitting
 from energydsl.learning.batches import Whole
+from energydsl.learning.moving import moving_of
 from energydsl.run import loop as running
 
 KEY = jax.random.key(0)
@@ -40,7 +40,7 @@ def fit(data, objective=None, **options):
 
 
 def same(a, b):
-    leaves = [jax.tree.leaves(fitting._partition(ebm)[0]) for ebm in (a, b)]
+    leaves = [jax.tree.leaves(moving_of(ebm, ed.MaximumLikelihood())) for ebm in (a, b)]
     return all(map(np.array_equal, *leaves))
 
 

@@ -1,10 +1,12 @@
 """The learning loop: what moves, where it stops, how it resumes, what it refuses."""
 
+import itertools
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,6 +21,7 @@ import scipy.stats
 import energydsl as ed
 from energydsl._identity import content
 from energydsl.learning import fit as fitting
+from energydsl.learning.moving import moving_of
 from energydsl.learning.optimizer import Update
 from energydsl.run import loop as running
 from tests.oracles.enumerate import exact_law
@@ -56,7 +59,7 @@ def fit(ebm, objective, data, **options):
 
 def floats(ebm):
     """What learning moves."""
-    return [np.asarray(a) for a in jax.tree.leaves(fitting._partition(ebm)[0])]
+    return [np.asarray(a) for a in jax.tree.leaves(moving_of(ebm, ed.MaximumLikelihood()))]
 
 
 def same(a, b):
@@ -456,11 +459,28 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, word):
         ({}, r"lacks \['x'\]; expected an array for each of \['x'\]"),
         ({"x": bits(), "h": bits()}, r"shows the latent \['h'\]"),
         ({"x": bits(), "z": bits()}, r"has the unknown \['z'\]"),
+        (
+            np.ma.array(bits(), mask=np.arange(300).reshape(50, 6) == 7),
+            r"data of 'x' is a masked array with 1 of 300 .*at \(1, 1\).*Drop the examples",
+        ),
     ],
 )
 def test_bad_data(data, message):
     with pytest.raises(ValueError, match=message):
         fit(rbm(), ed.ContrastiveDivergence(), data)
+
+
+def test_a_mask_that_hides_nothing_is_no_mask():
+    plain, _ = fit(rbm(), ed.ContrastiveDivergence(), bits())
+    bare = np.ma.array(bits(), mask=np.zeros((50, 6), bool))
+    assert same(plain, fit(rbm(), ed.ContrastiveDivergence(), bare)[0])
+
+
+def test_a_masked_batch_of_a_stream_is_told():
+    bad = np.ma.array(bits(), mask=True)
+    with pytest.warns(UserWarning, match="batch 1: The data of 'x' is a masked array"):
+        _, history = fit(rbm(), ed.ContrastiveDivergence(), iter([bits(), bad]))
+    assert len(history["loss"]) == 1
 
 
 def test_bad_data_of_several_variables():
@@ -536,3 +556,151 @@ def test_the_kernels_statistics_enter_the_history():
     after, history = fit(ebm, objective, data, steps=300, optimizer=optax.adam(0.03))
     assert ((history["acceptance_rate"] > 0.5) & (history["acceptance_rate"] <= 1)).all()
     np.testing.assert_allclose(floats(after)[-1], data.mean(0), atol=0.3)
+
+
+class NoiseContrastive(ed.AbstractObjective):
+    """Data told apart from uniform noise, every state once, by p(s) = e^{-E(s) - log_z}."""
+
+    log_z: Any
+    weight: Any = None
+    kernel: ed.AbstractKernel | None = None
+    model: ed.Model | None = None
+
+    def check(self, ebm, data):
+        pass
+
+    def init(self, ebm, data, *, key):
+        return None
+
+    def loss(self, ebm, batch, state, *, key):
+        sites = batch["s"].shape[1]
+        noise = jnp.asarray(list(itertools.product((-1, 1), repeat=sites)), jnp.int8)
+
+        def odds(x):
+            return sites * jnp.log(2.0) - jax.vmap(ebm.energy)({"s": x}) - self.log_z
+
+        loss = jax.nn.softplus(-odds(batch["s"])).mean() + jax.nn.softplus(odds(noise)).mean()
+        return loss, (None, {})
+
+
+def test_a_learnt_log_z_comes_back_with_the_history():
+    """Couplings and log Z lie within their errors of the truth, as the law of the data says.
+
+    At the truth, with the gradient g of log p - log Z and w = q / (p + q), the estimate's
+    covariance is H^-1 V H^-1 / n, with H = sum p w g g^T and V = cov_p(w g).
+
+    Source: Gutmann & Hyvarinen (2012), JMLR 13, 307-361, theorem 3, the noise known exactly.
+    """
+    truth, n = np.array([0.5, -0.2]), 20_000
+    law = exact_law(
+        lambda s: -truth[0] * (s[:, 1:] * s[:, :-1]).sum(1) - truth[1] * s.sum(1), [(-1, 1)] * 4
+    )
+    rows = np.random.default_rng(0).choice(len(law.states), size=n, p=law.probs)
+    data, objective = law.states[rows].astype(np.int8), NoiseContrastive(jnp.zeros(()))
+    rate = optax.cosine_decay_schedule(0.1, 400)
+    ebm, history = fit(ed.compile(chain()), objective, data, steps=400, optimizer=optax.adam(rate))
+    assert float(objective.log_z) == 0.0
+    features = (law.states[:, 1:] * law.states[:, :-1]).sum(1), law.states.sum(1)
+    g = np.stack([*features, -np.ones(16)])
+    w = (1 / 16) / (law.probs + 1 / 16)
+    bend = (law.probs * w * g) @ g.T
+    spread = np.cov(w * g, aweights=law.probs, ddof=0)
+    gap = np.array([*floats(ebm), history.objective.log_z]) - [*truth, law.log_z]
+    statistic = n * (bend @ gap) @ np.linalg.solve(spread, bend @ gap)
+    assert scipy.stats.chi2.sf(statistic, 3) > FALSE_ALARM
+    # It is learnt, not left: the start lies thousands of such errors away.
+    assert abs(gap[-1]) < 0.1 < law.log_z
+
+
+def decayed(objective, steps=20, **options):
+    """What an optimizer that moves all that it is shown makes of an objective's arrays."""
+    ebm = ed.compile(chain(0.3, 0.1))
+    optimizer = optax.adamw(1e-2, weight_decay=0.5)
+    return fit(ebm, objective, spins(), steps=steps, optimizer=optimizer, **options)[1].objective
+
+
+@pytest.mark.usefixtures("untyped")
+def test_the_settings_of_an_objective_stay():
+    kernel = ed.Langevin(step_size=jnp.asarray(0.5))
+    model, held, whole = chain(0.4), ed.fixed(jnp.asarray([1.0, 2.0])), np.arange(3)
+    given = NoiseContrastive(jnp.ones(()), (held, whole), kernel, model)
+    found = decayed(given)
+    assert float(found.log_z) != 1.0
+    assert np.array_equal(paramax.unwrap(found.weight[0]), [1.0, 2.0])
+    assert found.weight[1] is whole and found.kernel.step_size is kernel.step_size
+    assert np.array_equal(found.model.parameters["J"], model.parameters["J"])
+    noise = ed.ScoreMatching(noise=jnp.asarray(0.25)).noise
+    assert noise == 0.25 and isinstance(noise, float)
+    plain = ed.ContrastiveDivergence(k=2)
+    assert decayed(plain) == plain
+
+
+def test_arrays_deep_in_an_objective_learn_within_their_constraints():
+    deep = {"net": [jnp.ones(2), np.float32([3.0])],
+            "scale": paramax.Parameterize(jnp.exp, jnp.asarray(0.5))}  # fmt: skip
+    found = decayed(NoiseContrastive(jnp.zeros(()), deep)).weight
+    # The loss does not depend on these: decay alone shrinks them, by 1 - 0.005 a step.
+    shrunk = 0.995**20
+    np.testing.assert_allclose(found["net"][0], shrunk, rtol=1e-5)  # float32, 20 steps
+    np.testing.assert_allclose(found["net"][1], 3 * shrunk, rtol=1e-5)
+    np.testing.assert_allclose(paramax.unwrap(found["scale"]), np.exp(0.5 * shrunk), rtol=1e-5)
+
+
+def test_an_objective_may_learn_alone():
+    """Log Z of a model in which nothing moves: e^-E / Z is the share of the data's states."""
+    s = ed.spin("s", 4)
+    ebm = ed.compile(ed.Model(0.0 * s.sum()))
+    objective = NoiseContrastive(jnp.zeros(()))
+    _, history = fit(ebm, objective, spins(), steps=300, optimizer=optax.sgd(0.5))
+    # All 16 states weigh the same, so that data tell nothing from noise at log 16. Each step
+    # brings the error down by an eighth of itself at least; what is left is float32's rounding.
+    assert float(history.objective.log_z) == pytest.approx(np.log(16), rel=1e-5)
+
+
+def test_the_arrays_of_an_objective_resume_with_its_checkpoint(tmp_path):
+    options = {"ebm": ed.compile(chain()), "objective": NoiseContrastive(jnp.zeros(())),
+               "data": spins(), "batch": 20}  # fmt: skip
+    whole, history = fit(**options, steps=30)
+    fit(**options, steps=12, checkpoint=tmp_path)
+    again, resumed = fit(**options, steps=30, checkpoint=tmp_path)
+    assert same(whole, again) and resumed.objective.log_z == history.objective.log_z != 0
+    other = {"objective": NoiseContrastive(jnp.ones(()))}
+    with pytest.raises(ValueError, match="objective's log_z was 0, now 1"):
+        fit(**options | other, steps=30, checkpoint=tmp_path)
+
+
+def test_other_starting_arrays_of_an_objective_compile_nothing():
+    calls = Calls()
+    for start in (0.0, 1.0):
+        calls.clear()
+        fit(ed.compile(chain()), Watched(NoiseContrastive(jnp.asarray(start)), calls), spins())
+    assert not calls
+
+
+class BreaksItself(Breaks):
+    """A loss in an array of its own beside the model's parameters."""
+
+    own: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(2.0))
+
+    def loss(self, ebm, batch, state, *, key):
+        loss, rest = super().loss(ebm, batch, state, key=key)
+        return loss + self.own**2, rest
+
+
+def test_a_broken_loss_returns_the_last_good_arrays_of_both():
+    with pytest.warns(UserWarning, match="stopped after 5 steps"):
+        after, history = fit(ed.compile(chain(1.0, 1.0)), BreaksItself(5, np.nan), spins(),
+                             optimizer=optax.sgd(0.1))  # fmt: skip
+    found = sum(float(np.sum(a**2)) for a in floats(after)) + float(history.objective.own) ** 2
+    assert found == pytest.approx(history["loss"][-1], rel=1e-6)  # float32, another order
+
+
+def test_an_update_of_an_objective_that_is_not_finite_is_named():
+    bad = optax.GradientTransformation(
+        lambda params: (),
+        lambda g, s, p=None: (g._replace(own={n: a * jnp.nan for n, a in g.own.items()}), s),
+    )
+    with pytest.warns(UserWarning, match="last update of the objective's own is not finite"):
+        after, history = fit(ed.compile(chain(1.0)), BreaksItself(99, 0.0), spins(), steps=1,
+                             optimizer=bad)  # fmt: skip
+    assert history.objective.own == 2.0 and floats(after)[0] == 1.0

@@ -84,9 +84,31 @@ def test_chains_begin_where_they_are_told(ebm):
     assert (draws[0] == 1).all() and (draws[1] == -1).all()
 
 
+class Rolls(ed.AbstractKernel):
+    """A walk without chance: each step moves the rows on by one."""
+
+    def init(self, ebm, x, *, key, warmup):
+        return None
+
+    def step(self, ebm, x, state, *, key):
+        return {"s": jnp.roll(x["s"], 1, 0)}, None, {}
+
+    def moves(self, ebm):
+        return ebm.structure.free
+
+    def reason(self, ebm):
+        return ""
+
+
 def test_a_chain_goes_on_from_where_another_run_stood(ebm):
-    chains = run(ebm)
-    assert run(ebm, start=chains.last).draws["s"].shape == (2, 7, 4, 4)
+    """Each chain from its own place, step by step as by hand, whatever the new key."""
+    stood = run(ebm).last
+    options = {"key": jax.random.key(9), "chains": 2, "draws": 3, "progress": False}
+    for warmup in (0, 2):
+        draws = ed.sample(ebm, Rolls(), start=stood, warmup=warmup, **options).draws["s"]
+        for k in range(3):
+            assert np.array_equal(draws[:, k], np.roll(stood["s"], warmup + k + 1, axis=1))
+    assert not np.array_equal(stood["s"][0], stood["s"][1])
 
 
 def test_evidence_stands_in_every_draw():

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from numpyro.distributions.transforms import IdentityTransform
 
-from energydsl._types import is_traced
+from energydsl._types import is_traced, unmasked
 
 Move = Callable[..., tuple[Array, Array]]
 """A function of an event and ``key=`` that returns a proposed event and the log proposal ratio,
@@ -137,9 +137,10 @@ class AbstractDomain(abc.ABC):
 
         Raises:
             TypeError: floats are given for a discrete domain, or values that are not real numbers.
-            ValueError: the shape is wrong, or there is NaN or a value outside the support.
+            ValueError: the shape is wrong, or there is a masked entry, NaN or a value outside the
+                support.
         """
-        array = array if isinstance(array, jax.Array) else np.asarray(array)
+        array = array if isinstance(array, jax.Array) else np.asarray(unmasked(array, what))
         if tuple(array.shape) != tuple(shape):
             raise ValueError(f"{what} has shape {tuple(array.shape)}; expected {tuple(shape)}.")
         whole = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.bool_)

@@ -13,7 +13,7 @@ import numpy as np
 import paramax
 from jax import Array
 
-from energydsl._types import is_traced
+from energydsl._types import is_traced, unmasked
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
 from energydsl.language.expression.tree import Environment, Expression
 from energydsl.language.variable import Variable
@@ -75,7 +75,8 @@ class Data(Value):
     @staticmethod
     def of(value: Any) -> Data:
         if not is_traced(value):
-            _check_finite(np.asarray(value), f"The energy's array of shape {jnp.shape(value)}")
+            what = f"The energy's array of shape {jnp.shape(value)}"
+            _check_finite(np.asarray(unmasked(value, what)), what)
         return Data((), tuple(jnp.shape(value)), value)
 
     def text(self, *operands: Text) -> Text:
@@ -192,7 +193,8 @@ def _value_text(leaf: Value) -> Text:
 
 
 def _floating(name: str, init: Any) -> Array:
-    array = init if isinstance(init, Array) else np.asarray(init)
+    what = f"Parameter {name!r}"
+    array = init if isinstance(init, Array) else np.asarray(unmasked(init, what))
     if not is_real(array.dtype):
         raise TypeError(f"Parameter {name!r} has dtype {array.dtype}; expected real numbers.")
     array = jnp.asarray(array)

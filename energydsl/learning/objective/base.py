@@ -19,7 +19,13 @@ from energydsl.learning.latent import latent
 
 
 class AbstractObjective(eqx.Module):
-    """What to go down. Chains and buffers live in its state, a pytree of arrays."""
+    """What to go down. Chains and buffers live in its state, a pytree of arrays.
+
+    Its fields are its settings, and arrays of its own: every array of floats among them learns
+    beside the model's parameters, by the same loss and the same optimizer, where `energydsl.fixed`
+    does not freeze it. Such are a learned log Z and a recognition network. What a kernel or a
+    model among the fields holds stays as it is. `check`, `init` and `loss` see wrappers opened.
+    """
 
     @abc.abstractmethod
     def check(self, ebm: EBM, data: Configuration) -> None:
@@ -33,7 +39,10 @@ class AbstractObjective(eqx.Module):
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """A scalar whose gradient in the EBM's parameters is the direction to go down.
+        """A scalar whose gradient is the direction to go down.
+
+        The gradient is taken in the EBM's parameters and in the objective's own arrays; where the
+        loss is to move only one of the two through some term, `jax.lax.stop_gradient` the other.
 
         Returns:
             The loss, and with it the new state and scalars for the history.

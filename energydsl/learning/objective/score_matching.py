@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -34,7 +35,7 @@ class ScoreMatching(AbstractObjective):
     """
 
     method: Literal["denoising", "explicit"] = "denoising"
-    noise: float = 0.1
+    noise: float = eqx.field(default=0.1, converter=float)
 
     def __check_init__(self) -> None:
         if self.method not in ("denoising", "explicit"):

@@ -12,8 +12,8 @@ import scipy.stats
 import energydsl as ed
 from energydsl._types import Refusal
 from energydsl.analysis.layer import latent_layer
-from energydsl.learning.fit import _joined, _partition
 from energydsl.learning.latent import draw_latents, slope_energy
+from energydsl.learning.moving import moved, moving_of
 from tests.oracles.enumerate import exact_law
 
 FALSE_ALARM = 1e-6  # chance that a correct objective fails one of these tests
@@ -24,12 +24,12 @@ def slope(ebm, objective, data, key=KEY):
     """The loss and its gradient in what learning moves, compiled as `fit` compiles them."""
     data = {n: jnp.asarray(a) for n, a in data.items()}
     state = objective.init(ebm, data, key=key)
-    moving, still = _partition(ebm)
 
     def loss(moving):
-        return objective.loss(_joined(moving, still), data, state, key=key)[0]
+        learning, own = moved(ebm, objective, moving)
+        return own.loss(learning, data, state, key=key)[0]
 
-    value, slopes = jax.jit(jax.value_and_grad(loss))(moving)
+    value, slopes = jax.jit(jax.value_and_grad(loss))(moving_of(ebm, objective))
     return float(value), jax.tree.leaves(slopes)
 
 
@@ -180,12 +180,13 @@ def test_contrastive_divergence_driven_by_exact_draws_is_unbiased(start):
     data = np.random.default_rng(1).integers(0, 2, (50, 4)).astype(np.int8)
     cd = ed.ContrastiveDivergence(kernel=kernel, start=start)
     count = 400
-    moving, still = _partition(ebm)
+    moving = moving_of(ebm, cd)
 
     @jax.jit
     def slopes(key):
         def loss(moving):
-            return cd.loss(_joined(moving, still), {"x": jnp.asarray(data)}, None, key=key)[0]
+            learning, own = moved(ebm, cd, moving)
+            return own.loss(learning, {"x": jnp.asarray(data)}, None, key=key)[0]
 
         return jnp.concatenate([g.ravel() for g in jax.tree.leaves(jax.grad(loss)(moving))])
 
@@ -218,6 +219,74 @@ def test_chains_go_on_under_the_parameters_of_the_day(kernel):
     np.testing.assert_allclose(
         ensemble.energies(new, moved), jax.vmap(lambda v: new.energy({"y": v}))(ours), rtol=1e-5
     )
+
+
+class Drifts(ed.AbstractKernel):
+    """A walk that goes up by a number between 1 and 2 at each step, and tells its random part."""
+
+    def init(self, ebm, x, *, key, warmup):
+        return None
+
+    def step(self, ebm, x, state, *, key):
+        u = jax.random.uniform(key)
+        return {"y": x["y"] + 1 + u}, None, {"u": u}
+
+    def moves(self, ebm):
+        return ebm.structure.free
+
+    def reason(self, ebm):
+        return ""
+
+
+def drifted(steps_of_learning=3, **options):
+    """The configurations of the chains after each loss, and what each told."""
+    kernel = Drifts()
+    ebm = ed.compile(ed.Model(0.5 * (ed.real("y", 1) ** 2).sum()))
+    cd = ed.ContrastiveDivergence(kernel=kernel, **options)
+    data, found = {"y": jnp.zeros((6, 1))}, []
+    state = cd.init(ebm, data, key=KEY)
+    for key in jax.random.split(jax.random.key(1), steps_of_learning):
+        loss, (state, info) = cd.loss(ebm, data, state, key=key)
+        found.append((float(loss), state, float(info["u"])))
+    return kernel.ensemble(ebm), ebm, found
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_divergence_takes_k_steps_from_the_data_each_time(k):
+    """From 0 a chain gets to between k and 2 k, and minus the loss is half its square."""
+    _, _, found = drifted(k=k)
+    ups = [np.sqrt(-2 * loss) for loss, _, _ in found]
+    assert all(k <= up < 2 * k for up in ups)
+    # All chains move by keys of their own: six equal ones would each be at k (1 + u).
+    assert all(abs(up - k * (1 + u)) > 1e-3 for up, (_, _, u) in zip(ups, found, strict=True))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_persistent_chains_take_k_steps_from_where_they_stood(k):
+    ensemble, ebm, found = drifted(k=k, start="persistent", chains=4)
+    at = np.stack([ensemble.configurations(ebm, state)["y"][:, 0] for _, state, _ in found])
+    assert at.shape == (3, 4)
+    moved = np.diff(at, axis=0)
+    assert (moved > k).all() and (moved < 2 * k).all()
+    # Each step of each chain has a random number of its own.
+    assert len(np.unique(moved)) == moved.size
+
+
+def test_chains_from_noise_start_anew_each_time():
+    _, _, found = drifted(start="noise", chains=1)
+    ups = [np.sqrt(-2 * loss) for loss, _, _ in found]
+    # Standard normal starts and one step: no start is the last end, and none is like another.
+    starts = [up - 1 - u for up, (_, _, u) in zip(ups, found, strict=True)]
+    assert len(np.unique(np.round(np.abs(starts), 4))) == 3
+    assert all(state is None for _, state, _ in found)
+
+
+def test_each_step_of_learning_has_a_key_of_its_own():
+    y = ed.real("y", 1)
+    ebm = ed.compile(ed.Model(0.5 * (ed.parameter("a", 1.0) * y**2).sum()))
+    cd, data = ed.ContrastiveDivergence(kernel=Drifts()), np.zeros((6, 1))
+    _, history = ed.fit(ebm, cd, data, key=KEY, steps=20, progress=False)
+    assert len(np.unique(history["u"])) == 20
 
 
 def test_latents_without_a_formula_are_drawn_by_the_kernel_with_the_data_held():
@@ -438,3 +507,41 @@ def test_a_conditional_without_a_finite_integral_is_refused(name):
     data = {"y": jnp.zeros(3), "s": -jnp.ones(3, jnp.int8)}
     with pytest.raises(ValueError, match=f"{name} needs.*conditional of y has no finite integral"):
         getattr(ed, name)().check(ebm, data)
+
+
+def test_functions_may_index_as_they_like_where_log_z_is_exact():
+    """Indices of 64 bits, from argmax and from astype, inside programs of 32 bits."""
+    s, J = ed.spin("s", 3), ed.parameter("J", np.float32([0.1, 0.2, 0.3]))
+
+    def picked(s, J):
+        return J[jnp.argmax(s)] + J[((s[0] + 1) / 2).astype(int)]
+
+    ebm = ed.compile(ed.Model(-ed.apply(picked, s, J)))
+    data = np.random.default_rng(0).choice([-1, 1], size=(20, 3)).astype(np.int8)
+    value, (slopes,) = slope(ebm, ed.MaximumLikelihood(), {"s": data})
+    all_states = states([-1, 1], 3)
+
+    def counted(s):
+        return np.eye(3)[s.argmax(1)] + np.eye(3)[(s[:, 0] + 1) // 2]
+
+    log_p = counted(all_states) @ [0.1, 0.2, 0.3]
+    law = np.exp(log_p) / np.exp(log_p).sum()
+    expected = np.log(np.exp(log_p).sum()) - (counted(data) @ [0.1, 0.2, 0.3]).mean()
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(
+        slopes, law @ counted(all_states) - counted(data).mean(0), rtol=1e-5, atol=1e-6
+    )
+    _, history = ed.fit(
+        ebm, ed.MaximumLikelihood(), data, key=KEY, steps=2, batch=10, progress=False
+    )
+    assert np.isfinite(history["loss"]).all()
+
+    def log_z(J):
+        return ed.log_partition(ebm.replace(J=J))
+
+    several = jnp.asarray([[0.1, 0.2, 0.3], [0.0, 1.0, -1.0]])
+    for bend in (jax.jit(jax.vmap(jax.hessian(log_z))), jax.vmap(jax.jit(jax.hessian(log_z)))):
+        centred = counted(all_states) - law @ counted(all_states)
+        np.testing.assert_allclose(
+            bend(several)[0], (law * centred.T) @ centred, rtol=1e-5, atol=1e-6
+        )

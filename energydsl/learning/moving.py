@@ -1,0 +1,72 @@
+"""What learning moves: the model's parameters, and the arrays that an objective owns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import paramax
+from jax import Array
+
+from energydsl.compiler.ebm import EBM
+from energydsl.kernel.base import AbstractKernel
+from energydsl.language.model import Model
+from energydsl.learning.objective.base import AbstractObjective
+
+
+class Moving(NamedTuple):
+    """Arrays that learn together."""
+
+    slots: Any
+    """The model's, in its slots; None in the place of what stays."""
+    own: dict[str, Array]
+    """The objective's, by the path to each: ``log_z``, ``network.layers[0].weight``."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to learn."""
+        return not jax.tree.leaves(self)
+
+    def not_finite(self, ebm: EBM) -> list[str]:
+        """The names of what holds NaN or an infinity."""
+        records = zip(ebm.model.skeleton.slots, self.slots, strict=True)
+        named = [(str(record.name), arrays) for record, arrays in records]
+        named += [(f"the objective's {name}", array) for name, array in self.own.items()]
+        return [name for name, arrays in named if not _finite(arrays)]
+
+
+def moving_of(ebm: EBM, objective: AbstractObjective) -> Moving:
+    """What of a model and of an objective learning moves, where it is now."""
+    slots = eqx.filter(ebm.model.slots, ebm.model.learnt)
+    return Moving(slots, {n: jnp.asarray(a) for n, a in _named(objective) if _learns(a)})
+
+
+def moved(ebm: EBM, objective: AbstractObjective, moving: Moving) -> tuple[EBM, AbstractObjective]:
+    """The EBM and the objective with these arrays in their places."""
+    slots = eqx.combine(moving.slots, ebm.model.slots)
+    leaves = [moving.own.get(name, leaf) for name, leaf in _named(objective)]
+    structure = jax.tree.structure(objective, is_leaf=_is_setting)
+    new = eqx.tree_at(lambda e: e.model.slots, ebm, slots)
+    return new, jax.tree.unflatten(structure, leaves)
+
+
+def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:
+    """What an objective holds, by the path to each; what stays as it is, whole."""
+    leaves, _ = jtu.tree_flatten_with_path(objective, is_leaf=_is_setting)
+    return [(jtu.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
+
+
+def _is_setting(part: Any) -> bool:
+    """Whether learning leaves what is in here alone: what is frozen, kernels and models."""
+    return isinstance(part, paramax.NonTrainable | AbstractKernel | EBM | Model)
+
+
+def _learns(leaf: Any) -> bool:
+    return not _is_setting(leaf) and eqx.is_inexact_array(leaf)
+
+
+def _finite(arrays: Any) -> bool:
+    return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(arrays))

@@ -1,0 +1,78 @@
+"""Programs in float64 inside others that are not.
+
+Where JAX's default is float32, a program traced in float64 still becomes machine code under the
+default, and some operations (an index from `argmax`, say) then fail. Here a program is one
+operation of JAX's, which is traced, batched and compiled in float64 whatever stands round it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+from jax import Array
+from jax.interpreters import batching, mlir
+
+from energydsl._types import is_traced
+
+
+def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function` of these arguments, in float64; it is not differentiated through.
+
+    Where nothing is traced round it, it is called as it is.
+    """
+    arrays, rest = eqx.partition(arguments, eqx.is_array)
+    leaves, form = jax.tree.flatten(arrays)
+    made: list[Any] = []
+
+    def flat(*leaves: Array) -> list[Array]:
+        result = function(*eqx.combine(jax.tree.unflatten(form, leaves), rest))
+        found, other = eqx.partition(result, eqx.is_array)
+        made[:] = [jax.tree.structure(found), other]
+        return jax.tree.leaves(found)
+
+    with jax.enable_x64(True):
+        # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
+        if not is_traced(leaves, jnp.zeros(())):
+            return function(*arguments)
+        program = jax.make_jaxpr(flat)(*leaves)
+    found = jax.tree.unflatten(made[0], _double.bind(*leaves, program=program))
+    return eqx.combine(found, made[1])
+
+
+Program = Any
+"""A closed jaxpr, whose class JAX does not export to type checkers."""
+
+_double = jex.Primitive("in_double")
+_double.multiple_results = True
+
+
+@_double.def_impl
+def _run(*leaves: Array, program: Program) -> list[Array]:
+    with jax.enable_x64(True):
+        return jax.jit(jex.jaxpr_as_fun(program))(*leaves)
+
+
+@_double.def_abstract_eval
+def _shapes(*leaves: Any, program: Program) -> Any:
+    return program.out_avals
+
+
+def _lowered(context: Any, *leaves: Any, program: Program) -> Any:
+    with jax.enable_x64(True):
+        return mlir.lower_fun(jex.jaxpr_as_fun(program), multiple_results=True)(context, *leaves)
+
+
+def _batched(leaves: Any, axes: Any, *, program: Program) -> tuple[list[Array], list[int]]:
+    with jax.enable_x64(True):
+        mapped = jax.vmap(jex.jaxpr_as_fun(program), in_axes=axes)
+        wider = jax.make_jaxpr(mapped)(*leaves)
+    return _double.bind(*leaves, program=wider), [0] * len(wider.out_avals)
+
+
+mlir.register_lowering(_double, _lowered)
+batching.primitive_batchers[_double] = _batched
