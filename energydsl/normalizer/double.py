@@ -49,22 +49,22 @@ _double.multiple_results = True
 
 
 @_double.def_impl
-def _run(*leaves: Array, program: jex.ClosedJaxpr) -> list[Array]:
+def _run(*leaves: Array, program: Any) -> list[Array]:
     with jax.enable_x64(True):
         return jax.jit(jex.jaxpr_as_fun(program))(*leaves)
 
 
 @_double.def_abstract_eval
-def _shapes(*leaves: Any, program: jex.ClosedJaxpr) -> Any:
+def _shapes(*leaves: Any, program: Any) -> Any:
     return program.out_avals
 
 
-def _lowered(context: Any, *leaves: Any, program: jex.ClosedJaxpr) -> Any:
+def _lowered(context: Any, *leaves: Any, program: Any) -> Any:
     with jax.enable_x64(True):
         return mlir.lower_fun(jex.jaxpr_as_fun(program), multiple_results=True)(context, *leaves)
 
 
-def _batched(leaves: Any, axes: Any, *, program: jex.ClosedJaxpr) -> tuple[list[Array], list[int]]:
+def _batched(leaves: Any, axes: Any, *, program: Any) -> tuple[list[Array], list[int]]:
     with jax.enable_x64(True):
         mapped = jax.vmap(jex.jaxpr_as_fun(program), in_axes=axes)
         wider = jax.make_jaxpr(mapped)(*leaves)
