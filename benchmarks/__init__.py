@@ -1,1 +1,1 @@
-"""Benchmarks: peers and ours in one run, medians and ratios. `python -m benchmarks [NAME ...]`."""
+"""Benchmarks against other libraries, in one run: `python -m benchmarks [NAME ...]`."""

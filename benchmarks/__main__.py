@@ -9,10 +9,10 @@ NAMES = ("startup", "scale", "gibbs", "gradients", "learning")
 
 
 def main(names: list[str]) -> int:
-    """Print the table; the exit status counts missed limits."""
+    """Run benchmarks and print their table; the exit status is the number of missed limits."""
     unknown = set(names) - set(NAMES)
     if unknown:
-        print(f"Unknown benchmarks {sorted(unknown)}; there are {', '.join(NAMES)}.")
+        print(f"Unknown benchmarks {sorted(unknown)}; expected some of {', '.join(NAMES)}.")
         return 2
     rows = []
     for name in names or NAMES:

@@ -1,4 +1,4 @@
-"""Site updates a second of Gibbs on a periodic Ising model, beside thrml's, same colouring."""
+"""Gibbs sampling of a periodic Ising model, compared with thrml with the same colouring."""
 
 import statistics
 
@@ -17,7 +17,7 @@ SIDE, COUPLING = 256, 0.44
 
 
 def rows() -> list[Row]:
-    """Both sides do the same number of sweeps in one compiled call."""
+    """Site updates per nanosecond, for the same number of sweeps in one compiled call."""
     return [_compare(chains, sweeps) for chains, sweeps in ((1, 200), (4, 50), (32, 8))]
 
 

@@ -1,4 +1,4 @@
-"""NUTS beside NumPyro's own loop, and MALA beside BlackJAX's, on correlated Gaussians."""
+"""NUTS compared with NumPyro, and MALA with BlackJAX, on correlated Gaussians."""
 
 import statistics
 
@@ -16,16 +16,16 @@ from benchmarks.measure import Row, in_turn
 
 CHAINS, WARMUP, DRAWS, DIMENSIONS = 4, 500, 1000, 100
 RUNS = 10
-"""Of MALA, over which ESS is averaged: a single one scatters by a tenth."""
+"""The number of MALA runs over which ESS is averaged: that of one run varies by a tenth."""
 
 
 def rows() -> list[Row]:
-    """Medians of whole runs after one that compiles; ESS of the same runs."""
+    """Median times of whole runs, after one that compiles, and the ESS of the same runs."""
     return [*_nuts(), _mala()]
 
 
 def _precision(dimensions: int) -> np.ndarray:
-    """Standard deviations from 0.5 to 2, neighbours correlated."""
+    """A precision matrix with standard deviations from 0.5 to 2 and correlated neighbours."""
     scale = np.linspace(0.5, 2.0, dimensions)
     chain = np.eye(dimensions) + 0.3 * (np.eye(dimensions, k=1) + np.eye(dimensions, k=-1))
     return chain / np.outer(scale, scale)
@@ -107,7 +107,7 @@ def _mala() -> Row:
             start={"y": starts}, progress=False,
         )  # fmt: skip
 
-    # BlackJAX has no tuning of its own for MALA: it gets the step that ours found.
+    # BlackJAX does not adapt the step size of MALA, so it gets the one that ours found.
     step_size = float(ours().stats["step_size"][:, -1].mean())
     algorithm = blackjax.mala(lambda z: -0.5 * z @ precision @ z, step_size)
 
@@ -139,5 +139,5 @@ def _mala() -> Row:
 
 
 def _ess(draws: np.ndarray) -> float:
-    """The smallest over coordinates; draws have chains first."""
+    """The smallest ESS over coordinates, of draws with the chains on the first axis."""
     return float(az.ess(az.from_dict({"posterior": {"y": np.asarray(draws)}}))["y"].min())

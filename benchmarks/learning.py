@@ -1,4 +1,4 @@
-"""Learning: a step of persistent CD beside a loop written by hand, and an RBM on digits."""
+"""Learning: contrastive divergence compared with hand-written loops, and an RBM of digits."""
 
 import statistics
 from collections.abc import Callable
@@ -53,7 +53,7 @@ print(seconds, score, file=open(OUT, "w"))
 
 
 def rows() -> list[Row]:
-    """Both sides take the same number of the same steps in one compiled call."""
+    """Times per step, for the same number of the same steps in one compiled call."""
     data = np.random.default_rng(1).integers(0, 2, (EXAMPLES, VISIBLE)).astype(np.int8)
     points = np.random.default_rng(1).normal(size=(EXAMPLES, 2)).astype(np.float32)
     mlp = eqx.nn.MLP(2, "scalar", 64, 2, jax.nn.silu, key=jr.key(3))
@@ -102,7 +102,7 @@ def _weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _ours(data: np.ndarray):
-    """The whole of `ed.fit`, checks, chunks and history among it."""
+    """A run of `ed.fit`, including its checks, chunks and history."""
     W, b, c = (ed.parameter(name, init) for name, init in zip("Wbc", _weights(), strict=True))
     x, h = ed.binary("x", VISIBLE), ed.binary("h", HIDDEN, latent=True)
     ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x - c @ h))
@@ -128,7 +128,7 @@ def _free(v, bias, inside):
 
 
 def _by_hand(data: np.ndarray):
-    """The same sweeps, minibatches and updates; the gradients are written out."""
+    """The same sweeps, minibatches and updates, with gradients written by hand."""
     optimizer = _optimizer()
 
     @jax.jit
@@ -167,7 +167,7 @@ def _by_hand(data: np.ndarray):
 
 
 def _neural(mlp: eqx.nn.MLP, data: np.ndarray):
-    """Short-run CD of a neural energy, Langevin from the data."""
+    """CD of a neural energy, with Langevin chains that start at the data."""
     y = ed.real("y", 2)
     ebm = ed.compile(ed.Model(ed.Neural(mlp)(y), 0.5 * (y**2).sum()))
     kernel = ed.Langevin(step_size=NOISE, adjusted=False)
@@ -184,7 +184,7 @@ def _neural(mlp: eqx.nn.MLP, data: np.ndarray):
 
 
 def _neural_by_hand(mlp: eqx.nn.MLP, data: np.ndarray):
-    """The same steps; energies are written out, their gradients are JAX's."""
+    """The same steps, with energies written by hand and gradients by JAX."""
     optimizer = _optimizer()
     weights, static = eqx.partition(mlp, eqx.is_array)
 

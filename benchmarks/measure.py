@@ -1,4 +1,4 @@
-"""How benchmarks measure: medians of interleaved runs, or whole processes with their memory."""
+"""Measurements: medians of interleaved runs, or time and memory of whole processes."""
 
 import os
 import statistics
@@ -12,7 +12,7 @@ import jax
 
 
 class Row(NamedTuple):
-    """One line of the table: what was measured, beside its limit or its peer."""
+    """One line of the table: the measured value, and the limit or the other library's value."""
 
     name: str
     ours: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def in_turn(runs: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, list[float]]:
-    """Seconds of each run, after one run that compiles; taken in turn, as the machine drifts."""
+    """Seconds of each run after one that compiles; runs alternate, as machine speed varies."""
     for run in runs.values():
         jax.block_until_ready(run())
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -34,7 +34,7 @@ def in_turn(runs: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str
 
 
 def process(code: str) -> tuple[float, float]:
-    """Wall seconds and peak memory in GB of a fresh Python process that runs `code`."""
+    """Wall time in seconds and peak memory in GB of a new Python process that runs `code`."""
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-c", code])
     _, status, usage = os.wait4(child.pid, 0)
@@ -45,19 +45,19 @@ def process(code: str) -> tuple[float, float]:
 
 
 def median_process(code: str, repeats: int = 3) -> tuple[float, float]:
-    """Medians of `process` over fresh processes, after one that warms the disk's cache."""
+    """Medians of `process` over new processes, after one that fills the disk cache."""
     process(code)
     runs = [process(code) for _ in range(repeats)]
     return statistics.median(s for s, _ in runs), max(m for _, m in runs)
 
 
 def limit(value: float, bound: float) -> str:
-    """Whether a figure keeps its limit."""
+    """The text "ok" or "MISSED": whether a value is within its limit."""
     return "ok" if value <= bound else "MISSED"
 
 
 def table(rows: list[Row]) -> str:
-    """Rows in aligned columns."""
+    """The table's text, with aligned columns."""
     rows = [Row("benchmark", "ours", "limit or peer", ""), *rows]
     widths = [max(len(r[i]) for r in rows) for i in range(4)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]

@@ -1,4 +1,4 @@
-"""Size: compile times and memory of large graphs, and of a long run over a million sites."""
+"""Large models: compile times and memory of large graphs, and of long runs."""
 
 from benchmarks.measure import Row, limit, process
 
@@ -80,11 +80,11 @@ ed.fit(ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.k
 """
 
 FEW, MANY, GROWTH = 2_000, 50_000, 0.01
-"""Draws or steps of a short and of a long run, and how many GB more the long one may take."""
+"""Draws or steps of a short and of a long run, and the GB that the long one may use more."""
 
 
 def rows() -> list[Row]:
-    """One fresh process each."""
+    """Time and memory of one new process for each benchmark."""
     return [
         _row("compile 1024 x 1024 lattice", LATTICE, 5.0),
         _row("compile random graph, 10^6 edges", RANDOM_GRAPH, 20.0),

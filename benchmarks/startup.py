@@ -1,4 +1,4 @@
-"""Start-up: the import beside its dependencies' own, and the first draw of a cold process."""
+"""Start-up: the import compared with that of the dependencies, and the first draw."""
 
 from benchmarks.measure import Row, limit, median_process
 
@@ -14,7 +14,7 @@ ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), warmup=0, draws=1, progress=Fa
 
 
 def rows() -> list[Row]:
-    """Whole processes, medians."""
+    """Median times of whole processes."""
     bare, _ = median_process(DEPENDENCIES, repeats=7)
     ours, _ = median_process("import energydsl", repeats=7)
     first, _ = median_process(FIRST_DRAW)

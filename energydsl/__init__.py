@@ -1,6 +1,6 @@
-"""energydsl: energy-based models, declared as they are written on paper.
+"""energydsl: energy-based models on JAX, declared as they are written on paper.
 
-declare -> compile -> normalise / sample -> diagnose
+A model is declared, compiled, then normalised, sampled or learnt, and its chains are diagnosed.
 """
 
 # ArviZ, imported first, leaves a lazy NumPyro of which `import numpyro.distributions` would make a

@@ -1,4 +1,4 @@
-"""Shared types: what a configuration is, and the one exception of our own."""
+"""Shared types: configurations, refusals, and the package's own exception."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jax import Array
 from jax.core import Tracer
 
 Configuration = dict[str, Array]
-"""One array for each free variable, by name."""
+"""A configuration: a dict from the name of each free variable to its array."""
 
 Values = Mapping[str, Any]
-"""A configuration as users may give it: lists and NumPy arrays are fine too."""
+"""A configuration as users may give it: its values may be lists and NumPy arrays too."""
 
 Quantity = Callable[[Configuration], object]
-"""A function of one configuration: what ``keep=`` stores."""
+"""A function of one configuration, whose value ``keep=`` stores for each draw."""
 
 
 def is_traced(*trees: object) -> bool:
-    """Whether any leaf is abstract, so that its values cannot be looked at."""
+    """Whether any leaf is a JAX tracer, whose values cannot be read."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
@@ -41,27 +41,27 @@ def unmasked(value: Any, what: str) -> Any:
 
 
 def check_key(key: object, function: str, *others: object) -> None:
-    """Raise TypeError unless this is a key for random numbers, and nothing is being traced."""
+    """Raise TypeError unless `key` is a JAX random key and no JAX transformation is active."""
     if not isinstance(key, Array):
         raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
-    # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
+    # Inside jit even a new array is a tracer; under vmap only the mapped arguments are.
     if is_traced(key, others, jnp.zeros(())):
         raise TypeError(
             f"{function} was called inside jax.jit, jax.vmap or another transformation; it is a "
-            "loop in Python, which compiles its own steps. Call it outside, once for each key or "
+            "loop in Python that compiles its own steps. Call it outside, once for each key or "
             "set of parameters."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why something does not apply."""
+    """The reason why something does not apply."""
 
     reason: str
 
 
 class IntractableError(RuntimeError):
-    """Exact log Z was asked of a model for which no exact rule applies.
+    """Raised when exact log Z is requested of a model to which no exact rule applies.
 
-    The message is the reason that `energydsl.EBM.normalizer` states.
+    The message is the reason given by `energydsl.EBM.normalizer`.
     """

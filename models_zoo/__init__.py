@@ -1,1 +1,1 @@
-"""Energy-based models, one a file, in public names only; ``energydsl run NAME`` runs one."""
+"""The model zoo: one energy-based model per file, which ``energydsl run NAME`` runs."""

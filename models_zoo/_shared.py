@@ -1,4 +1,4 @@
-"""What zoo models share: their common options, a mean with its error bar, chains to a file."""
+"""Common parts of the zoo models: options, means with standard errors, and saved chains."""
 
 import math
 import warnings
@@ -15,7 +15,7 @@ Out = Annotated[Path, typer.Option(help="Folder for pictures and chains.")]
 
 
 class Estimate(NamedTuple):
-    """A mean over chains, its Monte Carlo standard error, and what ArviZ says of its chains."""
+    """A mean over chains, with its Monte Carlo standard error and ArviZ's diagnostics."""
 
     mean: float
     error: float
@@ -23,12 +23,12 @@ class Estimate(NamedTuple):
     rhat: float
 
     def z(self, exact: float) -> float:
-        """How many standard errors the mean is off; NaN where no draw differs."""
+        """The error of the mean in standard errors; NaN if all draws are equal."""
         return (self.mean - exact) / self.error if self.error else math.nan
 
 
 def estimate(draws: np.ndarray) -> Estimate:
-    """Estimate a scalar's mean from draws, (chain, draw), however correlated they are."""
+    """Estimate the mean of a scalar from correlated draws, (chain, draw)."""
     import arviz as az
 
     draws = np.asarray(draws, np.float64)
@@ -37,7 +37,7 @@ def estimate(draws: np.ndarray) -> Estimate:
 
 
 def write_chains(chains: ed.Chains, path: Path, **labels: Any) -> None:
-    """Write chains as netCDF; where the disk takes none, say so and let the numbers be saved."""
+    """Write chains as netCDF; if that fails, warn, so that the numbers can still be saved."""
     try:
         ed.to_netcdf(chains, path, **labels)
     except OSError as error:

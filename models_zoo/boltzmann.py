@@ -1,8 +1,8 @@
-r"""A fully visible Boltzmann machine, sampled by Gibbs and compared with all of its states.
+r"""A fully visible Boltzmann machine: Gibbs sampling against exact enumeration.
 
 $$E(x) = -x^\top W x, \qquad x \in \{0, 1\}^d,$$
 
-with $W$ symmetric and zero on its diagonal. One unit given all others is a logistic neuron,
+with $W$ symmetric and zero on its diagonal. A unit given all others is a logistic neuron,
 $p(x_i = 0 \mid x_{-i}) = \sigma(\Delta E_i)$ with
 $\Delta E_i = E(x_i = 1) - E(x_i = 0) = -2 \sum_j W_{ij} x_j$.
 
@@ -24,14 +24,14 @@ from models_zoo._shared import Out, Seed, write_chains
 
 
 def declare(weights: np.ndarray | None = None) -> ed.Model:
-    """Couple bits by a symmetric matrix with a zero diagonal, random if not given."""
+    """A Boltzmann machine with a symmetric matrix of weights, random by default."""
     weights = random_weights() if weights is None else weights
     x = ed.binary("x", len(weights))
     return ed.Model(-(x @ weights @ x))
 
 
 def random_weights(units: int = 10, scale: float = 0.5, seed: int = 0) -> np.ndarray:
-    """Normal weights, symmetric, none of a unit to itself."""
+    """A symmetric matrix of normal weights with a zero diagonal."""
     half = np.triu(scale * np.random.default_rng(seed).normal(size=(units, units)), k=1)
     return (half + half.T).astype(np.float32)
 
@@ -45,7 +45,7 @@ def main(
     draws: Annotated[int, typer.Option(min=1, help="Draws of each chain.")] = 1000,
     thin: Annotated[int, typer.Option(min=1, help="Sweeps a draw.")] = 20,
 ) -> dict[str, Any]:
-    """Draw weights, sample, and count states."""
+    """Sample a random Boltzmann machine, and compare the frequencies of states with exact ones."""
     out.mkdir(parents=True, exist_ok=True)
     weights = random_weights(units, scale, seed)
     ebm = ed.compile(declare(weights))
@@ -73,7 +73,7 @@ def main(
 
 
 def conditional_gap(ebm: ed.EBM, states: np.ndarray) -> float:
-    """The largest gap between p(x_i = 0 | rest) and the logistic of dE, of all sites and states."""
+    """The largest difference of p(x_i = 0 | rest) and sigma(dE), over all sites and states."""
 
     def gap(x: jax.Array, i: jax.Array) -> jax.Array:
         rise = ebm.energy({"x": x.at[i].set(1)}) - ebm.energy({"x": x.at[i].set(0)})
@@ -86,9 +86,9 @@ def conditional_gap(ebm: ed.EBM, states: np.ndarray) -> float:
 
 
 def p_value(seen: np.ndarray, probs: np.ndarray) -> float:
-    """Chance that independent draws fit `probs` no better: the likelihood-ratio test.
+    """The p-value of a likelihood-ratio test that independent draws have the distribution `probs`.
 
-    States that expect fewer than 10 draws are counted as one.
+    States with an expected number of draws below 10 are merged into one.
     """
     expected = seen.sum() * np.asarray(probs, float) / probs.sum()
     common = expected >= 10
@@ -99,7 +99,7 @@ def p_value(seen: np.ndarray, probs: np.ndarray) -> float:
 
 
 def draw(weights: np.ndarray, exact: np.ndarray, seen: np.ndarray, path: Path) -> None:
-    """The weights, the likeliest states, and every state: sampled against exact."""
+    """Plot the weights, the most likely states, and sampled against exact probabilities."""
     from matplotlib.figure import Figure
 
     count, share = seen.sum(), seen / seen.sum()

@@ -1,15 +1,15 @@
-r"""Eight schools: a hierarchical model with a positive scale under NUTS, beside NumPyro's own run.
+r"""Eight schools: a hierarchical model with a positive scale, compared with NumPyro's NUTS.
 
-Coaching in school $i$ was estimated to raise scores by $y_i$, with standard error $\sigma_i$. The
-effects $\theta_i$ are alike, as far as the data say so:
+The effect of coaching on scores in school $i$ was estimated as $y_i$, with standard error
+$\sigma_i$. The effects $\theta_i$ of the schools have a common distribution:
 
 $$y_i \sim N(\theta_i, \sigma_i^2), \quad \theta_i \sim N(\mu, \tau^2), \quad
 \mu \sim N(0, 5^2), \quad \tau \sim \mathrm{HalfCauchy}(5),$$
 
-written with $\theta_i = \mu + \tau z_i$ and standard normal $z_i$, which spares NUTS the funnel
-between $\theta$ and $\tau$. The energy is declared over all that is unknown and all that is seen,
-and conditioned on $y$. Means and standard deviations are compared with those of NumPyro's `MCMC`
-on the same model, in units of their Monte Carlo standard errors.
+written with $\theta_i = \mu + \tau z_i$ and standard normal $z_i$, which avoids the funnel between
+$\theta$ and $\tau$. The energy is declared over all unknowns and all observations, and conditioned
+on $y$. Means and standard deviations are compared with those of NumPyro's `MCMC` on the same model,
+in units of their Monte Carlo standard errors.
 
 Source: Rubin (1981), J. Educational Statistics 6(4), 377-401, table 1; priors and
 parametrisation: Betancourt & Girolami (2015), Hamiltonian Monte Carlo for hierarchical models.
@@ -36,7 +36,7 @@ ERRORS = np.array([14.9, 10.2, 16.3, 11.0, 9.4, 11.4, 10.4, 17.6])
 
 
 def declare(errors: np.ndarray = ERRORS) -> ed.Model:
-    """Pull the effects of schools together, as far as `tau` lets them be apart."""
+    """The joint model of effects and observations, with the observations' standard errors."""
     mu, tau = ed.real("mu"), ed.positive("tau")
     z, y = ed.real("z", len(errors)), ed.real("y", len(errors))
     normal = ed.LogDensity(dist.Normal)
@@ -55,7 +55,7 @@ def main(
     warmup: Annotated[int, typer.Option(min=1, help="Steps before the first draw.")] = 1000,
     draws: Annotated[int, typer.Option(min=4, help="Draws of each chain.")] = 5000,
 ) -> dict[str, Any]:
-    """Sample the posterior twice, and compare."""
+    """Sample the posterior with energydsl and with NumPyro, and compare the results."""
     out.mkdir(parents=True, exist_ok=True)
     ebm = ed.compile(declare().condition(y=EFFECTS))
     drawn = ed.sample(
@@ -97,14 +97,14 @@ def in_numpyro(errors: np.ndarray, effects: np.ndarray) -> None:
 
 
 def posterior(draws: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Draws, (chain, draw), of the common mean, the spread and each school's effect."""
+    """Draws, (chain, draw), of mu, tau and the effect of each school."""
     mu, tau, z = (np.asarray(draws[name], np.float64) for name in ("mu", "tau", "z"))
     theta = mu[..., None] + tau[..., None] * z
     return {"mu": mu, "tau": tau} | {f"theta[{s}]": theta[..., i] for i, s in enumerate(SCHOOLS)}
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    """Means and standard deviations of two runs, and their gaps in standard errors."""
+    """Means and standard deviations of two runs, with their differences in standard errors."""
     import arviz as az
 
     def z(method: str, a: float, b: float) -> float:
@@ -124,7 +124,7 @@ def compare(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
 
 
 def draw(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], path: Path) -> None:
-    """A forest of effects, and the funnel that they would be in."""
+    """Plot the intervals of all effects, and the funnel of an effect against tau."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 5.5), layout="constrained")

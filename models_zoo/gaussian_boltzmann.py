@@ -1,4 +1,4 @@
-r"""A Gaussian Boltzmann machine: who is coupled to whom, learnt from real-valued data.
+r"""A Gaussian Boltzmann machine: sparse couplings learnt from real-valued data.
 
 $$E(x) = \tfrac12 x^\top P x - b^\top x, \qquad x \in \mathbb{R}^d,$$
 
@@ -7,8 +7,8 @@ factor of $P$. Where $P_{ij} = 0$, sites i and j are independent given all other
 positive definite by $P = L L^\top$ with a positive diagonal of $L$, and learnt by exact maximum
 likelihood from draws of a lattice with couplings of both signs. The maximum is known: $P$ is the
 inverse of the sample covariance, and its entries have standard errors
-$\sqrt{(P_{ii} P_{jj} + P_{ij}^2) / n}$. Couplings that stand out from zero by `BAR` of them are the
-edges found.
+$\sqrt{(P_{ii} P_{jj} + P_{ij}^2) / n}$. Two sites count as coupled if their entry differs from zero
+by more than `BAR` standard errors.
 
 Source: Dempster (1972), Biometrics 28(1), 157-175.
 """
@@ -30,11 +30,11 @@ import energydsl as ed
 from models_zoo._shared import Out, Seed
 
 BAR = 5.0
-"""Exceeded by a coupling that is zero 6e-7 of the time."""
+"""A coupling that is zero exceeds this many standard errors with probability 6e-7."""
 
 
 def declare(sites: int = 16) -> ed.Model:
-    """Couple real sites by a precision matrix that learning keeps positive definite."""
+    """A Gaussian model with a learnable precision matrix that stays positive definite."""
     x = ed.real("x", sites)
     A = ed.parameter("A", paramax.Parameterize(positive_definite, jnp.zeros((sites, sites))))
     b = ed.parameter("b", jnp.zeros(sites))
@@ -42,7 +42,7 @@ def declare(sites: int = 16) -> ed.Model:
 
 
 def positive_definite(raw: jax.Array) -> jax.Array:
-    """L L' of the lower triangle, its diagonal the exponential of what is given."""
+    """The matrix L L', where L is the lower triangle with the exponential of the diagonal."""
     lower = jnp.tril(raw, -1) + jnp.diag(jnp.exp(jnp.diag(raw)))
     return lower @ lower.T
 
@@ -54,11 +54,11 @@ def main(
     examples: Annotated[int, typer.Option(min=200, help="To learn from.")] = 5000,
     steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 3000,
 ) -> dict[str, Any]:
-    """Learn a sparse precision back from draws."""
+    """Learn a sparse precision matrix from draws, and compare it with the true one."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     true = lattice_precision(side, rng)
-    normal: Any = multivariate_normal  # by its defaults, of numbers, a type checker refuses arrays
+    normal: Any = multivariate_normal  # type checkers infer floats from the defaults
     law = normal(rng.normal(size=len(true)), np.linalg.inv(true))
     train, test = law.rvs((2, examples), random_state=rng).astype(np.float32)
 
@@ -88,7 +88,7 @@ def main(
 
 
 def lattice_precision(side: int, rng: np.random.Generator) -> np.ndarray:
-    """The precision of a square lattice, couplings of random signs and sizes."""
+    """The precision matrix of a square lattice, with couplings of random signs and sizes."""
     number = np.arange(side**2).reshape(side, side)
     precision = 1.5 * np.eye(side**2)
     for i, j in (pair for line in [*number, *number.T] for pair in pairwise(line)):
@@ -99,7 +99,7 @@ def lattice_precision(side: int, rng: np.random.Generator) -> np.ndarray:
 def draw(
     true: np.ndarray, learnt: np.ndarray, errors: np.ndarray, history: ed.History, path: Path
 ) -> None:
-    """Couplings true and learnt, how far apart they are, and the way there."""
+    """Plot true and learnt couplings, their differences, and the loss."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(17, 4.2), layout="constrained")

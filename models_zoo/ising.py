@@ -1,12 +1,12 @@
-r"""The Ising model through its phase transition, against Kaufman's exact energy of the same torus.
+r"""The Ising model at its phase transition, compared with Kaufman's exact energy.
 
 $$E(s) = -J \sum_{\langle ij \rangle} s_i s_j - h \sum_i s_i$$
 
-on a square lattice that wraps around, in zero field and units of $J$. Gibbs starts with all spins
-up, where the cold phase lives: from a random start it may be caught for long between two domains.
-One site at a time mixes slowly near $T_c = 2 / \ln(1 + \sqrt 2)$, about $L^2$ sweeps for an
-independent draw. The error bars know: they are ArviZ's Monte Carlo standard errors, and ``tau``
-is the integrated autocorrelation time of the energy in sweeps.
+on a periodic square lattice, in zero field and units of $J$. Gibbs starts with all spins up: from a
+random start, the ordered phase may stay divided into two domains for a long time. Single-site
+updates mix slowly near $T_c = 2 / \ln(1 + \sqrt 2)$, where an independent draw takes about $L^2$
+sweeps. The error bars take this into account: they are ArviZ's Monte Carlo standard errors, and
+``tau`` is the integrated autocorrelation time of the energy in sweeps.
 
 Source: Kaufman (1949), Phys. Rev. 76, 1232; Yang (1952), Phys. Rev. 85, 808.
 """
@@ -31,7 +31,7 @@ TEMPERATURES = [1.8, 2.1, 2.2, CRITICAL, 2.35, 2.5, 3.0]
 def declare(
     shape: tuple[int, int] = (32, 32), coupling: float = 1.0, field: float = 0.0
 ) -> ed.Model:
-    """Couple each spin to the next ones along both axes, around the torus."""
+    """An Ising model on a periodic square lattice."""
     s = ed.spin("s", shape)
     bonds = s * ed.roll(s, 1, axis=0) + s * ed.roll(s, 1, axis=1)
     return ed.Model(-coupling * bonds.sum() - field * s.sum())
@@ -48,7 +48,7 @@ def main(
     draws: Annotated[int, typer.Option(min=4, help="Draws of each chain.")] = 2000,
     thin: Annotated[int, typer.Option(min=1, help="Sweeps a draw.")] = 10,
 ) -> dict[str, Any]:
-    """Sample a lattice at several temperatures; energies per site, with error bars."""
+    """Sample a lattice at several temperatures, and compare energies per site with exact ones."""
     out.mkdir(parents=True, exist_ok=True)
     model, sites = declare((size, size)), size**2
     numbers, snapshots = {}, {}
@@ -85,7 +85,7 @@ def main(
 
 
 def magnetisation(x: ed.Configuration) -> jax.Array:
-    """Size of the mean spin; both signs are alike."""
+    """The absolute value of the mean spin."""
     return abs(jnp.mean(x["s"]))
 
 
@@ -109,7 +109,7 @@ def log_partition(size: int, coupling: float) -> float:
     signs, logs = [], []
     for half in (size * gamma[1::2] / 2, size * gamma[::2] / 2):
         for sign in (+1, -1):
-            # e^|x| (1 ± e^-2|x|) is 2 cosh x, and 2 sinh x up to its sign.
+            # e^|x| (1 ± e^-2|x|) is 2 cosh x and 2 sinh |x|.
             logs.append(np.sum(np.abs(half) + np.log1p(sign * np.exp(-2 * np.abs(half)))))
             signs.append(1.0 if sign > 0 else np.prod(np.sign(half)))
     return float(
@@ -118,14 +118,14 @@ def log_partition(size: int, coupling: float) -> float:
 
 
 def yang_magnetisation(temperature: np.ndarray) -> np.ndarray:
-    """Spontaneous magnetisation of the infinite lattice, zero from T_c on."""
+    """Spontaneous magnetisation of the infinite lattice, which is zero at T_c and above."""
     return np.maximum(0, 1 - np.sinh(2 / temperature) ** -4.0) ** 0.125
 
 
 def draw(
     numbers: dict[str, Any], snapshots: dict[float, np.ndarray], size: int, path: Path
 ) -> None:
-    """Energy and magnetisation across the transition, and what the lattice looks like."""
+    """Plot energy and magnetisation against temperature, and configurations."""
     from matplotlib.figure import Figure
 
     rows = list(numbers.values())

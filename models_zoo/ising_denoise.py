@@ -1,23 +1,23 @@
-r"""Two noisy pictures restored by an Ising model: hidden pixels agree with their neighbours.
+r"""Restoration of two noisy pictures by an Ising model of the hidden pixels.
 
-Of a clean picture $x$ in {-1, +1} we see $y$, each pixel flipped with probability $p$. Neighbours
-mostly agree, so
+From a clean picture $x$ in {-1, +1} we observe $y$, in which each pixel is flipped with probability
+$p$. Neighbouring pixels mostly agree, so
 
 $$E(x, y) = -J \sum_{\langle ij \rangle} x_i x_j - h \sum_i x_i y_i, \qquad
 h = \tfrac12 \log \frac{1 - p}{p},$$
 
-where $h$ makes $e^{-E}$ the law of the flips. Gibbs draws $x$ given $y$; the sign of the posterior
-mean is the restored picture, for it is wrong in the fewest pixels that can be expected.
+where $h$ makes $p(y \mid x)$ the distribution of the flips. Gibbs draws $x$ given $y$. The restored
+picture is the sign of the posterior mean, which minimises the expected number of wrong pixels.
 
-No clean picture is looked at to choose $J$: noise shrinks the agreement of neighbours by
-$(1 - 2p)^2$, so the clean picture's is known from the noisy one, and $J$ is the coupling at which
-Onsager's lattice agrees as much. With 10 % of the pixels flipped, errors fall 40- to 50-fold on
-`horse` and 3-fold on the thin strokes of `page`.
+$J$ is chosen without the clean picture. Noise multiplies the correlation of neighbours by
+$(1-2p)^2$, so that the clean picture's correlation follows from the noisy one; $J$ is the coupling
+at which the infinite Ising lattice, by Onsager's solution, has the same correlation. With 10 % of
+the pixels flipped, errors fall 40- to 50-fold on `horse` and 3-fold on the thin strokes of `page`.
 
-Diagonal neighbours (``--neighbours 8``) come with fixed couplings, chosen for the fewest errors
-on these pictures under other noise: diagonals pull on `horse`, and push on `page`, whose strokes
-are a pixel or two wide. Errors then fall about 50-fold and 3.3-fold. Diagonals that pull at 0.7 of
-the axes' strength lose on `page`: 2.7-fold at best.
+With diagonal neighbours (``--neighbours 8``) the couplings are fixed; they were chosen for the
+fewest errors on these pictures with other noise. The diagonal coupling is positive for `horse`, and
+negative for `page`, whose strokes are one or two pixels wide. Errors then fall about 50-fold and
+3.3-fold. A positive diagonal coupling of 0.7 of the axes' is worse on `page`: 2.7-fold at best.
 
 Source: Geman & Geman (1984), IEEE PAMI 6(6), 721-741; Onsager (1944), Phys. Rev. 65, 117.
 """
@@ -34,7 +34,7 @@ import energydsl as ed
 from models_zoo._shared import Out, Seed, estimate, write_chains
 
 WIDE = {"horse": (0.8, 0.2), "page": (0.75, -0.18)}
-"""Couplings along the axes and the diagonals, for 8 neighbours."""
+"""Couplings along the axes and along the diagonals, for 8 neighbours, by picture."""
 
 
 def declare(
@@ -43,7 +43,7 @@ def declare(
     coupling: float = 0.5,
     diagonal: float | None = None,
 ) -> ed.Model:
-    """Couple a hidden picture x to its noisy copy y, and each hidden pixel to its neighbours."""
+    """The joint model of a hidden picture x and its noisy copy y."""
     x, y = ed.spin("x", shape, latent=True), ed.spin("y", shape)
     h = 0.5 * np.log((1 - flips) / flips)
     agreement = (x[1:] * x[:-1]).sum() + (x[:, 1:] * x[:, :-1]).sum()
@@ -68,7 +68,7 @@ def main(
     draws: Annotated[int, typer.Option(min=1, help="Draws of each chain.")] = 100,
     thin: Annotated[int, typer.Option(min=1, help="Sweeps a draw.")] = 10,
 ) -> dict[str, Any]:
-    """Flip pixels of two pictures and restore them."""
+    """Add noise to two pictures and restore them."""
     out.mkdir(parents=True, exist_ok=True)
     numbers, sheets = {}, {}
     for i, (name, clean) in enumerate(pictures().items()):
@@ -97,18 +97,18 @@ def main(
 
 
 def posterior_mean(drawn: ed.Chains) -> np.ndarray:
-    """Of each hidden pixel; its sign is the restored picture."""
+    """The posterior mean of each hidden pixel."""
     return drawn.draws["x"].mean(axis=(0, 1))
 
 
 def scored(drawn: ed.Chains, clean: np.ndarray, noisy: np.ndarray) -> dict[str, float]:
-    """Shares of wrong pixels before and after, and how far they fell."""
+    """Shares of wrong pixels in the noisy and in the restored picture, and their ratio."""
     mean = posterior_mean(drawn)
     before, after = np.mean(noisy != clean), np.mean(restored(mean) != clean)
     return {
         "error_noisy": float(before),
         "error_restored": float(after),
-        # What the model itself expects, without the clean picture.
+        # The share that the model itself predicts, without the clean picture.
         "error_expected": float(np.mean(1 - np.abs(mean)) / 2),
         "fold": float(before / max(after, 1 / clean.size)),
         "rhat_energy": estimate(drawn.stats["energy"]).rhat,
@@ -117,12 +117,12 @@ def scored(drawn: ed.Chains, clean: np.ndarray, noisy: np.ndarray) -> dict[str, 
 
 
 def restored(mean: np.ndarray) -> np.ndarray:
-    """The picture that is wrong in the fewest pixels that can be expected."""
+    """The picture with the lowest expected number of wrong pixels, given the posterior mean."""
     return np.where(mean > 0, 1, -1)
 
 
 def pictures() -> dict[str, np.ndarray]:
-    """Two pictures that scikit-image brings, in spins."""
+    """Two pictures of scikit-image as spins."""
     from skimage import data, filters
 
     page = data.page()
@@ -134,7 +134,7 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def matched_coupling(noisy: np.ndarray, flips: float) -> float:
-    """Find the coupling at which neighbours agree as they must in the clean picture."""
+    """The coupling at which neighbours are correlated as in the clean picture."""
     seen = [noisy[1:] * noisy[:-1], noisy[:, 1:] * noisy[:, :-1]]
     agreement = np.mean(np.concatenate([pairs.ravel() for pairs in seen])) / (1 - 2 * flips) ** 2
     couplings = np.linspace(0.01, 1.5, 2_000)
@@ -142,7 +142,7 @@ def matched_coupling(noisy: np.ndarray, flips: float) -> float:
 
 
 def lattice_agreement(coupling: np.ndarray) -> np.ndarray:
-    r"""Onsager's mean of s_i s_j between neighbours of the infinite lattice.
+    r"""Onsager's mean of s_i s_j for neighbours on the infinite lattice.
 
     $\tfrac12 \coth 2J\,[1 + \tfrac2\pi (2 \tanh^2 2J - 1)\, K(k)]$, with the complementary modulus
     $k' = 2 \tanh^2 2J - 1$.
@@ -152,7 +152,7 @@ def lattice_agreement(coupling: np.ndarray) -> np.ndarray:
 
 
 def draw(numbers: dict[str, Any], sheets: dict[str, dict[str, np.ndarray]], path: Path) -> None:
-    """A row of pictures for each image."""
+    """Plot the clean, noisy and restored version of each picture."""
     from matplotlib.figure import Figure
 
     heights = [len(sheet["clean"]) / sheet["clean"].shape[1] for sheet in sheets.values()]

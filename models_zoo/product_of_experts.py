@@ -1,13 +1,13 @@
-r"""Experts of three kinds in one energy: a distribution, a network and a coupling to spins.
+r"""A product of three experts: a distribution, a neural network and a coupling to spins.
 
 $$p(x, s) = \frac1Z\, q(x)\, e^{-f_\theta(x)}\, e^{\,g\, x \cdot s + J s_1 s_2}, \qquad
 x \in \mathbb{R}^2,\ s \in \{-1, +1\}^2.$$
 
-Energies add, so a product of experts is a sum. Kernels are changed by a word: spins and reals
-together move under two cycles and under Metropolis-Hastings; with the spins held, the reals move
-under NUTS and Langevin. Their means are compared with exact ones, and log Z by annealed importance
-sampling with log Z by quadrature, which sums the spins. Where all experts are Gaussian, log Z has a
-closed form: the overlap of the experts.
+The energy of a product of experts is the sum of their energies. Spins and reals are sampled jointly
+by two cycles and by Metropolis-Hastings; with the spins clamped, the reals are sampled by NUTS and
+Langevin. Their means are compared with exact ones, and log Z by annealed importance sampling is
+compared with log Z by quadrature, which sums over the spins. If all experts are Gaussian, log Z has
+a closed form: the log of the integral of their product.
 
 Source: Hinton (2002), Neural Computation 14(8), 1771-1800.
 """
@@ -38,14 +38,14 @@ KERNELS = {
 }
 SPINS = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
 HELD = slice(2, 3)
-"""Of the spins' states, the one at which they are held."""
+"""The number of the spins' joint state at which they are clamped."""
 
 REACH, POINTS = 12.0, 481
-"""Half the side of the grid on which exact means are taken, and its points along a side."""
+"""Half the side of the grid for exact means, and its number of points along a side."""
 
 
 def declare(network: int = 1, strength: float = 8.0, coupling: float = 0.7) -> ed.Model:
-    """Multiply a normal law, a random network and a pull towards spins."""
+    """The product of a normal distribution, a random network and a coupling to spins."""
     x, s = ed.real("x", 2), ed.spin("s", 2)
     f = eqx.nn.MLP(2, "scalar", 16, 2, activation=jnp.tanh, key=jr.key(network))
     law = ed.LogDensity(dist.Normal(0, 1.5))(x)
@@ -60,7 +60,7 @@ def main(
     draws: Annotated[int, typer.Option(min=4, help="Draws of each chain.")] = 2000,
     thin: Annotated[int, typer.Option(min=1, help="Steps a draw.")] = 5,
 ) -> dict[str, Any]:
-    """Sample under several kernels, with the spins free and held; log Z in two ways."""
+    """Sample with several kernels, with the spins free and clamped, and compute log Z twice."""
     out.mkdir(parents=True, exist_ok=True)
     model, key = declare(network), jr.key(seed)
     grid, logs = log_weights(model)
@@ -97,7 +97,7 @@ def log_weights(model: ed.Model) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moments(x: np.ndarray, s: np.ndarray) -> dict[str, np.ndarray]:
-    """What is compared, of draws or of a grid."""
+    """The quantities whose means are compared, at draws or at grid points."""
     x, s = np.asarray(x, float), np.broadcast_to(np.asarray(s, float), np.shape(x))
     return {
         "x0": x[..., 0],
@@ -110,7 +110,7 @@ def moments(x: np.ndarray, s: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def exact_moments(grid: np.ndarray, spins: np.ndarray, logs: np.ndarray) -> dict[str, float]:
-    """Means on the grid, over the states of the spins that have a row of weights."""
+    """Exact means on the grid, over those states of the spins that have a row of weights."""
     weights = softmax(logs)
     each = [moments(grid, s) for s in spins]
     return {
@@ -120,7 +120,7 @@ def exact_moments(grid: np.ndarray, spins: np.ndarray, logs: np.ndarray) -> dict
 
 
 def summary(drawn: ed.Chains, exact: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Means of the draws beside exact ones, spins left out where they are held."""
+    """Means of the draws and exact ones, without the spins where they are clamped."""
     held = "s" not in drawn.draws
     found = moments(drawn.draws["x"], SPINS[HELD] if held else drawn.draws["s"])
     if held:
@@ -133,7 +133,7 @@ def summary(drawn: ed.Chains, exact: dict[str, float]) -> dict[str, dict[str, fl
 
 
 def log_z(ebm: ed.EBM, *, key: jax.Array) -> dict[str, Any]:
-    """Log Z by quadrature, which sums free spins, and by annealing."""
+    """Log Z by quadrature and by annealed importance sampling."""
     exact, found = float(ed.log_partition(ebm)), ed.estimate_log_partition(ebm, key=key)
     return {
         "AIS": {
@@ -146,7 +146,7 @@ def log_z(ebm: ed.EBM, *, key: jax.Array) -> dict[str, Any]:
 
 
 def gaussian_log_z() -> dict[str, float]:
-    """Log Z of normal experts, found by the compiler, and the log of their overlap."""
+    """Log Z of normal experts by the compiler, and by the closed form of their overlap."""
     x = ed.real("x", 2)
     first, second = dist.Normal(jnp.array([0.0, 1.0]), 1.5), dist.Normal(2.0, jnp.array([0.5, 2.0]))
     ebm = ed.compile(ed.Model(ed.LogDensity(first)(x) + ed.LogDensity(second)(x)))
@@ -155,7 +155,7 @@ def gaussian_log_z() -> dict[str, float]:
 
 
 def draw(logs: np.ndarray, seen: dict[str, ed.Chains], path: Path) -> None:
-    """The density of x with draws on it, spins summed and spins held, and where the spins are."""
+    """Plot the density of x with draws, for free and for clamped spins, and the spins' states."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4.8), layout="constrained")

@@ -1,13 +1,13 @@
-r"""A restricted Boltzmann machine of handwritten digits, its test likelihood exact.
+r"""A restricted Boltzmann machine of handwritten digits, with exact test likelihood.
 
 $$E(x, h) = -x^\top W h - b^\top x - c^\top h, \qquad x \in \{0, 1\}^{64},\ h \in \{0, 1\}^{16}.$$
 
-Each layer is independent given the other, so Gibbs moves a layer at a time, the hidden units are
-summed out of the data's term exactly, and $\log Z$ is a sum over the $2^{16}$ states of the hidden
-layer. Learning is by persistent contrastive divergence on scikit-learn's digits, a pixel on from
-grey level 8 of 16; $b$ begins at the log-odds of each pixel. Test likelihood is about -18.3 nats
-an image, where independent pixels have -25.2 and scikit-learn's `BernoulliRBM` of the same size
-stays below -19.5.
+The units of each layer are independent given the other layer. Therefore Gibbs draws a layer at a
+time, the hidden units are summed out exactly in the free energy of data, and $\log Z$ is a sum over
+the $2^{16}$ states of the hidden layer. Learning is by persistent contrastive divergence on
+scikit-learn's digits, where a pixel is on from grey level 8 of 16; $b$ is initialised with the
+log-odds of each pixel. The test log-likelihood is about -18.3 nats per image; independent pixels
+have -25.2, and scikit-learn's `BernoulliRBM` of the same size stays below -19.5.
 
 Source: Smolensky (1986), Parallel Distributed Processing 1, ch. 6; Tieleman (2008), ICML,
 1064-1071; pixel log-odds: Hinton (2012), A practical guide to training RBMs, section 8.1.
@@ -37,7 +37,7 @@ WEIGHTS, PIXELS, UNITS = np.zeros((SIDE**2, 16)), np.zeros(SIDE**2), np.zeros(16
 def declare(
     weights: np.ndarray = WEIGHTS, pixels: np.ndarray = PIXELS, units: np.ndarray = UNITS
 ) -> ed.Model:
-    """Couple pixels x to hidden units h by W, with biases b and c; all zero if not given."""
+    """An RBM of pixels x and hidden units h, with weights W and biases b and c, 0 by default."""
     x, h = ed.binary("x", len(pixels)), ed.binary("h", len(units), latent=True)
     W = ed.parameter("W", weights)
     b, c = ed.parameter("b", pixels), ed.parameter("c", units)
@@ -45,7 +45,7 @@ def declare(
 
 
 def begin(train: np.ndarray, hidden: int, rng: np.random.Generator) -> ed.Model:
-    """Small random weights, and a bias for each pixel that gives its share of the data."""
+    """The initial RBM: small random weights, and biases at the pixels' log-odds in the data."""
     share = (train.sum(axis=0) + 1) / (len(train) + 2)
     weights = 0.1 * rng.normal(size=(train.shape[1], hidden))
     return declare(weights, logit(share), np.zeros(hidden))
@@ -56,10 +56,12 @@ def main(
     out: Out = Path("out/rbm_digits"),
     hidden: Annotated[int, typer.Option(min=1, max=20, help="Hidden units.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 5000,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step, and chains.")] = 100,
-    peer: Annotated[bool, typer.Option(help="Fit scikit-learn's too.")] = True,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Number of images per step, and of chains.")
+    ] = 100,
+    peer: Annotated[bool, typer.Option(help="Also fit scikit-learn's BernoulliRBM.")] = True,
 ) -> dict[str, Any]:
-    """Learn digits, score what was held out, and draw new ones."""
+    """Learn an RBM of digits, compute its test likelihood, and draw new digits."""
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     train, test = digits()
@@ -90,27 +92,27 @@ def main(
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's digits in black and white: four in five to learn from, the rest to score."""
+    """scikit-learn's digits in black and white: four fifths for training, the rest for the test."""
     images = (np.asarray(load_digits(return_X_y=True)[0]) >= THRESHOLD).astype(np.int8)
     order = np.random.default_rng(0).permutation(len(images))
     return images[order[:1437]], images[order[1437:]]
 
 
 def independent_pixels(train: np.ndarray, test: np.ndarray) -> float:
-    """The score of a model without hidden units."""
+    """The test log-likelihood of independent pixels."""
     share = (train.sum(axis=0) + 1) / (len(train) + 2)
     return float(np.where(test, np.log(share), np.log1p(-share)).sum(axis=1).mean())
 
 
 def by_sklearn(train: np.ndarray, test: np.ndarray, hidden: int, seed: int) -> float:
-    """The exact score of scikit-learn's RBM, scored as ours is."""
+    """The exact test log-likelihood of scikit-learn's RBM."""
     peer = BernoulliRBM(hidden, learning_rate=0.03, n_iter=100, random_state=seed).fit(train)
     model = declare(peer.components_.T, peer.intercept_visible_, peer.intercept_hidden_)
     return float(ed.log_likelihood(ed.compile(model), test).value)
 
 
 def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
-    """Digits of the test set, those of the model, and what each hidden unit looks for."""
+    """Plot digits of the test set, digits drawn from the model, and each hidden unit's weights."""
     from matplotlib.figure import Figure
 
     weights = np.asarray(ebm.parameters["W"])
@@ -122,7 +124,7 @@ def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
     real.imshow(sheet(test[:60]), cmap="gray_r", vmin=0, vmax=1)
     real.set_title("held out")
     model.imshow(sheet(np.asarray(dreamt)), cmap="gray_r", vmin=0, vmax=1)
-    model.set_title("drawn, a chain each: p(pixel is on)")
+    model.set_title("drawn, one per chain: p(pixel is on)")
     limit = np.abs(weights).max()
     image = filters.imshow(sheet(weights.T, columns=4), cmap="RdBu", vmin=-limit, vmax=limit)
     filters.set_title("W, a hidden unit each")
@@ -133,7 +135,7 @@ def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
 
 
 def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """Images side by side, a pixel of nothing between them."""
+    """Images side by side, with a gap of one pixel."""
     rows = -(-len(images) // columns)
     paper = np.full((rows * columns, SIDE + 1, SIDE + 1), np.nan)
     paper[: len(images), :SIDE, :SIDE] = images.reshape(-1, SIDE, SIDE)

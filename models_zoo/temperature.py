@@ -1,10 +1,11 @@
-r"""What temperature does to the law exp(-E/T) / Z(T) of a small Ising model, exactly.
+r"""The distribution exp(-E/T) / Z(T) of a small Ising model at all temperatures, exactly.
 
-A torus is cooled and heated by ``model / T``. From log Z alone come the mean energy
-$\langle E \rangle = T^2\, d \log Z / dT$ and the heat capacity $d \langle E \rangle / dT$; visiting
-all states gives the same heat capacity as $\mathrm{Var}(E) / T^2$. The effective number of states,
-$e^S$, tells what is left of the law: two at $T \to 0$, all spins up and all down, and each of the
-$2^{L^2}$ alike at $T \to \infty$. Gibbs is run at a few temperatures beside the exact curve.
+The temperature of a periodic lattice is set by ``model / T``. Derivatives of log Z give the mean
+energy $\langle E \rangle = T^2\, d \log Z / dT$ and the heat capacity $d \langle E \rangle / dT$;
+enumeration of all states gives the same heat capacity as $\mathrm{Var}(E) / T^2$. The effective
+number of states $e^S$, with the entropy $S$, tends to two as $T \to 0$, with all spins up or all
+down, and to all $2^{L^2}$ states as $T \to \infty$. At a few temperatures, results of Gibbs
+sampling are compared with the exact curve.
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ SAMPLED = (1.0, 2.0, 5.0)
 
 
 def declare(size: int = 4, coupling: float = 1.0) -> ed.Model:
-    """Couple the spins of a square torus; its energy is in units of J where `coupling` is one."""
+    """An Ising model on a periodic square lattice; with `coupling` one, E is in units of J."""
     s = ed.spin("s", (size, size))
     return ed.Model(-coupling * (s * ed.roll(s, 1, axis=0) + s * ed.roll(s, 1, axis=1)).sum())
 
@@ -34,10 +35,10 @@ def main(
     size: Annotated[int, typer.Option(min=2, max=4, help="Side of the torus.")] = 4,
     coldest: Annotated[float, typer.Option(min=0.01, help="In units of J.")] = 0.25,
     hottest: Annotated[float, typer.Option(help="In units of J.")] = 100.0,
-    points: Annotated[int, typer.Option(min=2, help="Temperatures of the curves.")] = 60,
-    draws: Annotated[int, typer.Option(min=4, help="Draws of each of 16 chains.")] = 1000,
+    points: Annotated[int, typer.Option(min=2, help="Number of temperatures of the curves.")] = 60,
+    draws: Annotated[int, typer.Option(min=4, help="Number of draws of each of 16 chains.")] = 1000,
 ) -> dict[str, Any]:
-    """Heat capacity in two ways, and what is left of the law at both ends."""
+    """Compute the heat capacity in two ways, and the number of states at low and high T."""
     out.mkdir(parents=True, exist_ok=True)
     model = declare(size)
     temperatures = np.geomspace(coldest, hottest, points)
@@ -76,17 +77,17 @@ def main(
 
 
 def log_partition(model: ed.Model, temperature: jax.Array) -> jax.Array:
-    """Log Z(T)."""
+    """Log Z at a temperature."""
     return jnp.asarray(ed.log_partition(ed.compile(model / temperature)))
 
 
 def mean_energy(model: ed.Model, temperature: jax.Array) -> jax.Array:
-    """Mean energy by differentiating log Z."""
+    """The mean energy, as a derivative of log Z."""
     return temperature**2 * jax.grad(log_partition, argnums=1)(model, temperature)
 
 
 def exact(model: ed.Model, size: int, temperature: jax.Array) -> dict[str, jax.Array]:
-    """Of one temperature: from log Z the mean energy and its slope; from all states the rest."""
+    """Exact quantities at a temperature, by derivatives of log Z and by enumeration."""
     energy, slope = jax.value_and_grad(mean_energy, argnums=1)(model, temperature)
     numbers = jnp.arange(2 ** (size**2))[:, None] >> jnp.arange(size**2)
     states = {"s": (1 - 2 * (numbers % 2)).reshape(-1, size, size)}
@@ -108,7 +109,7 @@ def draw(
     count: int,
     path: Path,
 ) -> None:
-    """Energy, heat capacity and effective number of states against temperature."""
+    """Plot energy, heat capacity and effective number of states against temperature."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4.5), layout="constrained")

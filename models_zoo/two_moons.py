@@ -1,16 +1,16 @@
-r"""A neural energy of two moons, learnt in four ways and compared by exact likelihood.
+r"""A neural energy of two moons, learnt by four objectives and compared by likelihood.
 
 $$E_\theta(x) = f_\theta(x) + \tfrac12 \lVert x \rVert^2, \qquad x \in \mathbb{R}^2,$$
 
-with a network $f$ that is bounded (tanh), so that the energy grows and $Z$ is finite. In two
-dimensions $\log Z$ comes from quadrature, and with it the test likelihood of whatever was learnt:
-by denoising and by explicit score matching, by persistent contrastive divergence under Langevin,
-and by maximum likelihood through the quadrature itself. A step of the last visits some $10^5$
-points, so it begins where denoising ended. The law that drew the data is known too: a normal
-around each point of two half circles; no model can do better on average. Denoising and divergence
-end 0.03 nats short of it, likelihood 0.01. Explicit score matching ends 0.14 short: slopes where
-there is data say little of how low the energy is where there is none, and of how much of the data
-each moon has.
+with a bounded network $f$ (tanh), so that the energy grows at infinity and $Z$ is finite. In two
+dimensions $\log Z$ is computed by quadrature, which gives the test likelihood of each model. Models
+are learnt by denoising and by explicit score matching, by persistent contrastive divergence with
+Langevin, and by maximum likelihood with $\log Z$ by quadrature. A step of the last evaluates about
+$10^5$ points, so it starts from the result of denoising. The true distribution of the data is
+known, too: a mixture of normals around the points of two half circles, which no model can surpass
+on average. The test likelihoods of denoising and divergence are 0.03 nats below it, that of maximum
+likelihood is 0.01 below. Explicit score matching is 0.14 below: scores at the data determine
+neither the energy far from the data nor the weights of the two moons well.
 
 Source: LeCun et al. (2006), A tutorial on energy-based learning; Hyvarinen (2005), JMLR 6,
 695-709; Vincent (2011), Neural Computation 23(7), 1661-1674; Tieleman (2008), ICML, 1064-1071.
@@ -45,7 +45,7 @@ OBJECTIVES = {
         3e-3,
     ),
 }
-"""What is compared, with the learning rate of each."""
+"""The objectives that are compared, with their learning rates."""
 TITLES = {
     "truth": "law of the data",
     "denoising": "denoising score matching",
@@ -56,7 +56,7 @@ TITLES = {
 
 
 def declare(seed: int = 0, width: int = 32) -> ed.Model:
-    """Add a bounded network to the energy of a standard normal."""
+    """The sum of a bounded network and the energy of a standard normal."""
     x = ed.real("x", 2)
     network = eqx.nn.MLP(2, "scalar", width, 3, activation=jnp.tanh, key=jr.key(seed))
     return ed.Model(ed.Neural(network)(x) + 0.5 * (x**2).sum())
@@ -65,13 +65,13 @@ def declare(seed: int = 0, width: int = 32) -> ed.Model:
 def main(
     seed: Seed = 0,
     out: Out = Path("out/two_moons"),
-    width: Annotated[int, typer.Option(min=1, help="Of each of three layers.")] = 32,
+    width: Annotated[int, typer.Option(min=1, help="Width of each of three layers.")] = 32,
     steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 4000,
     likelihood_steps: Annotated[
-        int, typer.Option(min=0, help="Of maximum likelihood, from where denoising ended.")
+        int, typer.Option(min=0, help="Steps of maximum likelihood, after denoising.")
     ] = 20,
 ) -> dict[str, Any]:
-    """Learn one energy by several objectives; test likelihoods, exact."""
+    """Learn an energy by several objectives, and compute test likelihoods."""
     out.mkdir(parents=True, exist_ok=True)
     train, test = moons(10_000, seed), moons(2_000, seed + 1)
     learnt, numbers = {}, {"truth": row(true_log_density(test), true_log_density(test))}
@@ -94,12 +94,12 @@ def main(
 
 
 def moons(examples: int, seed: int) -> np.ndarray:
-    """Points around two half circles, the whole centred."""
+    """Points around two half circles, with their mean subtracted."""
     return (make_moons(examples, noise=NOISE, random_state=seed)[0] - CENTRE).astype(np.float32)
 
 
 def true_log_density(x: np.ndarray, points: int = 500) -> np.ndarray:
-    """Of the law that drew the data: normals around many points of both half circles."""
+    """The log density of the data's distribution: normals around points of both half circles."""
     angle = (np.arange(points) + 0.5) / points * np.pi
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     arcs = np.concatenate([upper, np.array([1.0, 0.5]) - upper]) - CENTRE
@@ -109,12 +109,12 @@ def true_log_density(x: np.ndarray, points: int = 500) -> np.ndarray:
 
 
 def scored(ebm: ed.EBM, test: np.ndarray) -> dict[str, float]:
-    """The exact test likelihood."""
+    """The test likelihood by quadrature."""
     return row(np.asarray(ed.log_likelihood(ebm, test).examples, float), true_log_density(test))
 
 
 def row(log_probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Mean log-likelihood in nats, and how far below the truth, with the error of that."""
+    """Mean log-likelihood in nats, and its difference from the truth with standard error."""
     short = truth - log_probs
     return {
         "log_likelihood": float(log_probs.mean()),
@@ -124,7 +124,7 @@ def row(log_probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def draw(learnt: dict[str, ed.EBM], numbers: dict[str, Any], test: np.ndarray, path: Path) -> None:
-    """The energy landscapes, from the lowest energy up, the true one first."""
+    """Plot the energies relative to their minimum, the true one first."""
     from matplotlib.figure import Figure
 
     side = np.linspace(-2.25, 2.25, 161, dtype=np.float32)
@@ -139,8 +139,8 @@ def draw(learnt: dict[str, ed.EBM], numbers: dict[str, Any], test: np.ndarray, p
         above = np.minimum(energy - energy.min(), 12.0).reshape(len(side), -1)
         image = axis.contourf(side, side, above, levels=np.linspace(0, 12, 25), cmap="viridis_r")
         axis.plot(*test[:300].T, ".", ms=1.5, color="k", alpha=0.6)
-        score = f"{numbers[name]['log_likelihood']:.3f} nats a test point"
+        score = f"{numbers[name]['log_likelihood']:.3f} nats per test point"
         axis.set(title=f"{TITLES[name]}\n{score}", xlabel="$x_1$", aspect="equal")
     axes[0].set_ylabel("$x_2$")
-    figure.colorbar(image, ax=axes, pad=0.01, label="energy above the lowest, cut at 12")
+    figure.colorbar(image, ax=axes, pad=0.01, label="energy above its minimum, cut off at 12")
     figure.savefig(path, dpi=150)

@@ -160,8 +160,11 @@ def test_run_prints_a_table_and_saves_the_numbers(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("run", "cion"), "no model of the zoo is called 'cion'. Did you mean 'coin'? There are: "),
-        (("run", "xyz"), "no model of the zoo is called 'xyz'. There are: broken, coin, "),
+        (
+            ("run", "cion"),
+            "no model of the zoo is called 'cion'. Did you mean 'coin'? The zoo has: ",
+        ),
+        (("run", "xyz"), "no model of the zoo is called 'xyz'. The zoo has: broken, coin, "),
         (("run", "_shared"), "no model of the zoo is called '_shared'"),
         (("run", "coin", "--sed", "3"), "No such option: --sed"),
         (("run", "coin", "--heads", "many"), "Invalid value for '--heads'"),
@@ -181,7 +184,9 @@ def test_an_output_that_cannot_be_written_stops_before_any_work(run, tmp_path):
     (tmp_path / "taken").write_text("mine")
     done = run("run", "failing", "--out", "taken/below")
     assert done.exit_code == 2 and "table" not in done.output
-    assert "cannot be written" in done.stderr and "Give one of your own" in done.stderr
+    assert (
+        "cannot be written" in done.stderr and "Give a folder in which you may write" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,7 +272,7 @@ def test_a_file_that_ends_the_program_is_told(run, tmp_path, where):
 
 
 def test_the_help_of_explain_says_that_the_file_is_run(run):
-    assert "FILE is run as a program" in run("explain", "--help").stdout
+    assert "FILE is executed as Python code" in run("explain", "--help").stdout
 
 
 def test_every_model_of_the_zoo_says_what_it_is():

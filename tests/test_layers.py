@@ -19,7 +19,7 @@ ORDER = {
     " | along view | apply | range",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates",
+    " | incidence joint_states value_checks layer coordinates ends",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base double log_z integrand cubature | modes counting | * | choice evaluate",

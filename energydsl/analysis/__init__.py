@@ -1,5 +1,5 @@
-"""What is found in a model: its factors, their graph and degrees, its structure, its conditionals.
+"""Analysis of models: factors, their interaction graph and degrees, and conditional distributions.
 
-Here, too, is what several later stages need of it: the evaluation of factors, joint states, layers
-that are summed out, and unconstrained coordinates.
+This folder also has what several later stages use: the evaluation of factors, enumeration of joint
+states, layers that are summed out, and unconstrained coordinates.
 """

@@ -1,7 +1,8 @@
 r"""Unconstrained coordinates: the free continuous sites of some variables as one real vector.
 
-Each event x goes through its domain's bijection, x = T(z), and the energy gains the Jacobian:
-$U(z) = E(T(z)) - \log|\det T'(z)|$, so that z has the density that x asks for.
+Each event x is the image of z under its domain's bijection, x = T(z). The potential energy of z is
+$U(z) = E(T(z)) - \log|\det T'(z)|$, so that x = T(z) has the density proportional to
+$e^{-E(x)}$.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from energydsl.language.variable import Variable
 
 @dataclasses.dataclass(frozen=True)
 class Unconstrained:
-    """The coordinates of the continuous variables named, in a model of this structure."""
+    """The unconstrained coordinates of some continuous variables of a model."""
 
     structure: Structure
     names: tuple[str, ...]
 
     @staticmethod
     def of(structure: Structure, names: tuple[str, ...] | None = None) -> Unconstrained:
-        """Of the variables named, or of every free continuous one.
+        """The coordinates of the named variables, or of all free continuous variables.
 
         Raises:
-            ValueError: an unknown name.
-            TypeError: a discrete variable.
+            ValueError: a name is unknown.
+            TypeError: a variable is discrete.
         """
         free = {v.name: v for v in structure.skeleton.free}
         if names is None:
@@ -44,27 +45,29 @@ class Unconstrained:
             return Unconstrained(structure, smooth)
         for name in names:
             if name not in free:
-                raise ValueError(f"{name!r} is no free variable; those are {list(free)}.")
+                raise ValueError(
+                    f"{name!r} is no free variable; the free variables are {list(free)}."
+                )
             domain = free[name].domain
             if domain.transform is None:
                 other = "Gibbs" if domain.levels is not None else "MetropolisHastings"
                 raise TypeError(
                     f"{name!r} is {domain}, which has no unconstrained coordinates to move in. "
-                    f"Leave it to {other}: ed.Cycle(ed.{other}(), ...)."
+                    f"Update it by {other}: ed.Cycle(ed.{other}(), ...)."
                 )
         return Unconstrained(structure, names)
 
     @cached_property
     def variables(self) -> tuple[Variable, ...]:
-        """Those whose sites have coordinates."""
+        """The variables whose sites have coordinates."""
         return tuple(v for v in self.structure.skeleton.free if v.name in self.names)
 
     def coordinates(self, x: Configuration) -> Array:
-        """Z of a configuration, as one vector."""
+        """The coordinates z of a configuration, as one vector."""
         return ravel_pytree(self._parts(x))[0]
 
     def configuration(self, z: Array, x: Configuration) -> Configuration:
-        """`x` with the sites that have coordinates put where z says."""
+        """The configuration `x` with T(z) at the sites that have coordinates."""
         parts = self._unravel(z, x)
         new = {}
         for v in self.variables:
@@ -76,10 +79,10 @@ class Unconstrained:
         return {**x, **new}
 
     def held(self, z: Array, x: Configuration) -> Array:
-        """Whether the dtype holds every value at z, so that the transform can be undone.
+        """Whether T(z) in floating point is inside the support, so that T can be inverted.
 
-        Near an end that the support does not reach (0 of the positive numbers) a value may be
-        rounded onto it: there it is outside the support, and lies at no finite coordinate.
+        Near an end that is not in the support (0 for the positive numbers), a value may be rounded
+        to that end, which has no finite coordinate.
         """
         parts = self._unravel(z, x)
         good = jnp.ones((), bool)
@@ -91,11 +94,11 @@ class Unconstrained:
     def potential(
         self, energy: Callable[[Configuration], Array], z: Array, x: Configuration
     ) -> Array:
-        """U(z), the other sites standing as in `x`."""
+        """The potential energy U(z), with the other sites as in `x`."""
         return energy(self.configuration(z, x)) - self.log_jacobian(z, x)
 
     def log_jacobian(self, z: Array, x: Configuration) -> Array:
-        """Log |det T'(z)|."""
+        """The log Jacobian, log |det T'(z)|."""
         parts = self._unravel(z, x)
         total = jnp.zeros(())
         for v in self.variables:
@@ -122,10 +125,10 @@ class Unconstrained:
 
 
 def event_shape(v: Variable) -> tuple[int, ...]:
-    """The axes of one event."""
+    """The shape of one event of a variable."""
     return v.shape[len(v.shape) - v.domain.event_ndim :]
 
 
 def _rows(array: Any, v: Variable) -> Any:
-    """An array of the variable's shape as (events, *event)."""
+    """An array of the variable's shape, reshaped to (events, *event)."""
     return array.reshape(-1, *event_shape(v))

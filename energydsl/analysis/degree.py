@@ -1,7 +1,7 @@
-"""How high a polynomial a factor is in each of its arguments, read off its jaxpr.
+"""Upper bounds on the polynomial degree of a factor in each of its arguments, from its jaxpr.
 
-A degree is an upper bound, which is what soundness asks for: "quadratic" is claimed only where
-no operation on the way could give more. `math.inf` means: not shown to be a polynomial.
+As the degree is an upper bound, "quadratic" means proven to be at most quadratic. `math.inf` means
+that the factor is not shown to be a polynomial.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from jax.extend import core as jex
 
 @dataclasses.dataclass(frozen=True)
 class Degrees:
-    """Bounds on the degree in each argument, the others held, and jointly in all of them."""
+    """Bounds on the degree in each argument with the others fixed, and in all arguments jointly."""
 
     each: tuple[float, ...]
     total: float
 
 
 def degrees(function: Callable[..., jax.Array], arguments: Sequence, count: int) -> Degrees:
-    """Degrees of a scalar function in its first `count` arguments.
+    """The degrees of a scalar function in its first `count` arguments.
 
     Args:
-        function: of the arguments, scalar.
+        function: a scalar function of the arguments.
         arguments: abstract values (`jax.ShapeDtypeStruct`) or pytrees of them.
-        count: how many of them are variables; the rest count as constants.
+        count: the number of arguments that are variables; the others are constants.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     inputs = []
@@ -43,7 +43,7 @@ def degrees(function: Callable[..., jax.Array], arguments: Sequence, count: int)
     return Degrees(tuple(each), total)
 
 
-# A bound is an array: entry k where argument k alone moves, the last one where all of them do.
+# A bound is an array: entry k is the degree in argument k alone, the last entry the joint degree.
 
 
 def _moving(position: int, count: int) -> np.ndarray:
@@ -86,9 +86,9 @@ def _run(jaxpr: jex.Jaxpr, inputs: Sequence[np.ndarray], zero: np.ndarray) -> li
 
 
 def _inner(equation: jex.JaxprEqn) -> jex.Jaxpr | None:
-    """The body of a call, which runs once on the equation's own arguments."""
-    # custom_jvp and custom_vjp stay closed: their derivative may differ from their body's, and
-    # coefficients are read off derivatives.
+    """The body of a call, which is evaluated once on the equation's arguments; None for others."""
+    # Bodies of custom_jvp and custom_vjp are not used: their derivatives may differ from the
+    # body's, and coefficients are computed from derivatives.
     if equation.primitive.name not in {"jit", "closed_call", "remat2"}:
         return None
     body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
@@ -121,7 +121,7 @@ def _apply(equation: jex.JaxprEqn, values: list[np.ndarray], zero: np.ndarray) -
 
 
 def _is_finiteness_test(equation: jex.JaxprEqn) -> bool:
-    """``x == x`` and ``x != inf``: settled for a polynomial, finite where its sites are."""
+    """Whether this is ``x == x`` or ``x != inf``, which are constant for a finite polynomial x."""
     if equation.primitive.name not in {"eq", "ne"}:
         return False
     left, right = equation.invars

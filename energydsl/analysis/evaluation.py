@@ -1,4 +1,4 @@
-"""From a model's values to the arguments of its factors: the step between tree and batch."""
+"""Evaluation of factors: their arguments from a model's values, and their energies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from energydsl.language.model import Model
 
 
 def as_double(model: Model) -> Model:
-    """The model with its floats as float64, for work where JAX has that on."""
+    """The model with its floating-point arrays as float64; JAX's 64-bit mode must be on."""
     return jax.tree.map(_double, model)
 
 
@@ -25,7 +25,7 @@ def _double(leaf: Any) -> Any:
 
 
 def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
-    """What the entries `index` of a leaf's source hold, in the dtype that energies see."""
+    """The value of a leaf at entries `index` of its source, in the dtype of values in energies."""
     match leaf:
         case Whole(slot=slot):
             return env.slots[slot]
@@ -37,7 +37,7 @@ def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
 
 
 def batched(factor: Factor, axes: int = 1) -> Callable[..., Array]:
-    """The factor's energy over `axes` leading axes of its arguments; functions are shared."""
+    """The factor's energy, mapped over `axes` leading axes of all arguments but functions."""
     energy = factor.energy
     in_axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves)
     for _ in range(axes):
@@ -46,7 +46,7 @@ def batched(factor: Factor, axes: int = 1) -> Callable[..., Array]:
 
 
 def factor_energies(factor: Factor, env: Environment) -> Array:
-    """The energy of every factor of a batch, in an environment with all variables."""
+    """The energies of all factors of a batch, in an environment that has all variables."""
     values = [argument(leaf, getattr(leaf, "index", None), env) for leaf in factor.leaves]
     if all(isinstance(leaf, Whole) for leaf in factor.leaves):
         return factor.energy(*values)[None]

@@ -1,9 +1,10 @@
-"""Factors: an energy taken apart into batches of small functions of a few sites.
+"""Factors: the decomposition of an energy into batches of functions of a few sites each.
 
-`factorise` reads an expression as a sum. Elementwise parts become batches with one factor an
-element, whose scope (who is in it) is a row of index arrays; products distribute over sums, so
-that ``x @ W @ h`` is n x m pairs; what cannot be taken apart is one factor over all its sites.
-Energies are computed from the expression itself: factors serve structure and conditionals.
+`factorise` writes an expression as a sum. An elementwise expression becomes a batch with one factor
+for each element, whose scope (the sites it depends on) is a row of index arrays. Products are
+distributed over sums, so that ``x @ W @ h`` is n x m pairwise factors. An expression that cannot be
+decomposed is one factor over all of its sites. The energy of a configuration is computed from the
+expression itself; factors are used for the structure and for conditional distributions.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from energydsl.language.expression.operation import as_float
 from energydsl.language.variable import Variable
 
 MAX_FACTORS = 50_000_000
-"""Products are distributed up to this many factors; beyond it they stay whole."""
+"""The most factors into which a product is distributed; a larger product remains one factor."""
 
 MAX_PARTS = 100_000
-"""Terms of a sum, or arguments of one factor, at most: none is met by a text of sane length."""
+"""The most terms of a sum, or arguments of one factor; energies of usual length have far fewer."""
 
 MAX_BATCHES = 1_000
-"""And up to this many batches, each of which is traced by itself."""
+"""The most batches into which a product is distributed, as each batch is traced separately."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sites:
-    """An argument that holds sites: `index` counts flat sites of the variable.
+    """An argument that is the values of sites, given by their flat numbers in the variable.
 
-    Like every index, it has the batch's shape, then the axes that one factor sees.
+    Like every index, `index` has the batch's axes followed by the axes of one factor's argument.
     """
 
     variable: Variable
@@ -58,7 +59,7 @@ class Sites:
 
 @dataclasses.dataclass(frozen=True)
 class Entries:
-    """An argument that holds entries of the array in a parameter slot."""
+    """An argument that is entries of the array in a slot, given by their flat numbers."""
 
     slot: int
     index: np.ndarray
@@ -66,14 +67,14 @@ class Entries:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """An argument that tells a factor which one of its batch it is."""
+    """An argument that is the number of an entry of a step's result, so that factors differ."""
 
     index: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """An argument that is all of a parameter slot: a potential, shared by the batch."""
+    """An argument that is the whole value of a slot: a potential, shared by the batch."""
 
     slot: int
 
@@ -82,7 +83,7 @@ Leaf = Sites | Entries | Count | Whole
 
 
 def common_entry(leaf: Leaf) -> int | None:
-    """The entry of a parameter that every factor of a batch uses, if it is one."""
+    """The single entry of an array that all factors of a batch use; None if they differ."""
     if not isinstance(leaf, Entries) or leaf.index.ndim > 1:
         return None
     first = int(leaf.index.flat[0])
@@ -91,35 +92,35 @@ def common_entry(leaf: Leaf) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """``sum over the reduced axes of energy(leaves)``, for every element of `shape`."""
+    """An array of `shape`, whose elements are sums of ``energy(*leaves)`` over reduced axes."""
 
     shape: tuple[int, ...]
     reduced: tuple[int, ...]
     leaves: tuple[Leaf, ...]
     energy: Callable[..., Array]
     bare: bool = False
-    """Whether it is a view's own values, or a function's own value of such before others."""
+    """Whether it is a view itself, or a function of a view (and others) that is not transformed."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factor:
-    """A batch of `size` like factors: each is ``energy(*leaves)``, a scalar."""
+    """A batch of `size` factors of the same form, each the scalar ``energy(*leaves)``."""
 
     size: int
     leaves: tuple[Leaf, ...]
     energy: Callable[..., Array]
     bare: bool = False
-    """Whether the energy is the function of the first leaf, of the sites of the second as they
-    are and then of what the other leaves give: neither scaled nor changed in any way."""
+    """Whether the energy is the value of the function in the first leaf, neither scaled nor
+    transformed, whose first argument is exactly the sites of the second leaf."""
 
     @property
     def sites(self) -> dict[int, Sites]:
-        """The leaves that hold sites, by position."""
+        """The leaves that are sites, by position."""
         return {k: leaf for k, leaf in enumerate(self.leaves) if isinstance(leaf, Sites)}
 
 
 def factorise(root: Expression) -> tuple[Factor, ...]:
-    """The batches of factors whose sum is a scalar expression; empty ones are left out."""
+    """The batches of factors whose sum is a scalar expression; empty batches are omitted."""
     terms = _floats(root, fold(root, _bounded_terms))
     return tuple(_flatten(term) for term in terms if math.prod(term.reduced))
 
@@ -128,8 +129,8 @@ def _bounded_terms(node: Expression, *below: list[Term]) -> list[Term]:
     terms = _terms(node, *below)
     if max(len(terms), len(terms[0].leaves)) > MAX_PARTS:
         raise ValueError(
-            f"The energy comes apart into more than {MAX_PARTS:,} pieces at {str(node)[:200]}. "
-            "Write elements as arrays, and what need not be taken apart as ed.apply(function, ...)."
+            f"The energy has more than {MAX_PARTS:,} pieces at {str(node)[:200]}. Write the terms "
+            "as array operations, or the part as one factor by ed.apply(function, ...)."
         )
     return terms
 
@@ -200,9 +201,9 @@ def _matmul(node: MatMul, left: list[Term], right: list[Term]) -> list[Term]:
 
 
 def _step(node: Expression, operands: list[Term]) -> Term:
-    """One factor a step of a node that nothing else is known of.
+    """The factors of a node of an unknown kind, one for each event of its batch.
 
-    Where a step gives an array, each entry is a factor, over all that the step takes.
+    If the result for an event is an array, each entry is a factor of all the event's sites.
     """
     ndims = node.events or [len(t.shape) for t in operands]
     pairs = list(zip(operands, ndims, strict=True))
@@ -234,7 +235,7 @@ def _step(node: Expression, operands: list[Term]) -> Term:
 
 
 def _one(node: Expression, functions: Sequence[Any], values: list[Array]) -> Array:
-    """The result of one step of a node."""
+    """The result of a node for one event."""
     if isinstance(node, Apply):
         return node.one(*functions, *values)
     return as_float(node.combine(*values))
@@ -249,14 +250,14 @@ def _numbers(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _floats(source: Expression, terms: list[Term]) -> list[Term]:
-    """Terms of bare labels as numbers."""
+    """Terms in floating point, where they are labels otherwise."""
     if jnp.issubdtype(energy_dtype(source), jnp.inexact):
         return terms
     return [_map(term, as_float) for term in terms]
 
 
 def _distributes(left: Sequence[Term], right: Sequence[Term]) -> bool:
-    """Whether a product of two sums is taken apart into the products of their terms."""
+    """Whether a product of two sums is expanded into the products of their terms."""
     if len(left) * len(right) > MAX_BATCHES:
         return False
     sizes = (math.prod(a.shape + a.reduced + b.reduced) for a in left for b in right)
@@ -264,7 +265,7 @@ def _distributes(left: Sequence[Term], right: Sequence[Term]) -> bool:
 
 
 def _with(term: Term, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Leaf, ...]:
-    """The leaves with every index array changed alike."""
+    """The leaves with the same change applied to every index array."""
     return tuple(
         leaf if isinstance(leaf, Whole) else dataclasses.replace(leaf, index=change(leaf.index))
         for leaf in term.leaves
@@ -277,7 +278,7 @@ def _map(term: Term, function: Callable[[Array], Array]) -> Term:
 
 
 def _pick(term: Term, numbers: np.ndarray) -> Term:
-    """The elements at flat positions `numbers`, in that shape."""
+    """The elements at flat positions `numbers`, in the shape of `numbers`."""
     count = len(term.shape)
 
     def change(index: np.ndarray) -> np.ndarray:
@@ -288,7 +289,7 @@ def _pick(term: Term, numbers: np.ndarray) -> Term:
 
 
 def _spread(term: Term, shape: tuple[int, ...]) -> Term:
-    """Broadcast the elements to `shape`."""
+    """The term broadcast to `shape`."""
     if term.shape == shape:
         return term
     count = len(term.shape)
@@ -302,7 +303,7 @@ def _spread(term: Term, shape: tuple[int, ...]) -> Term:
 
 
 def _reduce(term: Term, axes: tuple[int, ...]) -> Term:
-    """Sum over some axes of the elements."""
+    """The sum of a term over some axes."""
     kept = [i for i in range(len(term.shape)) if i not in axes]
     order = kept + list(axes)
 
@@ -318,7 +319,7 @@ def _reduce(term: Term, axes: tuple[int, ...]) -> Term:
 
 
 def _product(a: Term, b: Term, operation: Callable[[Array, Array], Array]) -> Term:
-    """Combine two sums over the same elements: a sum over both reductions."""
+    """The products of two terms' elements, as a sum over the reduced axes of both."""
     k, ra, rb = len(a.shape), len(a.reduced), len(b.reduced)
 
     def left(index: np.ndarray) -> np.ndarray:
@@ -341,7 +342,7 @@ def _product(a: Term, b: Term, operation: Callable[[Array, Array], Array]) -> Te
 
 
 def _join(terms: list[Term]) -> Term:
-    """One term without reductions: what a nonlinear function sees."""
+    """The sum of terms as one term without reduced axes, as the operand of other functions."""
     closed = [_absorb(t, len(t.shape), total=True) for t in terms]
     if len(closed) == 1:
         return closed[0]
@@ -356,7 +357,7 @@ def _join(terms: list[Term]) -> Term:
 
 
 def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
-    """Move all axes but the first `keep` inside the factor; `total` sums over them there."""
+    """The term with all axes but the first `keep` inside the factor, summed if `total`."""
     moved = term.shape[keep:] + term.reduced
     if not moved:
         return term
@@ -369,7 +370,7 @@ def _absorb(term: Term, keep: int, *, total: bool = False) -> Term:
 
 
 def _repeat(leaf: Leaf, batch: tuple[int, ...], entries: tuple[int, ...]) -> Leaf:
-    """The leaf for every one of the entries that each element of the batch gives."""
+    """The leaf repeated for each entry of the result of each element of the batch."""
     if isinstance(leaf, Whole):
         return leaf
     rest = leaf.index.shape[len(batch) :]
@@ -387,7 +388,7 @@ def _split(values: Sequence[Any], arities: Sequence[int]) -> list[Sequence[Any]]
 
 
 def _flatten(term: Term) -> Factor:
-    """Close a term: its elements and its reductions become one batch; equal leaves become one."""
+    """The batch of a term's elements and reduced axes; equal leaves become one."""
     shape = term.shape + term.reduced
     size, kept, slots = math.prod(shape), [], []
     for leaf in term.leaves:
@@ -399,7 +400,7 @@ def _flatten(term: Term) -> Factor:
         if not match:
             kept.append(leaf)
     energy = term.energy
-    # Of a view itself no function is the first leaf; and its sites may come again as others.
+    # A view itself has no function as its first leaf, and its sites may occur in other leaves.
     bare = term.bare and isinstance(kept[0], Whole) and slots.count(1) == 1
     return Factor(size, tuple(kept), lambda *v: energy(*(v[s] for s in slots)), bare)
 

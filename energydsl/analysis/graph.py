@@ -1,6 +1,6 @@
-"""Graph algorithms on edge arrays, vectorised: nothing here loops over a million sites in Python.
+"""Graph algorithms on edge arrays, vectorised so that they scale to millions of nodes.
 
-A graph is a number of nodes and an (m, 2) array of edges, without loops or repeats.
+A graph is a number of nodes and an (m, 2) array of edges, without self-loops or repeated edges.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import scipy.sparse.csgraph as csgraph
 Edges = np.ndarray
 
 PLANARITY_LIMIT = 200_000
-"""Edges up to which planarity is tested; beyond it nothing is claimed."""
+"""The most edges of a graph whose planarity is tested."""
 
 
 def unique_edges(pairs: np.ndarray, nodes: int) -> Edges:
-    """Edges in rising order, each once, loops dropped."""
+    """The distinct edges in increasing order, without self-loops."""
     left, right = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
-    # One number an edge: sorting numbers is much faster than sorting rows, and than np.unique.
+    # Each edge is coded as one number: sorting numbers is much faster than sorting rows.
     codes = np.minimum(left, right) * nodes + np.maximum(left, right)
     codes = np.sort(codes[left != right])
     codes = codes[np.diff(codes, prepend=-1) > 0]
@@ -34,14 +34,14 @@ def adjacency(nodes: int, edges: Edges) -> sp.csr_array:
 
 
 def components(nodes: int, edges: Edges) -> tuple[int, np.ndarray]:
-    """How many connected components, and the component of each node."""
+    """The number of connected components, and the component of each node."""
     if not len(edges):
         return nodes, np.arange(nodes, dtype=np.int32)
     return csgraph.connected_components(adjacency(nodes, edges), directed=False)
 
 
 def on_cycles(nodes: int, arrows: Edges) -> np.ndarray:
-    """True at each node that can reach itself along arrows; loops and repeats may be there."""
+    """True at each node on a directed cycle; self-loops and repeated arrows are allowed."""
     circular = np.zeros(nodes, bool)
     if len(arrows):
         tails, heads = arrows.T
@@ -53,7 +53,7 @@ def on_cycles(nodes: int, arrows: Edges) -> np.ndarray:
 
 
 def generations(nodes: int, arrows: Edges) -> int:
-    """How many nodes the longest path along arrows has; the arrows form no cycle."""
+    """The number of nodes of the longest directed path in an acyclic graph."""
     directed = rx.PyDiGraph(multigraph=True, node_count_hint=nodes, edge_count_hint=len(arrows))
     directed.add_nodes_from(range(nodes))
     directed.add_edges_from_no_data(list(map(tuple, arrows.tolist())))
@@ -61,16 +61,16 @@ def generations(nodes: int, arrows: Edges) -> int:
 
 
 def two_colouring(nodes: int, edges: Edges) -> np.ndarray | None:
-    """Sides 0 and 1 with every edge across, or None where there is an odd cycle."""
+    """A colouring by 0 and 1, or None if the graph has an odd cycle."""
     sides = parity(nodes, edges)
     proper = (sides[edges[:, 0]] != sides[edges[:, 1]]).all()
     return sides if proper else None
 
 
 def parity(nodes: int, edges: Edges) -> np.ndarray:
-    """Depth parity in a spanning forest: the only candidate for two sides of each component.
+    """The parity of each node's depth in a spanning forest.
 
-    Pointer doubling finds it in log2(depth) passes.
+    If the graph is bipartite, this is a two-colouring. Pointer doubling needs log2(depth) passes.
     """
     count, labels = components(nodes, edges)
     _, roots = np.unique(labels, return_index=True)
@@ -88,13 +88,13 @@ def parity(nodes: int, edges: Edges) -> np.ndarray:
 
 
 def greedy_colouring(nodes: int, edges: Edges) -> np.ndarray:
-    """A proper colouring, highest degrees first."""
+    """A greedy proper colouring, in order of decreasing degree."""
     colours = rx.graph_greedy_color(_rustworkx(nodes, edges))
     return np.fromiter((colours[i] for i in range(nodes)), np.int32, nodes)
 
 
 def colouring(nodes: int, edges: Edges) -> np.ndarray:
-    """A proper colouring: two colours where two do, greedy otherwise."""
+    """A proper colouring: two colours if the graph is bipartite, greedy otherwise."""
     if not len(edges):
         return np.zeros(nodes, np.int32)
     if len(edges) == nodes * (nodes - 1) // 2:
@@ -104,7 +104,7 @@ def colouring(nodes: int, edges: Edges) -> np.ndarray:
 
 
 def is_planar(nodes: int, edges: Edges) -> bool | None:
-    """Whether the graph can be drawn without crossings; None where it is too large to test."""
+    """Whether the graph is planar; None if it is too large to test."""
     if nodes < 5 or len(edges) < 9:
         return True
     if len(edges) > 3 * nodes - 6:
@@ -115,7 +115,7 @@ def is_planar(nodes: int, edges: Edges) -> bool | None:
 
 
 def width_bound(nodes: int, edges: Edges) -> int:
-    """An upper bound on the treewidth: 1 for forests, else a bandwidth after reordering.
+    """An upper bound on the treewidth: 1 for forests, otherwise the bandwidth after reordering.
 
     Source: reverse Cuthill-McKee, George & Liu (1981), chapter 4; treewidth <= pathwidth <=
     bandwidth.

@@ -1,7 +1,8 @@
-"""Factors seen from a site: for each site, the factors that contain it and what else they see.
+"""For each site, the factors that contain it, with their other arguments.
 
-Everything here depends on structure alone; arrays of indices are padded, so that sites of a block
-are alike. Sweeps, `EBM.conditional` and pseudo-likelihood measure sites by it.
+Index arrays depend on structure only. They are padded, so that all sites of a block have arrays of
+the same shape. Sweeps, `EBM.conditional` and pseudo-likelihood use them to compute conditional
+distributions.
 """
 
 from __future__ import annotations
@@ -26,29 +27,30 @@ from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 
 MAX_ENTRIES = 2**28
-"""Index entries at most; beyond it they would not fit in memory."""
+"""The most index entries that are built; more would not fit in memory."""
 
 
 class Incidence(eqx.Module):
     """For each site of a block, the factors of one batch that contain it, padded.
 
-    Index arrays have the axes (block, site, factor, what one factor sees). `own` marks which
-    arguments are the site itself, where that is not simply all of leaf `slot`.
+    Index arrays have the axes (block, site, factor, *axes of one factor's argument). `own` marks
+    the entries of arguments that are the site itself; None if these are exactly leaf `slot`.
+    `valid` is False at padding; None if there is none.
     """
 
     number: int = eqx.field(static=True)
     slot: int = eqx.field(static=True)
     shared: tuple[int | None, ...] = eqx.field(static=True)
-    """For each leaf, the one entry that all these factors use, if there is one."""
+    """For each leaf, the single entry that all these factors use; None if they differ."""
     indices: tuple[Any, ...]
     own: tuple[Any, ...] | None
     valid: Array | None
 
 
 class SiteFactors(eqx.Module):
-    """Blocks of sites of one variable, padded alike, each site with the factors it is in.
+    """Blocks of sites of one variable, padded to equal length, with the factors of each site.
 
-    Sites have the axes (block, site).
+    `sites` has the axes (block, site).
     """
 
     variable: Variable = eqx.field(static=True)
@@ -60,7 +62,7 @@ class SiteFactors(eqx.Module):
 def site_factors(
     structure: Structure, variable: Variable, law: AbstractConditional, sites: np.ndarray
 ) -> SiteFactors | Refusal:
-    """The incidences of `sites` (block, site), each with its batch's index arrays gathered."""
+    """The factors of `sites`, an array with the axes (block, site), or why there are too many."""
     incidences = []
     for group in _groups(structure, variable):
         found = _incidence(structure, group, sites)
@@ -72,7 +74,7 @@ def site_factors(
 
 
 def too_many(structure: Structure, variable: Variable, sites: np.ndarray) -> Refusal | None:
-    """Why `site_factors` would refuse these sites; nothing is gathered."""
+    """The reason for which `site_factors` would refuse these sites; None if it would not."""
     for group in _groups(structure, variable):
         site, _ = _members(structure, group)
         counts = np.bincount(site, minlength=variable.size + 1)
@@ -85,7 +87,7 @@ def too_many(structure: Structure, variable: Variable, sites: np.ndarray) -> Ref
 def still_arguments(
     structure: Structure, free: tuple[Variable, ...], seen: SiteFactors, env: Environment
 ) -> tuple[Any, Any]:
-    """The arguments that do not move: those with an entry a block, and those shared by all."""
+    """The arguments that are constant during sampling: those of each block, and common ones."""
     each, shared = [], []
     for incidence in seen.incidences:
         leaves = structure.factors[incidence.number].leaves
@@ -99,7 +101,11 @@ def still_arguments(
 def totals(
     structure: Structure, seen: SiteFactors, tables: tuple[Any, Any], state: dict[str, Array]
 ) -> Array:
-    """The measures of every site of one block, summed over factors: (measure, site, chain)."""
+    """The sufficient numbers of each site of one block, summed over factors.
+
+    Returns:
+        An array with the axes (number, site, chain); see `AbstractConditional.measure`.
+    """
     chains = next(iter(state.values())).shape[-1]
     total = jnp.zeros((seen.law.size, seen.sites.shape[-1], chains))
     for incidence, each, shared in zip(seen.incidences, *tables, strict=True):
@@ -109,7 +115,11 @@ def totals(
 
 
 def measures(structure: Structure, model: Model, seen: SiteFactors, xs: Configuration) -> Array:
-    """The totals of one block's sites, (measure, site, example), in configurations, batch first."""
+    """The `totals` of one block's sites for a batch of configurations.
+
+    Returns:
+        An array with the axes (number, site, configuration).
+    """
     free = structure.skeleton.free
     values = jax.vmap(model.complete)(xs)
     state = {v.name: values[v.name].reshape(-1, v.size).T for v in free}
@@ -119,9 +129,9 @@ def measures(structure: Structure, model: Model, seen: SiteFactors, xs: Configur
 
 
 def no_law(structure: Structure, model: Model, x: Configuration) -> str | None:
-    """A free site whose conditional does not exist at a configuration, in words; None if none.
+    """A message about a free site whose conditional does not exist at `x`; None if all exist.
 
-    Variables without a conditional of a known family are not looked at.
+    Variables whose conditional is of no known family are not examined.
     """
     for v in structure.skeleton.free:
         law = conditional_for(structure, v)
@@ -138,7 +148,7 @@ def no_law(structure: Structure, model: Model, x: Configuration) -> str | None:
 
 
 def first_of(stacked: Any) -> Any:
-    """The first of blocks that stand along a leading axis."""
+    """The first entry along the leading axis of each array."""
     return jax.tree.map(lambda a: a[0], stacked)
 
 
@@ -184,7 +194,7 @@ def _moves(leaf: Leaf, state: dict[str, Array]) -> TypeGuard[Sites]:
 
 
 def _batch(measure: Any, factor: Factor, incidence: Incidence, state: dict[str, Array]) -> Any:
-    """Over chains (innermost, last), then over the factors of a site, then over sites."""
+    """The measure mapped over chains (the last axis), the factors of a site, and sites."""
     moving = [_moves(leaf, state) for leaf in factor.leaves]
     masks = incidence.own or (None,) * len(factor.leaves)
     chains = [-1 if m else None for m in moving] + [None] * len(masks)
@@ -196,9 +206,9 @@ def _batch(measure: Any, factor: Factor, incidence: Incidence, state: dict[str, 
 
 
 class _Group(NamedTuple):
-    """Leaves of one batch that show the same variable, to be seen together.
+    """Leaves of one batch that show the same variable and are processed together.
 
-    `plain` where no factor contains a site twice and each leaf shows one: then a leaf is a group.
+    `plain` if no factor contains a site twice and each leaf is one site; each leaf then is a group.
     """
 
     number: int
@@ -212,7 +222,7 @@ def _groups(structure: Structure, variable: Variable) -> Iterator[_Group]:
         if not leaves:
             continue
         columns = [structure.numbers(leaf) for leaf in leaves.values()]
-        # A leaf of one site is a number only where it has no axes of its own.
+        # A leaf is a single site only if one factor's argument is a scalar.
         single = all(leaf.index.ndim == 1 for leaf in leaves.values())
         plain = single and not repeats(np.concatenate(columns, axis=1))
         for slots in [(k,) for k in leaves] if plain else [tuple(leaves)]:
@@ -220,7 +230,7 @@ def _groups(structure: Structure, variable: Variable) -> Iterator[_Group]:
 
 
 def _members(structure: Structure, group: _Group) -> tuple[np.ndarray, np.ndarray]:
-    """Every site of the group's leaves, and the factor of the batch that it is in."""
+    """The sites of the group's leaves, and for each the factor of the batch that contains it."""
     factor = structure.factors[group.number]
     members = [factor.sites[k].index.reshape(factor.size, -1) for k in group.slots]
     site = np.concatenate([m.ravel() for m in members]).astype(np.int64)

@@ -1,8 +1,8 @@
-"""The states of chosen finite sites, numbered within each component; who owns which factor.
+"""Enumeration of the joint states of finite sites within each connected component.
 
-Rules that visit states let all components advance together: at step t each takes its own t-th
-state (mixed radix over its sites' levels), so that the passes are those of the largest. Index
-arrays are leaves of pytrees, which enter compiled code as arguments.
+All components are enumerated at once: at step t each takes its own t-th state (mixed radix over its
+sites' levels), so that the number of steps is that of the component with the most states. Index
+arrays are leaves of pytrees and enter compiled code as arguments.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 
 WORD = 31
-"""Numbers of states are kept as two words of so many bits: 64-bit arrays do not survive where
-JAX has them off."""
+"""The number of bits of each of the two words that represent a number of states: JAX has no 64-bit
+arrays unless they are enabled."""
 
 
 class States(eqx.Module):
-    """Site i takes level (t // stride_i) mod levels_i of the t-th state of its component.
+    """The joint states of components: in state t, site i has level (t // stride_i) mod levels_i.
 
     Args:
-        structure: of the model.
-        components: those to visit, by number.
-        sites: True at the finite sites to count over; the free sites of `components` by default.
+        structure: the structure of the model.
+        components: the numbers of the components to enumerate.
+        sites: True at the finite sites to enumerate; by default the free sites of `components`.
 
     Raises:
-        ValueError: a component with more states than int64 counts.
+        ValueError: a component has more states than int64 can number.
     """
 
     structure: Structure = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
-    """The variables with some of these sites."""
+    """The variables that have some of these sites."""
     largest: int = eqx.field(static=True)
-    """How many states the component with most of them has."""
+    """The largest number of states of a component."""
     inside: Array
     owner: Array
-    """The position of each site's component; 0 at sites that are not counted over."""
+    """The position of each site's component in `components`; 0 at sites not enumerated."""
     strides: Array
     counts: Array
 
@@ -68,14 +68,14 @@ class States(eqx.Module):
 
     @property
     def states(self) -> Array:
-        """How many states each component has; to be asked with 64 bits on."""
+        """The number of states of each component; JAX's 64-bit mode must be on."""
         return _joined(self.counts)
 
     def digits(self, t: Array) -> dict[str, Array]:
-        """The number of the level that each site takes, by variable.
+        """The index of each site's level in the t-th state, by variable.
 
         Args:
-            t: the number of the state, of all components or of each.
+            t: the number of the state: one for all components, or one for each.
         """
         stride = _joined(self.strides)
         t = t if jnp.ndim(t) == 0 else t[self.owner]
@@ -88,7 +88,7 @@ class States(eqx.Module):
         return digits
 
     def put(self, values: Configuration, t: Array) -> Configuration:
-        """`values` of all variables with the t-th state written into them."""
+        """The values of all variables with the enumerated sites in their t-th state."""
         values, digits = dict(values), self.digits(t)
         for v in self.structure.variables:
             if v.name in digits:
@@ -99,7 +99,7 @@ class States(eqx.Module):
         return values
 
     def fields(self, fields: Any, t: Array) -> Array:
-        """What energies added to the levels of single sites add to each component."""
+        """The sum of single-site energies, given by variable, site and level, in each component."""
         count = self.counts.shape[1]
         total = jnp.zeros(count)
         for name, level in self.digits(t).items():
@@ -117,7 +117,7 @@ class States(eqx.Module):
 def _mixed_radix(
     structure: Structure, owner: np.ndarray, inside: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The stride of each site, and the number of states of each component."""
+    """The stride of each site and the number of states of each component."""
     order = np.flatnonzero(inside & (structure.levels > 1))
     order = order[np.argsort(owner[order], kind="stable")]
     labels = owner[order]
@@ -125,7 +125,10 @@ def _mixed_radix(
     stride, counts = np.ones(structure.sites, np.int64), np.ones(count, np.int64)
     bits = np.bincount(labels, np.log2(structure.levels[order]), count)
     if bits.max(initial=0) >= 2 * WORD + 1e-9:
-        raise ValueError(f"A component has 2^{bits.max():.4g} states: int64 does not count them.")
+        raise ValueError(
+            f"A component has 2^{bits.max():.4g} states; expected at most 2^{2 * WORD}, which "
+            "int64 can number."
+        )
     for k in range(int(rank.max(initial=-1)) + 1):
         at = order[rank == k]
         stride[at] = counts[owner[at]]
@@ -134,13 +137,14 @@ def _mixed_radix(
 
 
 class Rows(eqx.Module):
-    """Some factors of one batch, each with the component that owns it."""
+    """Some factors of one batch, each with the position of the component to which it belongs."""
 
     structure: Structure = eqx.field(static=True)
     number: int = eqx.field(static=True)
-    """Of the batch."""
+    """The number of the batch."""
     slices: tuple[Any, ...] = eqx.field(static=True)
-    """For each leaf, its index where that is a run of its source: no gather is needed."""
+    """For each leaf, its index as a slice if its entries are contiguous, so that no gather is
+    needed; None otherwise."""
     indices: tuple[Array | None, ...]
     owner: Array
 
@@ -158,7 +162,7 @@ class Rows(eqx.Module):
         )
 
     def arguments(self, env: Environment) -> list[Any]:
-        """What each leaf gives these factors."""
+        """The values of each leaf for these factors."""
         leaves = self.structure.factors[self.number].leaves
         return [
             argument(leaf, index if run is None else run, env)
@@ -166,7 +170,7 @@ class Rows(eqx.Module):
         ]
 
     def energies(self, env: Environment) -> Array:
-        """Of each factor."""
+        """The energy of each factor."""
         factor, values = self.structure.factors[self.number], self.arguments(env)
         if all(isinstance(leaf, Whole) for leaf in factor.leaves):
             return factor.energy(*values)[None]
@@ -177,7 +181,7 @@ class Rows(eqx.Module):
 
 
 class Energies(eqx.Module):
-    """The energy of each of some components: of the factors that contain a free site of theirs."""
+    """The energies of components: each the sum of the factors that contain a free site of it."""
 
     rows: tuple[Rows, ...]
     count: int = eqx.field(static=True)
@@ -187,11 +191,11 @@ class Energies(eqx.Module):
 
     @property
     def size(self) -> int:
-        """How many factors."""
+        """The number of factors."""
         return sum(map(len, self.rows))
 
     def __call__(self, model: Model, values: Configuration) -> Array:
-        """At values of all variables."""
+        """The energy of each component, given values of all variables."""
         env, total = model.environment(values), jnp.zeros(self.count)
         for part in self.rows:
             total += by_owner(part.energies(env), part.owner, self.count)
@@ -201,7 +205,7 @@ class Energies(eqx.Module):
 def owned_rows(
     structure: Structure, components: np.ndarray, chosen: tuple[np.ndarray, ...] | None = None
 ) -> tuple[Rows, ...]:
-    """The factors of some components, of all batches; `chosen` marks which of a batch count."""
+    """The factors of some components; `chosen` marks, for each batch, the factors to include."""
     position, found = positions(structure, components), []
     for number, component in enumerate(structure.row_components):
         owner = position[component]
@@ -212,7 +216,7 @@ def owned_rows(
 
 
 def held_rows(structure: Structure) -> tuple[Rows, ...]:
-    """The factors without a free site, which belong to no component."""
+    """The factors that have no free site and so belong to no component."""
     found = []
     for number, component in enumerate(structure.row_components):
         rows = np.flatnonzero(component < 0)
@@ -222,7 +226,7 @@ def held_rows(structure: Structure) -> tuple[Rows, ...]:
 
 
 def state_bits(structure: Structure) -> np.ndarray:
-    """log2 of how many states the finite free sites of each component have, rounded up."""
+    """For each component, log2 of the number of states of its finite free sites, rounded up."""
     finite = structure.free & (structure.levels > 0)
     bits = np.log2(structure.levels[finite].astype(float))
     total = np.bincount(structure.component_of[finite], bits, len(structure.component_sizes))
@@ -230,33 +234,33 @@ def state_bits(structure: Structure) -> np.ndarray:
 
 
 def positions(structure: Structure, components: np.ndarray) -> np.ndarray:
-    """Where each component stands in `components`; -1 elsewhere, and at index -1 (clamped)."""
+    """The position of each component in `components`; -1 for others, and at index -1 (clamped)."""
     position = np.full(len(structure.component_sizes) + 1, -1)
     position[components] = np.arange(len(components))
     return position
 
 
 def by_owner(numbers: Array, owner: Array | np.ndarray, count: int) -> Array:
-    """The sum over what each owner has."""
+    """The sum of the numbers that belong to each owner."""
     if count == 1:
         return jnp.sum(numbers)[None]
     return jax.ops.segment_sum(numbers, owner, count)
 
 
 def take(flat: Array, index: np.ndarray) -> Array:
-    """Entries by position; no gather where they are all, in order."""
+    """The entries at flat positions `index`; no gather if these are all positions in order."""
     if index.size == flat.size and (index.ravel() == np.arange(flat.size)).all():
         return flat.reshape(index.shape)
     return flat[index]
 
 
 def int32(array: np.ndarray) -> Array:
-    """An index array, 32 bits wide whatever JAX's default is."""
+    """An index array of 32 bits, whatever JAX's default is."""
     return jnp.asarray(np.asarray(array, np.int32))
 
 
 def _run(leaf: Leaf, index: np.ndarray) -> tuple[Any, ...] | None:
-    """An index as a slice and new axes, where it is a run of neighbours in one column."""
+    """An index as a slice and new axes, if its entries are consecutive; None otherwise."""
     if isinstance(leaf, Count) or not index.size or index.size != len(index):
         return None
     flat = index.ravel()
@@ -270,6 +274,6 @@ def _words(numbers: np.ndarray) -> Array:
 
 
 def _joined(words: Array) -> Array:
-    """Two words as one number, with 64 bits on; with 64 bits off numbers are below 2^31."""
+    """Two words as one number; without JAX's 64-bit mode, it must be below 2^31."""
     high, low = words.astype(int)
     return (high << WORD) | low

@@ -1,4 +1,4 @@
-"""Sites that are independent given the rest, summed or integrated out in closed form."""
+"""Sites that are conditionally independent, summed or integrated out in closed form."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from energydsl.analysis.conditional import AbstractConditional, conditional_for
 from energydsl.analysis.structure import Structure
 
 IndependentSites = Mapping[str, tuple[AbstractConditional, np.ndarray | Array]]
-"""Sites that are independent given the rest: for each variable that has some, the conditional
-and which of its (flat) sites."""
+"""Sites that are independent given all others: for each variable that has some, its conditional
+distribution and the flat numbers of these sites."""
 
 
 def latent_layer(structure: Structure) -> IndependentSites | Refusal:
-    """The free latents, each measured by derivatives, or why they are no layer."""
+    """The free latent sites as a layer, or why they do not form one."""
     latents = [w for w in structure.skeleton.free if w.latent]
     hidden = structure.free & structure.of_variables(w.name for w in latents)
     if latents and (structure.crowded or hidden[structure.edges].all(axis=1).any()):
-        return Refusal("the latents interact, so they are not independent given the rest")
+        return Refusal("the latents interact, so they are not independent given the other sites")
     layer = {}
     for w in latents:
         law = conditional_for(structure, w)
@@ -39,17 +39,20 @@ def measured(
     layer: IndependentSites,
     at: Mapping[str, Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    r"""E(s, u), and what `AbstractConditional.draw` reads of each site t of the layer.
+    r"""The energy E(s, u), and the derivatives that determine the conditionals of the layer.
 
-    $E(s, t) = E(s, u) + \sum_i (b_i(s) (t_i - u_i) + \tfrac12 a_i(s) (t_i - u_i)^2)$: one gradient
-    of the whole energy gives every b, one Hessian-vector product every a, as no two of the sites
-    interact.
+    $E(s, t) = E(s, u) + \sum_i (b_i(s) (t_i - u_i) + \tfrac12 a_i(s) (t_i - u_i)^2)$ for the sites
+    t of the layer and all others s. As no two sites of the layer interact, one gradient of the
+    whole energy gives all b, and one Hessian-vector product all a.
 
     Args:
-        energy: of a value for each variable.
-        values: these; what they hold at the layer's sites does not matter.
-        layer: each site with a conditional that derivatives measure.
+        energy: the energy as a function of a value for each variable.
+        values: a value for each variable; the entries at the layer's sites are not used.
+        layer: the sites, with conditionals that are determined by derivatives.
         at: u, the value of each site at which derivatives are taken; 0 if not given.
+
+    Returns:
+        E(s, u), and for each variable the array `total` of `AbstractConditional.draw`.
     """
     flat = {
         n: _put(
@@ -83,10 +86,10 @@ def measured(
 def sum_out(
     energy: Callable[[Configuration], Array], values: Configuration, layer: IndependentSites
 ) -> Array:
-    r"""$-\log \sum_t e^{-E(s, t)}$ over the sites t of a layer; arguments as of `measured`.
+    r"""The free energy $-\log \sum_t e^{-E(s, t)}$, summed over the sites t of a layer.
 
-    A quadratic is expanded about its lowest point: E(s, 0) may be so much larger than the energies
-    that count that their difference would be lost to rounding.
+    The arguments are those of `measured`. A quadratic energy is expanded about its minimum: E(s, 0)
+    may be so large that the differences between the relevant energies would be lost to rounding.
     """
     base, totals = measured(energy, values, layer)
     if any(law.derivatives > 1 for law, _ in layer.values()):

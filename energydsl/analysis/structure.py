@@ -1,7 +1,8 @@
-"""The structure of a model: who interacts with whom, and how; no parameter's value enters.
+"""The structure of a model: which sites interact, and by which kinds of functions.
 
-Everything is found once, on demand, by vectorised passes over index arrays. What depends on
-values and not on form (attractive couplings, zero field) is asked of `values.py`, on the values.
+Structure does not depend on the values of parameters; properties that do (attractive couplings,
+zero field) are in `value_checks.py`. Each property is computed once, when it is first used, by
+vectorised operations on index arrays.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from energydsl.language.skeleton import Skeleton
 from energydsl.language.variable import Variable
 
 MAX_PAIRS = 50_000_000
-"""Interacting pairs listed at most; a wider factor counts as one clique of its component."""
+"""The most interacting pairs that are listed. Sites of a wider factor are only known to be in one
+connected component."""
 
 
 class Structure:
-    """What the compiler knows about a model's form. Sites are numbered across variables.
+    """The structure of a model. Sites are numbered consecutively across variables.
 
-    Hashed and compared by the skeleton's digest alone.
+    Structures are equal, and have equal hashes, if their skeletons do.
     """
 
     def __init__(self, model: Model) -> None:
@@ -59,7 +61,7 @@ class Structure:
         return hash(self.skeleton)
 
     def describe(self, site: int) -> str:
-        """A site by name: ``s[3, 4]``."""
+        """The name of a site, such as ``s[3, 4]``."""
         starts = np.array(list(self.offset.values()))
         variable = self.variables[int(np.searchsorted(starts, site, side="right")) - 1]
         return variable.describe(site - self.offset[variable.name])
@@ -72,26 +74,29 @@ class Structure:
         )
 
     def numbers(self, leaf: Sites) -> np.ndarray:
-        """The sites of a leaf in the common numbering, (factors, sites a factor)."""
+        """The sites of a leaf in the numbering across variables, (factor, site)."""
         return leaf.index.reshape(len(leaf.index), -1) + self.offset[leaf.variable.name]
 
     def scope(self, factor: Factor) -> np.ndarray:
-        """Who is in each factor of a batch: (factors, sites), repeats kept."""
+        """The scope of each factor of a batch: its sites, (factor, site), with repeats."""
         columns = [self.numbers(leaf) for leaf in factor.sites.values()]
         return np.concatenate(columns, axis=1) if columns else np.zeros((factor.size, 0), np.int32)
 
     @cached_property
     def crowded(self) -> bool:
-        """Whether a factor is so wide that its pairs are not listed."""
+        """Whether some factor has so many sites that its pairs are not listed."""
         return any(_pairs(self.scope_size(f)) * f.size > MAX_PAIRS for f in self.factors)
 
     def scope_size(self, factor: Factor) -> int:
-        """How many arguments that are sites one factor has."""
+        """The number of site arguments of one factor of a batch."""
         return sum(math.prod(leaf.index.shape[1:]) for leaf in factor.sites.values())
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """The interaction graph over free sites; a crowded factor is a star here."""
+        """The edges of the interaction graph of free sites.
+
+        A factor whose pairs are not listed contributes a star that connects its sites.
+        """
         pairs = [np.zeros((0, 2), np.int32)]
         for factor in self.factors:
             pairs.append(self._pairs_of(self.scope(factor)))
@@ -104,7 +109,7 @@ class Structure:
         if width < 2:
             return np.zeros((0, 2), np.int32)
         if _pairs(width) * size > MAX_PAIRS:
-            # A star joins them all, if its centre is free where any is.
+            # A star connects all free sites if its centre is one of them.
             order = np.argsort(~self.free[scope], axis=1, kind="stable")
             scope = np.take_along_axis(scope, order, axis=1)
             first = np.broadcast_to(scope[:, :1], (size, width - 1))
@@ -113,17 +118,17 @@ class Structure:
         return np.stack([scope[:, left].ravel(), scope[:, right].ravel()], axis=1)
 
     def _events(self, v: Variable) -> np.ndarray:
-        """The sites of each event of a variable, one event a row."""
+        """The sites of each event of a variable, one event per row."""
         width = math.prod(v.shape[len(v.shape) - v.domain.event_ndim :])
         return np.arange(v.size).reshape(-1, width) + self.offset[v.name]
 
     def _event_pairs(self, v: Variable) -> np.ndarray:
-        """Entries of one simplex bind each other, whatever the energy says."""
+        """The pairs of entries of each event, which constrain each other whatever the energy is."""
         return self._pairs_of(self._events(v))
 
     @cached_property
     def component_of(self) -> np.ndarray:
-        """The connected component of each site; -1 where it is clamped."""
+        """The connected component of each free site; -1 at clamped sites."""
         labels = graph.components(self.sites, self.edges)[1]
         _, compact = np.unique(labels[self.free], return_inverse=True)
         result = np.full(self.sites, -1, np.int32)
@@ -132,12 +137,12 @@ class Structure:
 
     @cached_property
     def component_sizes(self) -> np.ndarray:
-        """How many free sites each component has."""
+        """The number of free sites of each component."""
         return np.bincount(self.component_of[self.free])
 
     @cached_property
     def row_components(self) -> tuple[np.ndarray, ...]:
-        """For each batch, the component of each factor; -1 where a factor has no free site."""
+        """For each batch, the component of each factor; -1 for factors without a free site."""
         owners = []
         for factor in self.factors:
             scope = self.scope(factor)
@@ -146,7 +151,7 @@ class Structure:
 
     @cached_property
     def factor_counts(self) -> np.ndarray:
-        """How many factors contain a free site of each component."""
+        """For each component, the number of factors that contain a free site of it."""
         count = np.zeros(len(self.component_sizes))
         for owner in self.row_components:
             count += np.bincount(owner[owner >= 0], minlength=len(count))
@@ -154,32 +159,32 @@ class Structure:
 
     @cached_property
     def covered(self) -> np.ndarray:
-        """True at the sites that some factor contains, or another entry of their event."""
+        """True at each site that is in a factor, or whose event has another entry in a factor."""
         seen = np.zeros(self.sites, bool)
         for factor in self.factors:
             seen[self.scope(factor)] = True
         for v in self.variables:
             if v.domain.event_ndim:
-                # The law of one entry of a simplex is a law of all of them.
+                # A distribution of one entry of an event is a distribution of the whole event.
                 events = self._events(v)
                 seen[events] = seen[events].any(axis=1, keepdims=True)
         return seen
 
     @cached_property
     def colours(self) -> np.ndarray:
-        """A proper colouring of the free sites."""
+        """A proper colouring of the interaction graph."""
         if self.crowded:
             return np.arange(self.sites, dtype=np.int32)
         return graph.colouring(self.sites, self.edges)
 
     @cached_property
     def sides(self) -> np.ndarray | None:
-        """The two sides of a bipartite interaction graph, or None."""
+        """A two-colouring of the interaction graph; None if it is not bipartite or not listed."""
         return None if self.crowded else graph.two_colouring(self.sites, self.edges)
 
     @cached_property
     def pairwise(self) -> bool:
-        """Whether no factor has more than two free sites."""
+        """Whether each factor has at most two free sites."""
         for factor in self.factors:
             scope = np.sort(np.where(self.free, np.arange(self.sites), -1)[self.scope(factor)])
             distinct = (np.diff(scope, prepend=-1) > 0).sum(axis=1) if scope.size else 0
@@ -195,19 +200,19 @@ class Structure:
 
     @cached_property
     def width_bound(self) -> int:
-        """An upper bound on the treewidth."""
+        """An upper bound on the treewidth of the interaction graph."""
         if self.crowded:
             return int(self.component_sizes.max()) - 1
         return graph.width_bound(self.sites, self.edges)
 
     @cached_property
     def planar(self) -> bool | None:
-        """Whether the interaction graph is planar; None where that was not tested."""
+        """Whether the interaction graph is planar; None if that was not tested."""
         return None if self.crowded else graph.is_planar(self.sites, self.edges)
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """How many levels each site has, see `AbstractDomain.levels`; 0 where there is no list."""
+        """The number of levels of each site; 0 where `AbstractDomain.levels` is None."""
         counts = [(v.domain.levels or 0, v.size) for v in self.variables]
         return np.repeat([c for c, _ in counts], [n for _, n in counts])
 
@@ -215,14 +220,14 @@ class Structure:
     def uncountable(self) -> np.ndarray:
         """True at each component with a free site that has neither levels nor a transform.
 
-        No rule sums or integrates over such a site by itself.
+        No exact rule can sum or integrate over such a site alone.
         """
         lost = [v.name for v in self.variables if not (v.domain.levels or v.domain.transform)]
         bad = self.of_variables(lost)[self.free]
         return np.bincount(self.component_of[self.free], bad) > 0
 
     def abstract(self, leaf: Leaf) -> Any:
-        """The shape and dtype of one factor's argument, or the function a slot holds."""
+        """The shape and dtype of one factor's argument, or those of a function's arrays."""
         match leaf:
             case Whole(slot=slot):
                 return self._shapes[slot]
@@ -233,13 +238,13 @@ class Structure:
         return jax.ShapeDtypeStruct(leaf.index.shape[1:], np.int32)
 
     def function(self, factor: Factor) -> Any:
-        """The function of a bare factor, without its arrays; None of another."""
+        """The function of a bare factor, without its arrays; None for other factors."""
         leaf = factor.leaves[0] if factor.bare else None
         return self._static[leaf.slot] if isinstance(leaf, Whole) else None
 
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
-        """For each batch of factors, its degree in each of its site leaves, and jointly."""
+        """For each batch of factors, the degrees in each of its site leaves, and jointly."""
         return tuple(self._degrees(f) for f in self.factors)
 
     def _degrees(self, factor: Factor) -> Degrees:
@@ -265,7 +270,7 @@ class Structure:
         return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)
 
     def degree_in(self, variable: Variable) -> float:
-        """The highest degree of the energy in a single site of `variable`, others held."""
+        """The highest degree of the energy in a single site of `variable`, with others fixed."""
         return max((self._degree_in(f, d, variable) for f, d in self._with_degrees()), default=0)
 
     def _with_degrees(self) -> zip:
@@ -283,20 +288,20 @@ class Structure:
 
     @cached_property
     def multilinear(self) -> bool:
-        """Whether the energy is linear in each free finite site, all others held."""
+        """Whether the energy is linear in each free finite site, with all others fixed."""
         finite = [v for v in self.skeleton.free if v.domain.levels is not None]
         return bool(finite) and all(self.degree_in(v) <= 1 for v in finite)
 
     @cached_property
     def quadratic(self) -> bool:
-        """Whether every free site is real and the energy at most quadratic in all jointly."""
+        """Whether all free sites are real and the energy is jointly at most quadratic in them."""
         free = self.skeleton.free
         real = all(v.domain.real_line for v in free)
         return real and all(d.total <= 2 for d in self.degrees)
 
 
 def repeats(scope: np.ndarray) -> bool:
-    """Whether a site stands more than once in some row."""
+    """Whether some row contains a site more than once."""
     return bool((np.diff(np.sort(scope, axis=1), axis=1) == 0).any())
 
 

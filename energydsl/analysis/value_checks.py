@@ -1,7 +1,7 @@
-"""What a model's numbers add to its structure; to be asked again whenever the numbers change.
+"""Properties of a model that depend on the present values of its parameters and evidence.
 
-Factors are evaluated in float64 at the levels of their free sites, evidence in its place. Answers
-are sound: True is proven on the values, without tolerance, and False may mean not shown.
+Factors are evaluated in float64 at the levels of their free sites. The answers are sound: True is
+proven for these values, without a tolerance, while False may mean that it could not be shown.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 
 MAX_TERMS = 2**26
-"""Factor energies evaluated at most to show that a batch has no field."""
+"""The most energies of factors that are evaluated to show that a batch has no field."""
 
 RAYED, RAYS, MAX_RAYED = 8, 4, 100_000
-"""Components whose growth is looked at, along how many rays each, in models of at most so many
-sites."""
+"""The number of components whose energy growth is tested, the number of rays for each, and the most
+sites of a model for which this is done."""
 
 NEAR_FAR = (1e6, 1e12)
-"""How far out the growth is taken."""
+"""The two distances from the origin between which the growth of the energy is measured."""
 
 
 def is_attractive(structure: Structure, model: Model) -> bool:
-    r"""Whether all pairs prefer to agree (submodular): what graph cuts and monotone coupling need.
+    r"""Whether all couplings are attractive, so that the energy is submodular.
 
-    $\theta(0, 0) + \theta(1, 1) \le \theta(0, 1) + \theta(1, 0)$ for the two levels 0 < 1 of each
-    site, with $\theta$ summed over all factors of the same pair.
+    This means $\theta(0, 0) + \theta(1, 1) \le \theta(0, 1) + \theta(1, 0)$ for the two levels
+    0 < 1 of each site, where $\theta$ is the sum of all factors of the same pair. Graph cuts and
+    monotone coupling need it.
 
     Returns:
-        False also where a free site has more levels than two, or a factor more than two free sites.
+        False also if a free site does not have two levels, or a factor has more than two free
+        sites.
     """
     if not _is_two_level(structure) or not structure.pairwise or is_traced(model):
         return False
@@ -55,11 +57,11 @@ def is_attractive(structure: Structure, model: Model) -> bool:
 
 
 def has_zero_field(structure: Structure, model: Model) -> bool:
-    """Whether flipping all free two-level sites at once changes no factor.
+    """Whether exchanging the two levels of all free sites at once leaves every factor unchanged.
 
     Returns:
-        False also where a free site has more levels than two, where only several factors together
-        have no field, or where a factor is too wide to try.
+        False also if a free site does not have two levels, if the fields of several factors cancel
+        only in their sum, or if a factor has too many sites to test.
     """
     if not _is_two_level(structure) or is_traced(model):
         return False
@@ -68,11 +70,11 @@ def has_zero_field(structure: Structure, model: Model) -> bool:
 
 
 def no_growth(structure: Structure, model: Model) -> str | None:
-    r"""That exp(-E) is seen to have no finite integral, in words; None where it is not seen.
+    r"""A message if exp(-E) is found to have no finite integral; None if that is not found.
 
-    Real sites of a component go out along random rays, $x = r u$, the others held at random. An
-    integral over n of them is finite only if E grows faster than $n \log r$; its growth is taken
-    from r = 10^6 to 10^12, in float64. Looks at the `RAYED` largest components.
+    The n real sites of a component are moved along random rays, $x = r u$, with the other sites at
+    random values. The integral over them is finite only if E grows faster than $n \log r$. The
+    growth is measured from r = 10^6 to 10^12, in float64, in the `RAYED` largest components.
     """
     real = structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
     real &= structure.free
@@ -88,19 +90,19 @@ def no_growth(structure: Structure, model: Model) -> str | None:
                 ray = (-1) ** k * np.where(inside, rng.normal(size=structure.sites), 0.0)
                 near, far = (float(energy(jnp.asarray(r * ray))) for r in NEAR_FAR)
                 growth = (far - near) / np.log(NEAR_FAR[1] / NEAR_FAR[0])
-                # NaN, where both are infinite, says nothing.
+                # NaN, if both are infinite, compares as False: nothing is concluded.
                 if far == -np.inf or growth <= inside.sum():
                     site = structure.describe(int(np.argmax(inside)))
                     return (
-                        f"the energy does not grow far out along {site} and what it is coupled "
-                        "to, so exp(-E) has no finite integral; a term such as 0.01 * (x @ x) "
-                        "would confine it"
+                        f"the energy does not grow far out along {site} and the sites connected "
+                        "to it, so exp(-E) has no finite integral; a term such as "
+                        "0.01 * (x @ x) would make it finite"
                     )
     return None
 
 
 def _along(structure: Structure, model: Model) -> Callable[[jax.Array], jax.Array]:
-    """E at a shift of all sites from a random start, evidence in its place."""
+    """The energy as a function of a shift of all real sites from a random start."""
     free = structure.skeleton.free
     keys = jax.random.split(jax.random.key(0), len(free))
     start = {v.name: v.domain.start(v.shape, key=k) for v, k in zip(free, keys, strict=True)}
@@ -132,7 +134,7 @@ class _Batch:
         self.ranks, self.counts = _ranks(np.where(free, scope, -1))
 
     def energies(self, t: int) -> np.ndarray:
-        """Of each factor, where its r-th free site takes the level that bit r of t says."""
+        """The energy of each factor whose r-th free site has the level given by bit r of t."""
         values, column = [], 0
         for leaf in self.factor.leaves:
             value = argument(leaf, getattr(leaf, "index", None), self.env)
@@ -147,7 +149,7 @@ class _Batch:
         return np.asarray(batched(self.factor)(*values))
 
     def is_even(self) -> bool:
-        """Whether all energies stay the same when all free sites flip."""
+        """Whether no energy changes when the levels of all free sites are exchanged."""
         width = int(self.counts.max())
         if width == 0:
             return True
@@ -161,7 +163,10 @@ class _Batch:
 
 
 def _ranks(scope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of its row's distinct sites each entry is (-1 stays), and how many a row has."""
+    """The rank of each entry among the distinct sites of its row, and the number of these.
+
+    An entry of -1 has rank -1 and is not counted.
+    """
     order = np.argsort(scope, axis=1, kind="stable")
     rising = np.diff(np.take_along_axis(scope, order, axis=1), axis=1, prepend=-1) > 0
     ranks = np.empty_like(scope)

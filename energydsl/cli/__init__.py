@@ -1,4 +1,4 @@
-"""The command line, and the model zoo as it sees it."""
+"""The command line."""
 
 from energydsl.cli.commands import app as app
 from energydsl.cli.commands import main as main

@@ -1,7 +1,7 @@
-"""The command line: list the zoo, run one of its models, explain a model of your own.
+"""The command line: list the model zoo, run one of its models, explain a model of your own.
 
-Exit codes: 0 done, 1 failed while running, 2 used wrongly, 130 interrupted and 143 terminated (what
-had been drawn is saved).
+Exit codes: 0 for success, 1 for a failure while running, 2 for wrong usage, 130 after Ctrl-C and
+143 after SIGTERM; in the last two cases the draws so far are saved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a fa
 
 
 class Zoo(TyperGroup):
-    """One command a zoo model, with the model's own options; only the one called is imported."""
+    """A group of commands, one per zoo model; only the model that is run is imported."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return zoo.names()
@@ -69,7 +69,7 @@ app.add_typer(
 
 
 def main() -> None:
-    """What ``energydsl`` and ``python -m energydsl`` call."""
+    """The entry point of ``energydsl`` and ``python -m energydsl``."""
     app(prog_name="energydsl")
 
 
@@ -92,7 +92,7 @@ def _common(
 
 @app.command("list")
 def list_models() -> None:
-    """Name the models of the zoo."""
+    """List the models of the zoo."""
     _print_grid([[name, zoo.summary(name)] for name in zoo.names()])
 
 
@@ -101,27 +101,27 @@ def explain(
     file: Annotated[str, typer.Argument(help="A Python file, or a model of the zoo.")],
     debug: Debug = False,
 ) -> None:
-    """Say what the compiler finds in the model that FILE's declare() returns.
+    """Explain what the compiler finds in the model that declare() of FILE returns.
 
-    FILE is run as a program, so give only files that you trust.
+    FILE is executed as Python code, so give only files that you trust.
     """
     with _failing(debug):
         typer.echo(compiler.compile(_declared(file)).explain())
 
 
 def _declared(file: str) -> Model:
-    """The model of a file or of a zoo name."""
+    """The model of a Python file or of a zoo model's name."""
     try:
         return _model_of(zoo.load(file) if file in zoo.names() else _load_file(file), file)
     except SystemExit as end:
         raise ValueError(
             f"{file} ended the program (sys.exit with {end.code!r}) before its model was known; "
-            'put what runs it below `if __name__ == "__main__":`.'
+            'put the code that runs it below `if __name__ == "__main__":`.'
         ) from None
 
 
 def _model_of(module: ModuleType, file: str) -> Model:
-    """What a module's `declare` returns, called without arguments."""
+    """The model that a module's `declare()` returns."""
     declare = getattr(module, "declare", None)
     if declare is None:
         raise ValueError(f"{file} has no declare(); write one that returns an ed.Model.")
@@ -140,12 +140,12 @@ def _model_of(module: ModuleType, file: str) -> Model:
 
 def _load_file(file: str) -> ModuleType:
     path = Path(file)
-    # A name of its own, so that a numpy.py replaces no library.
+    # The prefix prevents that a file such as numpy.py replaces the library of that name.
     name = f"energydsl_explains_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         _refuse(f"{file!r} is neither a Python file nor a model of the zoo", file, "FILE")
-    # Modules beside the file can be imported; the last place lets libraries come first.
+    # Lets the file import modules from its folder; libraries take precedence.
     sys.path.append(str(path.parent))
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -153,15 +153,15 @@ def _load_file(file: str) -> ModuleType:
 
 
 def _refuse(what: str, name: str, hint: str) -> NoReturn:
-    """A usage error that names what there is, the closest first."""
+    """Raise a usage error that lists the zoo's models, with the most similar name."""
     names = zoo.names()
     close = difflib.get_close_matches(name, names, 1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
-    raise typer.BadParameter(f"{what}. {guess}There are: {', '.join(names)}.", param_hint=hint)
+    raise typer.BadParameter(f"{what}. {guess}The zoo has: {', '.join(names)}.", param_hint=hint)
 
 
 def _command(name: str) -> Any:
-    """A model's `main` as a command: its options, and ``--debug``."""
+    """A command that runs a model's `main`, with its options and ``--debug``."""
     run = zoo.load(name).main
 
     @functools.wraps(run)
@@ -180,7 +180,7 @@ def _command(name: str) -> Any:
 
 
 def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Run a model; print its numbers and save them."""
+    """Run a model, then print and save the numbers that it returns."""
     try:
         folder = output_folder(options["out"])
     except ValueError as error:
@@ -195,7 +195,7 @@ def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can hold it; NaN and infinities, which it cannot, become null."""
+    """The value as JSON data; NaN and infinities become null."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -208,7 +208,7 @@ def _plain(value: Any) -> Any:
 
 
 def _print_numbers(numbers: Mapping[str, Any]) -> None:
-    """Single numbers line by line, then cases beside each other, the narrower way round."""
+    """Print single numbers in lines, then nested ones as a table in its narrower orientation."""
     cases = {name: _flat(value) for name, value in numbers.items() if isinstance(value, dict)}
     _print_grid([[name, _text(v)] for name, v in numbers.items() if name not in cases])
     if cases:
@@ -220,7 +220,7 @@ def _print_numbers(numbers: Mapping[str, Any]) -> None:
 
 
 def _flat(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """What is nested deeper, by dotted names."""
+    """The texts of nested numbers, by dotted names."""
     flat: dict[str, str] = {}
     for name, value in numbers.items():
         if isinstance(value, dict):
@@ -251,7 +251,7 @@ def _print_grid(grid: list[list[str]]) -> None:
 
 @contextmanager
 def _failing(debug: bool) -> Iterator[None]:
-    """Failures in one line, unless the traceback is wanted."""
+    """Print an exception as one line and exit with code 1, unless `debug` is set."""
     try:
         yield
     except (typer.Exit, typer.BadParameter):
@@ -268,7 +268,7 @@ def _failing(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the sampling and not the saving; the exit code tells of them."""
+    """Let Ctrl-C and SIGTERM end the sampling but not the saving, and set the exit code."""
     with Listener() as listener, warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _show_warning

@@ -1,4 +1,4 @@
-"""The model zoo seen from outside: its names, its first lines, its modules, loaded one at a time.
+"""Access to the model zoo: names, summaries and modules, without importing all of them.
 
 A zoo model is a module of ``models_zoo`` whose docstring's first line describes it, with a
 ``declare(...)`` that returns a `Model`, and a ``main(...)`` that runs it, takes at least ``seed``
@@ -18,13 +18,13 @@ import models_zoo
 
 
 def names() -> list[str]:
-    """Of every model, in alphabetical order."""
+    """The names of all models in alphabetical order."""
     found = (module.name for module in pkgutil.iter_modules(models_zoo.__path__))
     return sorted(name for name in found if not name.startswith("_"))
 
 
 def summary(name: str) -> str:
-    """The first line of a model's docstring, read without importing it."""
+    """The first line of a model's docstring, read without importing the model."""
     spec = importlib.util.find_spec(f"models_zoo.{name}")
     assert spec is not None and spec.origin is not None
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
@@ -32,10 +32,10 @@ def summary(name: str) -> str:
 
 
 def load(name: str) -> ModuleType:
-    """A model's module.
+    """The module of a model.
 
     Raises:
-        ImportError: a library that it needs is missing; the message says how to get it.
+        ImportError: a library that it needs is missing; the message says how to install it.
     """
     try:
         return importlib.import_module(f"models_zoo.{name}")

@@ -1,1 +1,1 @@
-"""From a model to an EBM: what is concluded, chosen and explained."""
+"""The compiler: analysis of a model, choice of methods, and the compiled EBM."""

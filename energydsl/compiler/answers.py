@@ -1,4 +1,4 @@
-"""What follows exactly from an EBM besides log Z: the laws of single sites, and modes."""
+"""Exact marginals of single sites, and modes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from energydsl.normalizer.evaluate import marginals_of, mode_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Marginal:
-    """The law of each site of a variable by itself.
+    """The marginal distribution of each site of a variable.
 
     Attributes:
-        mean: of each site, in the variable's shape; None of labels, which have no mean.
-        variance: of each site; None of labels.
-        probabilities: of the levels of each site, (*shape, levels); None of real sites, whose law
-            is the normal one (or, beside finite sites, a mixture of normal ones) of this mean and
-            variance.
-        levels: the values that the last axis of `probabilities` counts; None of real sites.
+        mean: the mean of each site, in the variable's shape; None for labels, which have no mean.
+        variance: the variance of each site; None for labels.
+        probabilities: the probabilities of each site's levels, (*shape, levels); None for real
+            sites, whose marginal is normal, or a mixture of normals if there are finite sites, too.
+        levels: the values to which the last axis of `probabilities` belongs; None for real sites.
     """
 
     mean: np.ndarray | None
@@ -38,10 +37,10 @@ class Marginal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Marginals(Mapping[str, Marginal]):
-    """The laws of single sites, by variable.
+    """The marginal distributions of single sites: a mapping from variable names to `Marginal`.
 
     Attributes:
-        laws: one `Marginal` a variable; clamped sites have their evidence with certainty.
+        laws: the `Marginal` of each variable; a clamped site has its evidence with probability 1.
         kind: "exact".
     """
 
@@ -63,10 +62,10 @@ class Mode:
     """A configuration of low energy.
 
     Attributes:
-        configuration: its values, an array for each free variable.
-        energy: of the configuration.
-        proven: whether no configuration has less energy.
-        method: by which it was found.
+        configuration: an array for each free variable.
+        energy: the energy of the configuration.
+        proven: True if it is proven that no configuration has a lower energy.
+        method: the rules by which it was found.
     """
 
     configuration: Configuration
@@ -76,27 +75,28 @@ class Mode:
 
 
 def marginals(ebm: EBM) -> Marginals:
-    r"""The law $p(x_i)$ of every site by itself, all others summed or integrated out.
+    r"""The marginal distribution $p(x_i)$ of every site.
 
-    They follow from log Z: $p(x_i = l) = -\partial \log Z / \partial \theta_{il}$ for an energy
-    $\theta_{il}$ added to a site's level.
+    All other sites are summed or integrated out. Marginals are derivatives of log Z:
+    $p(x_i = l) = -\partial \log Z / \partial \theta_{il}$, where $\theta_{il}$ is an energy that is
+    added where site i has level l.
 
     Args:
-        ebm: over finite or real variables.
+        ebm: a compiled model of finite or real variables.
 
     Returns:
-        For each variable, clamped ones too, a `Marginal`.
+        A `Marginal` for each variable, including clamped ones.
 
     Raises:
-        IntractableError: some component has no rule that gives marginals; the message says why.
-        TypeError: a model that is not compiled, or inside a JAX transformation.
-        ValueError: the rule fails on these values.
+        IntractableError: no rule gives the marginals of some component; the message says why.
+        TypeError: a model that is not compiled, or a call inside a JAX transformation.
+        ValueError: the distribution does not exist for the present parameter values.
     """
     normalizer = _planned(ebm, "marginals", "marginals")
     found = marginals_of(ebm.model, normalizer)
     laws = {v.name: _marginal(ebm, v, found.get(v.name)) for v in ebm.model.variables}
     if any(np.isnan(a).any() for a in found.values()):
-        raise ValueError(f"marginals has no value here: {trouble(ebm.model, normalizer)}.")
+        raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
     return Marginals(laws, normalizer.kind)
 
 
@@ -104,42 +104,46 @@ def map_configuration(ebm: EBM) -> Mode:
     r"""A configuration of highest probability: $\arg\min_x E(x)$ over the free sites.
 
     Raises:
-        IntractableError: some component has no rule that gives a mode; the message says why.
-        TypeError: a model that is not compiled, or inside a JAX transformation.
-        ValueError: the rule fails on these values, or every configuration is forbidden.
+        IntractableError: no rule gives the mode of some component; the message says why.
+        TypeError: a model that is not compiled, or a call inside a JAX transformation.
+        ValueError: the distribution does not exist for the present parameter values, or every
+            configuration has infinite energy.
     """
     normalizer = _planned(ebm, "map_configuration", "mode")
     x = mode_of(ebm.model, normalizer)
     energy = float(ebm.energy(x))
     if np.isnan(energy):
-        raise ValueError(f"There is no mode here: {trouble(ebm.model, normalizer)}.")
+        raise ValueError(f"There is no mode: {trouble(ebm.model, normalizer)}.")
     if energy == np.inf:
         raise ValueError("Every configuration has infinite energy: there is no most likely one.")
     return Mode(x, energy, True, normalizer.rules)
 
 
 def _planned(ebm: EBM, function: str, question: Question) -> Planned:
-    """The plans that answer a question about an EBM's values."""
+    """The plans that compute a quantity for an EBM whose parameters are numbers."""
     check_ebm(ebm, function)
     if is_traced(ebm.model):
         raise TypeError(
             f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
-            "vmap, on an EBM with numbers."
+            "vmap, on an EBM whose parameters are numbers."
         )
     normalizer = ebm.findings.survey.choose(question)
     if isinstance(normalizer, Intractable):
-        raise IntractableError(f"{function} has no exact answer: {normalizer.reason}.")
+        raise IntractableError(
+            f"{function} has no exact answer for this model: {normalizer.reason}."
+        )
     return normalizer
 
 
 def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
-    """What was found of free sites, with the evidence of clamped ones."""
+    """The `Marginal` of a variable, from the marginals of its free sites and its evidence."""
     held = ebm.model.skeleton.mask(v).ravel()
     given = np.asarray(ebm.model.evidence.get(v.name, jnp.zeros(v.shape))).ravel()
     if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
         numbers[held] = np.stack([given[held], np.zeros(held.sum())], axis=1)
-        return Marginal(*(numbers[:, k].reshape(v.shape) for k in (0, 1)))
+        mean, variance = (numbers[:, k].reshape(v.shape) for k in (0, 1))
+        return Marginal(mean, variance)
     levels = v.domain.values
     shares = np.zeros((v.size, len(levels))) if law is None else np.array(law)
     shares[held] = given[held, None] == levels
@@ -148,5 +152,5 @@ def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
     shaped = shares.reshape(*v.shape, len(levels))
     if not v.domain.ordered:
         return Marginal(None, None, shaped, levels)
-    mean = shaped @ levels
-    return Marginal(mean, shaped @ levels**2.0 - mean**2, shaped, levels)
+    mean, square = np.asarray(shaped @ levels), np.asarray(shaped @ levels**2.0)
+    return Marginal(mean, np.asarray(square - mean**2), shaped, levels)

@@ -1,4 +1,4 @@
-"""The compiler: from a model to an EBM. Structure is found here, once."""
+"""The compiler, which analyses a model's structure once and returns an EBM."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from energydsl.normalizer import AbstractRule, Budget
 from energydsl.sweep import choose_sweep
 
 MAX_HESSIAN = 2000
-"""Sites up to which a quadratic energy is checked to have a finite integral."""
+"""The largest number of sites for which a quadratic energy is checked to be normalisable."""
 
 ROUNDING = 1e-12
-"""Of the largest eigenvalue in float64: a smaller one cannot be told from zero."""
+"""Eigenvalues below this fraction of the largest one cannot be distinguished from zero."""
 
 
 def compile(
@@ -39,18 +39,19 @@ def compile(
     """Find a model's structure, and choose its normalizer and its sweep.
 
     Args:
-        model: the energy.
+        model: the model to compile.
         budget: log2 of the number of terms that exact log Z may sum for one connected component.
-        memory: bytes that exact log Z may take, as predicted.
-        rules: for exact log Z, of your own, tried beside the library's.
+        memory: the largest predicted memory in bytes that exact log Z may take.
+        rules: rules of your own for exact log Z, which are tried in addition to the library's.
 
     Returns:
-        The EBM; `EBM.explain` says what was found.
+        The EBM; `EBM.explain` describes what was found and chosen.
 
     Raises:
-        TypeError: `model` is not a Model, or a rule is none or cannot be told from others.
-        ValueError: every site clamped, an infinite-domain site in no factor, an energy that
-            cannot be normalised where that can be seen, or a budget that is no whole number.
+        TypeError: `model` is not a `Model`, or a rule is not an `AbstractRule` with hashable
+            settings.
+        ValueError: every site is clamped; a site without finitely many levels is in no factor; the
+            energy is seen not to be normalisable; or a budget is not a whole number.
     """
     if not isinstance(model, Model):
         raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
@@ -81,7 +82,7 @@ def _check_rule(rule: object) -> None:
 
 
 def _pickled(ebm: EBM) -> tuple[Any, ...]:
-    """How to make an EBM anew: what was compiled, and how."""
+    """How an EBM is pickled: the arguments with which to compile it again."""
     return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
 
 
@@ -89,7 +90,7 @@ def _compiled(model: Model, budget: Budget, rules: tuple[AbstractRule, ...]) -> 
     return compile(model, budget=budget.terms, memory=budget.memory, rules=rules)
 
 
-# What was found holds functions of its own, which cannot be written to a file.
+# The findings contain closures, which cannot be pickled.
 copyreg.pickle(EBM, _pickled)
 
 
@@ -104,12 +105,12 @@ def _check_covered(structure: Structure) -> None:
         first = structure.describe(int(np.argmax(lost)))
         raise ValueError(
             f"{int(lost.sum())} sites are in no factor and have no finite list of levels, {first} "
-            "first: no uniform law is known there. Give them an energy, or clamp them."
+            "first: no uniform distribution is known there. Give them an energy, or clamp them."
         )
 
 
 def _check_normalisable(structure: Structure, model: Model) -> None:
-    """A quadratic energy must rise in every direction, and that shows in its Hessian."""
+    """Raise ValueError for a quadratic energy whose Hessian is not positive definite."""
     free = structure.skeleton.free
     if (
         is_traced(model.slots, model.evidence)
@@ -121,7 +122,7 @@ def _check_normalisable(structure: Structure, model: Model) -> None:
         double = as_double(model)
         flat, unravel = ravel_pytree({v.name: jnp.zeros(v.shape) for v in free})
         hessian = np.asarray(jax.jit(jax.hessian(lambda z: double.energy(unravel(z))))(flat))
-    # ravel_pytree orders by name.
+    # ravel_pytree orders the variables by name.
     held = np.concatenate([model.skeleton.mask(v).ravel() for v in sorted(free, key=_name)])
     eigenvalues = np.linalg.eigvalsh(hessian[np.ix_(~held, ~held)])
     if eigenvalues[0] <= ROUNDING * max(eigenvalues[-1], 0.0):

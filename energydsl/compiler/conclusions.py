@@ -1,4 +1,4 @@
-"""What the compiler concluded about a model, held apart from the model's numbers."""
+"""The compiler's findings about a model, which do not depend on the model's numbers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from energydsl.sweep import Considered
 
 
 class Findings(Known):
-    """What the compiler concluded: one static object.
+    """The compiler's findings, as one static object.
 
-    Equal where structure, budget and rules are; rules are known by type, settings and code.
+    Two are equal if their structures, budgets and rules are. Rules are compared by type, settings
+    and source code.
     """
 
     def __init__(
@@ -25,19 +26,19 @@ class Findings(Known):
     ) -> None:
         self.structure = structure
         self.lowerings = lowerings
-        """The lowerings of a sweep that were tried, each with its cost or the reason against it."""
+        """Each lowering of the Gibbs sweep, with its cost or the reason why it does not apply."""
         self.budget = budget
         self.rules = rules
-        """Those for exact log Z that the user gave."""
+        """The user's own rules for exact log Z."""
         self.survey = Survey(structure, budget, (*rules, *RULES))
-        """What each rule offers."""
+        """The offers of all rules."""
         self.seconds = 0.0
-        """How long the compiler took."""
+        """The compile time in seconds."""
         self._content = content(structure.skeleton, budget, rules)
         self._normalizers: dict[Skeleton, Normalizer] = {}
 
     def normalizer_of(self, rest: Model) -> Normalizer:
-        """Of the same model with more of it held: found once for each set of sites."""
+        """The normalizer of the same model with more sites clamped, cached by the set of sites."""
         if rest.skeleton not in self._normalizers:
             survey = Survey(Structure(rest), self.budget, self.survey.rules)
             self._normalizers[rest.skeleton] = survey.choose()
@@ -51,5 +52,5 @@ class Findings(Known):
 
     @property
     def content(self) -> Content:
-        """What the rest follows from: the structure, the budget, the rules."""
+        """What determines all findings: the structure, the budget and the rules."""
         return self._content

@@ -1,4 +1,4 @@
-"""EBM: a model, and what the compiler concluded about it."""
+"""EBM: a compiled energy-based model."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ from energydsl.sweep.base import AbstractSweep
 
 
 class EBM(eqx.Module):
-    r"""$p(x) = e^{-E(x)}/Z$, compiled: what `energydsl.compile` returns.
+    r"""The compiled model $p(x) = e^{-E(x)}/Z$, which `energydsl.compile` returns.
 
-    A pytree: parameters, evidence and index arrays are leaves, structure is one static object, so
-    new parameter values never recompile. Functions take one configuration (a dict with an array
-    for each free variable); batches are `jax.vmap`.
+    An EBM is a pytree: parameters, evidence and index arrays are leaves, and the structure is one
+    static object, so that new parameter values never cause a recompilation. Methods take one
+    configuration, a dict with an array for each free variable; use `jax.vmap` for batches.
     """
 
     model: Model
     sweep: AbstractSweep | None
     normalizer: Normalizer
-    """`Exact` (or `Numerical`), with each component's plan and its cost, or `Intractable`, with
+    """How log Z is computed: `Exact` or `Numerical`, with plans and costs, or `Intractable`, with
     the reason."""
     findings: Findings = eqx.field(static=True)
 
     @property
     def structure(self) -> Structure:
-        """Who interacts with whom, and how."""
+        """The model's factors, the graph of their interactions, and its connected components."""
         return self.findings.structure
 
     @property
     def parameters(self) -> Parameters:
-        """The model's parameters by name: see `Model.parameters`."""
+        """The model's parameters by name, as in `Model.parameters`."""
         return self.model.parameters
 
     def replace(self, *given: Mapping[str, Any], **named: Any) -> EBM:
-        """The same EBM at other values of some parameters; nothing is compiled anew.
+        """The same EBM with other values of some parameters, without a recompilation.
 
         Args:
             *given: mappings from a parameter's name to its value.
             **named: values by name, each in the form that `parameters` shows.
 
         Raises:
-            TypeError: a value in another form.
-            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
+            TypeError: a value of another type than the parameter.
+            ValueError: an unknown name, a wrong shape, NaN, or a new infinity.
         """
         model = self.model.replace(*given, **named)
         return EBM(model, self.sweep, self.normalizer, self.findings)
@@ -72,12 +72,12 @@ class EBM(eqx.Module):
         """E(x), in units of k_B T.
 
         Raises:
-            ValueError: a variable missing, unknown or of a wrong shape.
+            ValueError: a variable is missing, unknown or of the wrong shape.
         """
         return self.model.energy(x)
 
     def score(self, x: Values) -> Configuration:
-        """-dE/dx for each free real variable (any continuous domain).
+        """The score -dE/dx for each free variable of a continuous domain.
 
         Raises:
             TypeError: no free variable is continuous.
@@ -85,32 +85,32 @@ class EBM(eqx.Module):
         smooth = [v.name for v in self.structure.skeleton.free if not v.domain.discrete]
         if not smooth:
             raise TypeError(
-                "score is -dE/dx, and every free variable is discrete; "
-                "energy differences are ebm.log_ratio(x, y)."
+                "score is -dE/dx, but every free variable is discrete; "
+                "use ebm.log_ratio(x, y) for energy differences."
             )
         moving = {n: jnp.asarray(x[n], float) for n in smooth}
         slope = jax.grad(lambda m: self.energy({**x, **m}))(moving)
         return jax.tree.map(jnp.negative, slope)
 
     def free_energy(self, v: Values) -> Float[Array, ""]:
-        r"""$F(v) = -\log \sum_h e^{-E(v, h)}$, the declared latents h summed or integrated out.
+        r"""The free energy $F(v) = -\log \sum_h e^{-E(v, h)}$ over the latent variables h.
 
-        Latents that are independent given v are summed in closed form from one gradient (softplus
-        for an RBM); others by the exact log Z of the model conditioned on v.
+        Latent sites that are independent given v are summed or integrated out in closed form
+        (softplus terms for an RBM), others by the exact log Z of the model conditioned on v.
 
         Args:
             v: an array for each free variable that is not latent.
 
         Raises:
             ValueError: no free variable is latent, or the names or shapes of `v` do not fit.
-            IntractableError: no exact rule applies to the latents; the message says why.
+            IntractableError: no exact rule applies to the latent sites; the message says why.
         """
         free = self.structure.skeleton.free
         latents = [w for w in free if w.latent]
         if not latents:
             raise ValueError(
-                "free_energy sums latents out, and no free variable is one. Declare some by "
-                "latent=True; without, -log p(v) up to log Z is ebm.energy(v)."
+                "free_energy sums out latent variables, but no free variable is latent. Declare "
+                "some with latent=True; without any, -log p(v) is ebm.energy(v) + log Z."
             )
         self._check_shown(v)
         layer = latent_layer(self.structure)
@@ -131,12 +131,12 @@ class EBM(eqx.Module):
         normalizer = self.findings.normalizer_of(rest)
         if isinstance(normalizer, Intractable):
             raise IntractableError(
-                f"The latents cannot be summed out: given the rest, log Z is {normalizer}."
+                f"The latents cannot be summed out exactly: log Z given the rest is {normalizer}."
             )
         return log_partition_of(rest, normalizer, jnp.zeros(()).dtype)
 
     def log_prob(self, x: Values) -> Float[Array, ""]:
-        """-E(x) - log Z, where log Z is exact.
+        """Log p(x) = -E(x) - log Z.
 
         Raises:
             IntractableError: no exact rule applies; the message says why.
@@ -144,24 +144,24 @@ class EBM(eqx.Module):
         return -self.energy(x) - log_partition(self)
 
     def log_ratio(self, x: Values, y: Values) -> Float[Array, ""]:
-        """Log p(x)/p(y) = E(y) - E(x): needs no Z."""
+        """Log p(x)/p(y) = E(y) - E(x), which does not need Z."""
         return self.energy(y) - self.energy(x)
 
     def conditional(self, where: Expression | str, x: Values) -> dist.Distribution:
-        """The law of every shown site given all other sites, each site on its own.
+        """The conditional distribution of each selected site given all other sites.
 
         Args:
             where: a variable's name or a view, such as ``s[3, 4]``.
-            x: the configuration that gives the others their values.
+            x: the configuration that gives the values of the other sites.
 
         Returns:
             A NumPyro distribution whose batch has the view's shape. It is Normal, Exponential, or
             Categorical over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
 
         Raises:
-            TypeError: a site whose conditional is of no known family.
-            ValueError: a site whose law does not exist, given the others: all its levels are
-                forbidden, or its energy does not rise where it must.
+            TypeError: the conditional distribution of a site belongs to no known family.
+            ValueError: the conditional distribution of a site does not exist: all its levels have
+                infinite energy, or its density cannot be normalised.
         """
         variable, sites = self._view(where)
         law = conditional_for(self.structure, variable)
@@ -172,7 +172,7 @@ class EBM(eqx.Module):
             )
         seen = site_factors(self.structure, variable, law, sites.reshape(1, -1))
         if isinstance(seen, Refusal):
-            raise TypeError(f"The conditional of {where} is out of reach: {seen.reason}.")
+            raise TypeError(f"The conditional of {where} cannot be computed: {seen.reason}.")
         values = self.model.complete(x)
         one = {v.name: values[v.name][None] for v in self.structure.skeleton.free}
         total = measures(self.structure, self.model, seen, one)
@@ -197,7 +197,7 @@ class EBM(eqx.Module):
         raise ValueError(f"conditional got {where}; the free variables are {list(by_name)}.")
 
     def start(self, *, key: Array) -> Configuration:
-        """A random configuration of the support, evidence in its place."""
+        """A random configuration in the variables' domains, with evidence at clamped sites."""
         free = self.structure.skeleton.free
         keys = jr.split(key, len(free))
         drawn = {v.name: v.domain.start(v.shape, key=k) for v, k in zip(free, keys, strict=True)}
@@ -205,18 +205,22 @@ class EBM(eqx.Module):
         return {v.name: values[v.name] for v in free}
 
     def check(self, x: Values) -> Configuration:
-        """A configuration in its variables' dtypes, evidence in its place, or what is wrong."""
+        """The configuration in its variables' dtypes, with the evidence at clamped sites.
+
+        Raises:
+            ValueError: a variable is missing, unknown, of the wrong shape or outside its domain.
+        """
         self.model.check_names(x)
         free = self.structure.skeleton.free
         values = self.model.complete({v.name: v.check(x[v.name]) for v in free})
         return {v.name: values[v.name] for v in free}
 
     def explain(self) -> Explanation:
-        """What was found and chosen: a table when printed, `as_dict` as data."""
+        """The compiler's findings and choices: printed as a table; `as_dict` returns plain data."""
         return explain(self.model, self.sweep, self.normalizer, self.findings, samplers(self))
 
     def __hash__(self) -> int:
-        # So that jax.jit(ebm.energy) finds its program; equality compares the numbers as well.
+        # Lets jax.jit(ebm.energy) find its compiled program; equality also compares the numbers.
         return hash(self.findings)
 
     def __repr__(self) -> str:
@@ -234,8 +238,8 @@ def check_ebm(ebm: object, function: str) -> None:
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """Log Z, computed in float64 and twice differentiable in the parameters.
 
-    It is exact where ``ebm.normalizer`` is `Exact`. Where that is `Numerical`, some integral was
-    taken by quadrature, with an error that `log_likelihood` reports.
+    The result is exact if ``ebm.normalizer`` is `Exact`. If it is `Numerical`, at least one
+    integral is computed by quadrature, with an error that `log_likelihood` reports.
 
     Returns:
         A NumPy float64; inside a JAX transformation, an array of JAX's default float.
@@ -243,8 +247,9 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     Raises:
         IntractableError: no exact rule applies; the message says why.
         TypeError: a model that is not compiled.
-        ValueError: the rule fails on these values (a precision that is not positive definite, a
-            quadrature that does not settle). Inside a JAX transformation the result is NaN.
+        ValueError: log Z cannot be computed for the present parameter values (a precision that is
+            not positive definite, a quadrature that does not converge). Inside a JAX
+            transformation the result is NaN instead.
     """
     check_ebm(ebm, "log_partition")
     if isinstance(ebm.normalizer, Intractable):
@@ -253,7 +258,7 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     dtype = default if is_traced(ebm.model) else np.dtype(np.float64)
     value = log_partition_of(ebm.model, ebm.normalizer, dtype)
     if not is_traced(value) and np.isnan(value):
-        raise ValueError(f"log Z has no value here: {trouble(ebm.model, ebm.normalizer)}.")
-    # A float64 array of JAX's own would be truncated, with a warning, by the first addition. The
-    # parameters of an EBM may be concrete where configurations are not: under vmap, say.
+        raise ValueError(f"log Z cannot be computed: {trouble(ebm.model, ebm.normalizer)}.")
+    # With float64 disabled, the first operation on a float64 JAX array would truncate it, with a
+    # warning; a NumPy array keeps its precision.
     return value.astype(default) if is_traced(value) else np.asarray(value)

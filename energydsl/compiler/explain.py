@@ -1,4 +1,4 @@
-"""What the compiler found and chose, as a table and as data."""
+"""The compiler's findings and choices, as a table and as data."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ from energydsl.normalizer import Intractable, Normalizer
 from energydsl.sweep import AbstractSweep
 
 FORMS = ("multilinear", "quadratic", "pairwise", "forest", "bipartite")
-"""What a component may be shown to be, in words."""
+"""Properties that may be proven of a component."""
+
+MEANING = {
+    "attractive": "attractive (every pair prefers equal levels)",
+    "zero field": "zero field (flipping all sites leaves the energy as it is)",
+}
+"""What is concluded from the model's present values, explained in a printed table."""
 
 LISTED = 5
-"""Components described one by one; the rest are counted."""
+"""How many components are described; the others are only counted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """The compiler's findings: printed, a table; `as_dict`, plain data."""
+    """The compiler's findings, which print as a table; `as_dict` returns plain data."""
 
     findings: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Strings, numbers, lists and dicts only."""
+        """The findings as strings, numbers, lists and dicts."""
         return json.loads(json.dumps(self.findings))
 
     def __str__(self) -> str:
@@ -48,7 +54,8 @@ class Explanation:
         if f["more_components"]:
             rows.append(("", f"and {f['more_components']:,} more, none larger"))
         if f["values"]:
-            rows.append(("values", ", ".join(f["values"])))
+            words = "; ".join(str(MEANING.get(v, v)) for v in f["values"])
+            rows.append(("values", f"concluded from the present values: {words}"))
         rows.append(("log Z", f["normalizer"]))
         rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
         rows.append(("sweep", f["sweep"]))
@@ -69,7 +76,7 @@ def explain(
     findings: Findings,
     samplers: Mapping[str, str | Refusal],
 ) -> Explanation:
-    """What a model was found to be and what was chosen for it."""
+    """The explanation of a compiled model."""
     structure = findings.structure
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
@@ -113,7 +120,7 @@ def _sweep(sweep: AbstractSweep | None, findings: Findings) -> str:
 
 
 def _lowerings_refused(sweep: AbstractSweep | None, findings: Findings) -> dict[str, str]:
-    """The variables that no sweep visits, and the lowerings not taken, each with the reason."""
+    """Why no sweep updates certain variables, and why the other lowerings were not chosen."""
     laws = conditionals(findings.structure)
     said = {f"of {n}": law.reason for n, law in laws.items() if isinstance(law, Refusal)}
     for name, found in findings.lowerings:
@@ -125,14 +132,14 @@ def _lowerings_refused(sweep: AbstractSweep | None, findings: Findings) -> dict[
 
 
 def _values(structure: Structure, model: Model) -> list[str]:
-    """What the parameters' values, as they are now, add to the structure."""
+    """What is proven from the present values of the parameters, in addition to the structure."""
     found = {"attractive": is_attractive, "zero field": has_zero_field}
     words = [word for word, test in found.items() if test(structure, model)]
     return words + [said for said in (no_growth(structure, model),) if said]
 
 
 def _component(structure: Structure, number: int) -> dict[str, Any]:
-    """One connected component by itself."""
+    """The properties of one connected component."""
     inside = structure.component_of == number
     local = np.cumsum(inside) - 1
     edges = local[structure.edges[inside[structure.edges[:, 0]]]]
@@ -158,7 +165,7 @@ def _component(structure: Structure, number: int) -> dict[str, Any]:
 
 
 def _grouped(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Like components as one entry, with how many there are."""
+    """Consecutive components with equal properties as one entry with their count."""
     groups: list[dict[str, Any]] = []
     for part in parts:
         if groups and {**groups[-1], "count": 1} == {**part, "count": 1}:
@@ -180,7 +187,7 @@ def _component_text(part: dict[str, Any]) -> str:
     planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
     words += [
         planar,
-        f"width <= {part['width_bound']:,}",
+        f"treewidth <= {part['width_bound']:,}",
         _count(part["colours"], "colour", "colours"),
     ]
     if part["rule"] is not None:
@@ -190,7 +197,7 @@ def _component_text(part: dict[str, Any]) -> str:
 
 
 def _cost(findings: Findings, component: int) -> dict[str, Any]:
-    """The rule that gives log Z of one component, and what it predicts to take."""
+    """The cheapest rule for log Z of one component, with its predicted cost."""
     found = findings.survey.cheapest(component)
     if found is None:
         return {"rule": None, "operations": None, "bytes": None}

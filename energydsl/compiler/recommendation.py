@@ -1,7 +1,7 @@
-"""The samplers that are recommended where none is given, the first of the list first.
+"""The list of kernels in the order in which they are recommended.
 
-`explain` and the default choice read this one list. It stands here, before the kernels, because an
-EBM explains itself; the kernels enter themselves where they are exported.
+Both `EBM.explain` and the default choice of a kernel use this list. It is defined in the compiler,
+below the kernels, because `EBM.explain` needs it; `energydsl.kernel` fills it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from energydsl._types import Refusal
 
 
 class Sampler(Protocol):
-    """What a kernel says of itself."""
+    """What a kernel must provide to be recommended."""
 
     @property
     def name(self) -> str:
-        """The word for it in `EBM.explain`."""
+        """The name shown by `EBM.explain`."""
         ...
 
     def applies(self, ebm: Any) -> str | Refusal:
-        """What speaks for it on this EBM, or why it does not move every free site."""
+        """The reason to use it for this EBM, or the reason why it does not apply."""
         ...
 
 
@@ -29,5 +29,5 @@ SAMPLERS: list[Sampler] = []
 
 
 def samplers(ebm: Any) -> dict[str, str | Refusal]:
-    """What each sampler says of an EBM, the recommended one first."""
+    """For each sampler the reason for or against it, the most recommended first."""
     return {sampler.name: sampler.applies(ebm) for sampler in SAMPLERS}

@@ -1,4 +1,4 @@
-"""Where chains begin: at configurations that the model allows."""
+"""Initial configurations of chains, which must have finite energy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 
 REDRAWS, SWEEPS = 8, 32
-"""How often a forbidden start is drawn again, and how many sweeps of Gibbs it is then given."""
+"""How often a start of infinite energy is redrawn, and the Gibbs sweeps that may follow."""
 
 
 def starts(ebm: EBM, count: int, *, key: Array) -> Configuration:
-    """Random configurations of finite energy, chains first.
+    """Random configurations of finite energy, with the chains on the first axis.
 
-    A start that is forbidden is drawn again; where that does not help (a hard-core model allows
-    next to none of its states), sweeps of Gibbs lead out of what is forbidden.
+    A start of infinite energy is redrawn. If that does not help, as in hard-core models, where
+    nearly every random state is forbidden, Gibbs sweeps move it to an allowed state.
 
     Raises:
-        ValueError: no allowed configuration was found for some chain.
+        ValueError: no configuration of finite energy was found for some chain.
     """
     xs, bad = _drawn(ebm, jr.split(key, count))
     for k in range(REDRAWS):
@@ -41,20 +41,22 @@ def starts(ebm: EBM, count: int, *, key: Array) -> Configuration:
 
 
 def check_starts(ebm: EBM, xs: Configuration) -> None:
-    """Raise ValueError where a chain would begin in a forbidden configuration."""
+    """Raise ValueError if a chain would begin in a configuration of infinite energy."""
     bad = np.flatnonzero(_forbidden(ebm, xs))
     if len(bad):
         raise ValueError(
             f"{len(bad)} of the chains, number {bad[0]} first, would begin at an infinite energy, "
-            "which the model forbids, and most kernels never leave such a place. Give an allowed "
-            "configuration: start=..."
+            "which most kernels never leave. Give a configuration that the model allows: start=..."
         )
 
 
 def _kept(
     xs: Configuration, bad: Array, new: Configuration, lost: Array, *, at_once: bool = False
 ) -> tuple[Configuration, Array]:
-    """The new configurations where the old are forbidden; `at_once`, on the way out, too."""
+    """The old configurations, replaced where they are forbidden and the new ones are not.
+
+    With `at_once` they are replaced even by forbidden ones: a sweep may need several steps.
+    """
     taken = bad if at_once else bad & ~lost
 
     def choose(old: Array, new: Array) -> Array:

@@ -21,38 +21,40 @@ from energydsl.kernel.choose import cheapest
 from energydsl.normalizer.log_z import LogZ
 
 WIDER = 1.2
-"""How much wider than the pilot's draws the base of a continuous variable is."""
+"""Standard deviation of the base of a continuous variable, relative to the pilot's draws."""
 
 LEAST_ESS = 2.0
-"""Effective chains below which an estimate comes with a warning."""
+"""The effective number of chains below which an estimate comes with a warning."""
 
 PILOT = 100
-"""Steps of the pilot at least; else half as many as there are temperatures."""
+"""The least number of steps of the pilot run, which has half as many as temperatures."""
 
 
 class AIS(AbstractEstimator):
-    r"""Annealed importance sampling, by any kernel.
+    r"""Annealed importance sampling with any kernel.
 
-    Each chain begins with an exact draw of a base whose log Z is known, and is led through
-    $E_k = (1-\beta_k) E_\text{base} + \beta_k E$, $0 = \beta_0 < \dots < \beta_K = 1$, by
-    `steps` transitions of the kernel at each rung. Its weight
+    Each chain begins with an exact draw from a base distribution whose log Z is known. It then
+    passes through the energies $E_k = (1-\beta_k) E_\text{base} + \beta_k E$ with
+    $0 = \beta_0 < \dots < \beta_K = 1$, with `steps` transitions of the kernel at each. Its weight
     $\log w = \log Z_\text{base} - \sum_k (\beta_k - \beta_{k-1}) (E - E_\text{base})(x_{k-1})$
-    has $\mathbb{E}\,w = Z$, whatever the kernel has reached. The base is uniform on finite sites
-    and, on continuous ones, independent normals in unconstrained coordinates, placed by a short
-    pilot run. What a table forbids has a finite price until the end, where chains that still stand
-    in a forbidden state get $w = 0$. The error is the jackknife's over chains. It sees only what
-    the chains saw: where they miss a mode, the estimate is low and the error small; an `ess` far
-    below `chains` warns.
+    satisfies $\mathbb{E}\,w = Z$, even if the kernel has not converged. The base is uniform on
+    finite sites. On continuous sites it consists of independent normals in unconstrained
+    coordinates, with means and standard deviations from a short pilot run. Entries of tables that
+    forbid a state have a finite energy along the path; chains that end in a forbidden state get
+    $w = 0$. The standard error is the jackknife estimate over chains. If the chains miss a mode,
+    the estimate is too low although its standard error is small; an `ess` far below `chains` is a
+    sign of an unreliable estimate.
 
     Args:
-        kernel: any that moves every free site; Gibbs, Langevin or a cycle of the two if not given.
-        chains: independent weights.
-        temperatures: K.
-        steps: transitions at each.
+        kernel: any kernel that updates every free site; by default the applicable one with the
+            cheapest steps, such as Gibbs or Langevin.
+        chains: the number of chains, each with an independent weight.
+        temperatures: K, the number of steps in $\beta$.
+        steps: transitions of the kernel at each $\beta_k$.
 
     Raises:
-        ValueError: a count below one (two for chains); no chain with a weight above zero; or a
-            domain that neither has unconstrained coordinates nor tells how likely its starts are.
+        ValueError: a count below one (two for `chains`); no chain with a weight above zero; or a
+            domain that has neither unconstrained coordinates nor a `log_start_density`.
 
     Source: Neal (2001), Statistics and Computing 11, 125-139, equations (3), (10) and (11).
     """
@@ -74,11 +76,11 @@ class AIS(AbstractEstimator):
         kernel = cheapest(ebm) if self.kernel is None else self.kernel
         check_covered(ebm, kernel)
         path = Path(ebm)
-        # The base may have taken a conditional's family away.
+        # With the base's energy added, a conditional may no longer belong to a known family.
         check_covered(path.mixed, kernel)
         ensemble = kernel.ensemble(path.mixed)
         pilot_key, run_key = jr.split(key)
-        # Without a base to place, chains as they start will do.
+        # Only the normals of continuous variables need a pilot run.
         pilot = max(self.temperatures // 2, PILOT) if path.base.smooth else 0
         place, carry = _pilot(path, ensemble, pilot_key, self.chains, pilot)
         betas = jnp.linspace(0.0, 1.0, self.temperatures + 1)
@@ -88,19 +90,19 @@ class AIS(AbstractEstimator):
         return self._checked(LogZ.from_log_weights(weights), weights)
 
     def _checked(self, found: LogZ, log_weights: np.ndarray) -> LogZ:
-        """The estimate, unless no chain or next to none carries it."""
+        """The estimate; an error or a warning if too few chains have nearly all of the weight."""
         more = "take more temperatures, steps or chains, or another kernel"
         if not np.isfinite(found.value):
             missing = int(np.isneginf(log_weights).sum())
             raise ValueError(
                 f"AIS found no estimate: of {self.chains} chains, {missing} have the weight zero "
-                "(they end in forbidden states) and the others no finite weight. Where the model "
+                "(they end in forbidden states) and the others no finite weight. If the model "
                 f"allows any state at all, {more}."
             )
         if found.ess < LEAST_ESS:
             warnings.warn(
-                f"AIS: {found.ess:.2g} of {self.chains} chains carry the estimate, so that it may "
-                f"be far off and its error too small: {more}.",
+                f"AIS: the weights of {self.chains} chains are worth {found.ess:.2g} independent "
+                f"ones, so the estimate may be far off and its error too small: {more}.",
                 stacklevel=4,
             )
         return found
@@ -110,7 +112,7 @@ class AIS(AbstractEstimator):
 def _pilot(
     path: Path, ensemble: AbstractEnsemble, key: Array, chains: int, length: int
 ) -> tuple[Place, Any]:
-    """Where the target lies in unconstrained coordinates, and chains that have learnt."""
+    """A pilot run: the normals of the base, and the chains' carry with adapted quantities."""
     start_key, init_key, run_key = jr.split(key, 3)
     xs = jax.vmap(lambda k: path.ebm.start(key=k))(jr.split(start_key, chains))
     standard = path.base.standard(jax.tree.map(lambda a: a[0], xs))
@@ -130,7 +132,7 @@ def _pilot(
 
 
 def _placed(zs: Configuration, standard: Place) -> Place:
-    """Normals about these coordinates, (draw, chain, ...); standard ones if some are not finite."""
+    """Normals fitted to coordinates, (draw, chain, ...); standard ones if any are not finite."""
 
     def spread(z: Array) -> Array:
         least = 1e-6 * (1 + jnp.max(jnp.abs(z)))

@@ -1,11 +1,11 @@
-r"""Annealing: a path of energies from a law that is known, $E_\beta = (1-\beta) E_0 + \beta E$.
+r"""The path of annealing, $E_\beta = (1-\beta) E_0 + \beta E$, from a base of known log Z.
 
-The base is independent normals in unconstrained coordinates, where they are placed, and the law of
-a domain's starts on sites that have no such coordinates: uniform on finite ones.
+The base consists of independent normals in unconstrained coordinates. On sites without such
+coordinates it is the distribution of the domain's starts, which is uniform on finite sites.
 
-A state that a table forbids has an infinite energy at every $\beta > 0$, and nearly all draws of
-the base may be such. On the path it costs `PENALTY` instead, so that chains leave it on the way; at
-the path's end those that still stand in one get the weight zero.
+A state that a table forbids has an infinite energy at every $\beta > 0$, and nearly all draws from
+the base may be forbidden. Along the path an infinite entry is therefore replaced by a finite one
+(`PENALTY`), so that chains can leave such states. Chains that end in one get the weight zero.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from energydsl.language.potential import AbstractPotential
 from energydsl.language.variable import Variable
 
 PENALTY = 12.0
-"""What a forbidden entry of a table costs at the end of the path, in units of k_B T, and the log of
-how many factors there are besides: then few chains end in forbidden states."""
+"""The energy that replaces infinity at the end of the path, in units of k_B T. The log of the
+number of factors is added, so that few chains end in forbidden states."""
 
 
 class Place(NamedTuple):
@@ -43,9 +43,9 @@ class Place(NamedTuple):
 
 
 class Base(eqx.Module):
-    """The law that annealing begins with.
+    """The base distribution of annealing.
 
-    Static, and known by the structure, so that new parameter values find the compiled program.
+    It is static and compared by structure, so that new parameter values do not recompile.
     """
 
     structure: Structure = eqx.field(static=True)
@@ -54,30 +54,33 @@ class Base(eqx.Module):
         for v in self.structure.skeleton.free:
             if v.domain.transform is None and v.domain.log_start_density(_start(v)) is None:
                 raise ValueError(
-                    f"Annealing would begin at starts of {v.name!r}, and {v.domain} does not say "
-                    "how likely each is: give the domain a log_start_density."
+                    f"Annealing needs the density of the starts of {v.name!r}, which {v.domain} "
+                    "does not define: give the domain a log_start_density."
                 )
 
     @property
     def smooth(self) -> tuple[Variable, ...]:
-        """The variables that are placed."""
+        """The variables with unconstrained coordinates, whose base is normal."""
         return tuple(v for v in self.structure.skeleton.free if v.domain.transform is not None)
 
     @property
     def uneven(self) -> tuple[Variable, ...]:
-        """The variables whose starts are drawn, and are not uniform."""
+        """The other variables whose starts are not uniform."""
         rest = [v for v in self.structure.skeleton.free if v not in self.smooth]
         return tuple(v for v in rest if not _is_uniform(v.domain))
 
     @property
     def log_partition(self) -> float:
-        """Log Z of the base: of uniform sites every state counts, all else is normalised."""
+        """Log Z of the base: the log of the number of states of its uniform sites.
+
+        All other parts of the base are normalised densities.
+        """
         skeleton = self.structure.skeleton
         rest = [v for v in skeleton.free if v not in self.smooth + self.uneven]
         return float(sum(np.log(len(v.domain.values)) * (~skeleton.mask(v)).sum() for v in rest))
 
     def standard(self, x: Configuration) -> Place:
-        """Standard normals, for configurations like `x`."""
+        """The parameters of standard normals, for configurations of the shapes of `x`."""
         shapes = jax.eval_shape(self.coordinates, x)
         zeros = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items()}
         return Place(zeros, {n: jnp.ones_like(z) for n, z in zeros.items()})
@@ -90,7 +93,7 @@ class Base(eqx.Module):
         }
 
     def draw(self, ebm: EBM, place: Place, *, key: Array) -> Configuration:
-        """An exact draw."""
+        """An exact draw from the base."""
         x_key, z_key = jr.split(key)
         x = ebm.start(key=x_key)
         for v, k in zip(self.smooth, jr.split(z_key, len(self.smooth)), strict=True):
@@ -101,7 +104,7 @@ class Base(eqx.Module):
         return x
 
     def log_density(self, place: Place, x: Configuration) -> Array:
-        """Of all free sites but the uniform ones."""
+        """The log density of the free sites, leaving out uniform ones."""
         total, z = jnp.zeros(()), self.coordinates(x)
         for v in self.uneven:
             events = x[v.name].reshape(-1, *_event(v))[self._rows(v)]
@@ -114,7 +117,7 @@ class Base(eqx.Module):
         return total
 
     def energy(self, place: Place) -> Expression:
-        """The same with the sign of an energy, as an expression."""
+        """Minus `log_density` as an expression."""
         parts = []
         for v in self.uneven:
             events = View.of(v).reshape((-1, *_event(v)))[self._rows(v)]
@@ -127,13 +130,13 @@ class Base(eqx.Module):
         return sum(parts[1:], parts[0])
 
     def _rows(self, v: Variable) -> np.ndarray:
-        """Numbers of the events that are not clamped."""
+        """The numbers of a variable's events that are not clamped."""
         held = self.structure.skeleton.mask(v)
         return np.flatnonzero(~held.reshape(-1, int(np.prod(_event(v), dtype=int)))[:, 0])
 
 
 class Path(eqx.Module):
-    """The EBMs between the base and the target, compiled once: beta is a parameter."""
+    """The EBMs between the base and the target, compiled once with beta as a parameter."""
 
     target: EBM
     ebm: EBM
@@ -151,11 +154,11 @@ class Path(eqx.Module):
         return eqx.tree_at(lambda e: e.model, self.mixed, self._model(beta, place))
 
     def gap(self, x: Configuration, place: Place) -> Array:
-        """E - E_base of one configuration, what is forbidden at its price."""
+        """E - E_base of one configuration, with forbidden entries at their finite energy."""
         return self.ebm.energy(x) + self.base.log_density(place, x)
 
     def forbidden(self, x: Configuration) -> Array:
-        """Whether the target itself forbids a configuration."""
+        """Whether the target's energy of a configuration is infinite."""
         return jnp.isposinf(self.target.energy(x))
 
     def _model(self, beta: Array, place: Place) -> Model:
@@ -173,7 +176,7 @@ class _Placed(AbstractPotential):
         return self.of(x, self.domain.transform.inv(x), loc, scale)
 
     def of(self, x: Array, z: Array, loc: Array, scale: Array) -> Array:
-        """The same, its coordinates known."""
+        """The same energy, given the event's unconstrained coordinates."""
         jacobian = jnp.sum(self.domain.transform.log_abs_det_jacobian(z, x))
         return jacobian - jnp.sum(dist.Normal(loc, scale).log_prob(z))
 
@@ -188,7 +191,7 @@ class _Started(AbstractPotential):
 
 
 def _softened(ebm: EBM) -> Model:
-    """The model with a finite price on what its tables forbid."""
+    """The model with finite energies in place of the infinite entries of its tables."""
     price = PENALTY + float(np.log(sum(f.size for f in ebm.structure.factors)))
 
     def finite(leaf: Array) -> Array:
@@ -202,7 +205,7 @@ def _start(v: Variable) -> Array:
 
 
 def _is_uniform(domain: AbstractDomain) -> bool:
-    """Whether every level is as likely as any other to be a start."""
+    """Whether the starts of a domain are uniform over its levels."""
     if domain.levels is None:
         return False
     with jax.ensure_compile_time_eval():

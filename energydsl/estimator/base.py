@@ -1,4 +1,4 @@
-"""The contract of an estimator: log Z with its error, where no exact rule gives it."""
+"""The contract of an estimator of log Z."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from energydsl.normalizer.log_z import LogZ
 
 
 class AbstractEstimator(eqx.Module):
-    """One way to estimate log Z."""
+    """A method that estimates log Z."""
 
     @abc.abstractmethod
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
-        """Log Z of kind "estimate" or "bound".
+        """Log Z with its error, of kind "estimate" or "bound".
 
         Raises:
             TypeError, ValueError: the estimator's own arguments do not fit the model.

@@ -1,4 +1,4 @@
-"""log Z where it must be estimated."""
+"""Estimates of log Z."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def estimate_log_partition(
     """Estimate log Z, with its error.
 
     Args:
-        ebm: what to normalise.
-        method: how; ``ed.AIS()`` if not given.
+        ebm: the compiled model.
+        method: the estimator; by default ``ed.AIS()``.
         key: a `jax.random.key`; the same key gives the same estimate.
 
     Returns:
-        A value that says its error and its kind, which is never "exact".
+        The estimate with its error; its kind is never "exact".
 
     Raises:
-        TypeError, ValueError: a method that does not fit the model, or an energy that is seen not
-            to grow far out.
+        TypeError, ValueError: the method does not fit the model, or the energy is seen not to
+            grow at infinity, so that log Z does not exist.
     """
     check_ebm(ebm, "estimate_log_partition")
     check_key(key, "estimate_log_partition", ebm)

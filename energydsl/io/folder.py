@@ -1,4 +1,4 @@
-"""The folder that a program writes its results to."""
+"""Output folders."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 
 
 def output_folder(path: str | PathLike[str]) -> Path:
-    """Make a folder, with its parents, and see that files can be written there.
+    """Make a folder, with its parents, and check that files can be written there.
 
-    Call it before any work: what was computed is lost where it cannot be saved.
+    Call it before a long computation, so that the results can be saved.
 
     Args:
-        path: of the folder; it may exist.
+        path: the folder, which may exist already.
+
+    Returns:
+        The folder's path.
 
     Raises:
-        ValueError: no folder can be made there, or none of its files written.
+        ValueError: the folder cannot be created, or no file can be written there.
     """
     folder = Path(path)
     try:
@@ -25,6 +28,6 @@ def output_folder(path: str | PathLike[str]) -> Path:
     except OSError as error:
         raise ValueError(
             f"The output folder {str(path)!r} cannot be written: {error.strerror or error}. Give "
-            "one of your own."
+            "a folder in which you may write."
         ) from None
     return folder

@@ -22,22 +22,22 @@ def to_netcdf(
     coords: Mapping[str, Any] | None = None,
     observed: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save chains as netCDF, which ``arviz.from_netcdf`` reads: the tree of `to_arviz`, deflated.
+    """Save chains as a compressed netCDF file, which ``arviz.from_netcdf`` reads.
 
-    The file is made in memory and written beside `path` before it takes its place, so that a full
-    disk ends in an error that can be handled, with an earlier file of that name as it was. (The
-    HDF5 library, writing to the disk itself, ends the process.)
+    The file contains the tree of `to_arviz`. It is written atomically: if the disk is full, an
+    earlier file of the same name is unchanged, and an error is raised. (If the HDF5 library wrote
+    to the disk itself, a full disk would end the process.)
 
     Args:
-        chains: from `energydsl.sample`.
-        path: of the file, usually ending in ``.nc``.
-        dims: as `to_arviz` takes them.
-        coords: as `to_arviz` takes them.
-        observed: as `to_arviz` takes them.
+        chains: the result of `energydsl.sample`.
+        path: the file, usually with the ending ``.nc``.
+        dims: as in `to_arviz`.
+        coords: as in `to_arviz`.
+        observed: as in `to_arviz`.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: names or lengths that do not fit, as `to_arviz` says.
+        ValueError: names or lengths do not fit, as in `to_arviz`.
     """
     tree = to_arviz(chains, dims=dims, coords=coords, observed=observed)
     encoding = {node.path: dict.fromkeys(node.data_vars, DEFLATED) for node in tree.leaves}

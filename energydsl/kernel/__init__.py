@@ -1,4 +1,4 @@
-"""Kernels: Markov transitions, one a file."""
+"""Kernels: Markov transitions, one per file."""
 
 from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractEnsemble as AbstractEnsemble
@@ -10,7 +10,7 @@ from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
 
-# Where no kernel is given, the first that applies draws.
+# If no kernel is given, `sample` uses the first that applies.
 SAMPLERS[:] = (
     NUTS(),
     Gibbs(),

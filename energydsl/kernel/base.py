@@ -1,8 +1,8 @@
-"""The contract of a kernel: one Markov transition that leaves an EBM's law invariant.
+"""The contract of a kernel: a Markov transition that leaves an EBM's distribution invariant.
 
-Most kernels write `init` and `step` for one chain, and the sampling loop maps them over chains. A
-kernel that moves all chains together, in a representation of its own, returns an ensemble of its
-own instead; the loop sees configurations only where they are kept.
+Most kernels implement `init` and `step` for one chain, which are vectorised over chains. A kernel
+that stores the chains in another representation, or advances them jointly, returns an ensemble of
+its own. The sampling loop converts the chains to configurations only for draws that are kept.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ from energydsl.compiler.ebm import EBM
 
 
 class AbstractKernel(eqx.Module):
-    """One transition. State holds what a chain has learnt, never what (ebm, x) determines."""
+    """A Markov transition.
+
+    The state of a chain contains adapted quantities such as a step size, but nothing that follows
+    from the EBM and the configuration.
+    """
 
     @abc.abstractmethod
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:
-        """The state in which a chain begins; `warmup` steps of adaptation follow."""
+        """The initial state of a chain; the first `warmup` steps may adapt it."""
 
     @abc.abstractmethod
     def step(
         self, ebm: EBM, x: Configuration, state: Any, *, key: Array
     ) -> tuple[Configuration, Any, dict[str, Array]]:
-        """One transition of one chain: the new configuration, state, and statistics."""
+        """One transition of one chain: returns the new configuration, state and statistics."""
 
     @abc.abstractmethod
     def moves(self, ebm: EBM) -> np.ndarray:
-        """True at each site, in the structure's numbering, that this kernel moves.
+        """A boolean for each site, in the structure's order: whether this kernel updates it.
 
         Raises:
             TypeError, ValueError: the kernel's own arguments do not fit the model.
@@ -44,71 +48,75 @@ class AbstractKernel(eqx.Module):
 
     @abc.abstractmethod
     def reason(self, ebm: EBM) -> str:
-        """Why it does not move the other sites, to be read after "it leaves out ..."."""
+        """The reason why it does not update the other sites; it follows "leaves out ..."."""
 
     @property
     def name(self) -> str:
-        """The word for it in `EBM.explain`."""
+        """The name shown by `EBM.explain`."""
         return type(self).__name__
 
     def merit(self, ebm: EBM) -> str:
-        """What speaks for it where it moves every free site, in a few words."""
+        """A short reason to use it for a model of which it updates every free site."""
         return "it moves every free site"
 
     def effort(self, ebm: EBM) -> float:
-        """How many energies, gradients or sweeps one step takes, about."""
+        """The approximate number of energies, gradients or sweeps that one step computes."""
         return 1.0
 
     def applies(self, ebm: EBM) -> str | Refusal:
-        """What speaks for taking it on this EBM, or what speaks against it."""
+        """The reason to use it for this EBM, or the reason why it does not apply."""
         left_out = _left_out(ebm, self)
         return self.merit(ebm) if left_out is None else Refusal(f"it {left_out}")
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        """All chains of a run; unless a kernel has its own, its step is mapped over them."""
+        """The ensemble of a run's chains; by default `step` is vectorised over the chains."""
         return MappedEnsemble(self)
 
 
 class AbstractEnsemble(eqx.Module):
-    """All chains of a run. A pytree: its arrays enter compiled code as arguments."""
+    """How all chains of a run are represented and advanced.
+
+    It is a pytree, so that its arrays are arguments of compiled code. Configurations, statistics
+    and energies have the chains on the first axis.
+    """
 
     @abc.abstractmethod
     def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
-        """What is carried from step to step, from configurations with chains first."""
+        """The chains' initial carry, which every step updates, at the given configurations."""
 
     @abc.abstractmethod
     def refresh(self, ebm: EBM, carry: Any) -> Any:
-        """The same chains under other parameters: whatever the old ones determined, anew."""
+        """The carry after the EBM's parameters changed, with cached quantities recomputed."""
 
     @abc.abstractmethod
     def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
-        """The chains put elsewhere, chains first; what they have learnt stays."""
+        """The carry with the chains at other configurations; adapted quantities are kept."""
 
     @abc.abstractmethod
     def load(self, ebm: EBM) -> Any:
-        """What depends on the parameters alone, computed once for many steps."""
+        """Tables that depend only on the EBM's parameters, computed once for many steps."""
 
     @abc.abstractmethod
     def advance(
         self, ebm: EBM, tables: Any, carry: Any, *, key: Array
     ) -> tuple[Any, dict[str, Array]]:
-        """One transition of every chain; statistics have chains first."""
+        """One transition of every chain: returns the new carry and the statistics."""
 
     @abc.abstractmethod
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
-        """The chains' configurations, chains first."""
+        """The chains' configurations."""
 
     @abc.abstractmethod
     def energies(self, ebm: EBM, carry: Any) -> Array:
         """The energy of each chain's configuration."""
 
     def observe(self, ebm: EBM, carry: Any, function: Callable[[Configuration], Any]) -> Any:
-        """A function of each chain's configuration, chains first."""
+        """The values of a function at each chain's configuration."""
         return jax.vmap(function)(self.configurations(ebm, carry))
 
 
 class MappedEnsemble(AbstractEnsemble):
-    """Chains that know nothing of each other: the kernel's own step, mapped."""
+    """Independent chains: the kernel's step, vectorised over chains."""
 
     kernel: AbstractKernel
 
@@ -144,7 +152,7 @@ class MappedEnsemble(AbstractEnsemble):
 
 
 def check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
-    """Raise ValueError where a kernel leaves free sites out."""
+    """Raise ValueError if a kernel does not update every free site."""
     left_out = _left_out(ebm, kernel)
     if left_out is not None:
         raise ValueError(f"{kernel} {left_out}. Move them by another kernel, or clamp them.")

@@ -1,4 +1,4 @@
-"""The kernels that are taken where none is given, from the list that `EBM.explain` shows."""
+"""The default kernels, from the list that `EBM.explain` shows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from energydsl.kernel.base import AbstractKernel
 
 
 def choose(ebm: EBM) -> tuple[AbstractKernel, str]:
-    """For draws: the first kernel that `EBM.explain` recommends, and why it does."""
+    """The kernel that `EBM.explain` recommends first, with the reason; used by `sample`."""
     return _applicable(ebm)[0]
 
 
 def cheapest(ebm: EBM) -> AbstractKernel:
-    """For annealing and learning: the one with the cheapest steps that moves every free site."""
+    """The applicable kernel with the cheapest steps; used for annealing and learning."""
     return min(_applicable(ebm), key=lambda found: found[0].effort(ebm))[0]
 
 

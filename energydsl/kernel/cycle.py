@@ -1,4 +1,4 @@
-"""Kernels in turn."""
+"""A cycle of kernels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
 
 class Cycle(AbstractKernel):
-    """One step of each kernel in turn, each on the sites it moves.
+    """A kernel whose step is one step of each of several kernels in turn.
 
     Args:
-        *kernels: at least one; together they must move every free site.
+        *kernels: at least one; together they must update every free site.
 
     Raises:
-        TypeError, ValueError: something that is no kernel, or nothing at all.
+        TypeError: an argument that is not a kernel.
+        ValueError: no kernels.
     """
 
     kernels: tuple[AbstractKernel, ...]
@@ -69,7 +70,7 @@ class Cycle(AbstractKernel):
         return sum(kernel.effort(ebm) for kernel in self._busy(ebm))
 
     def applies(self, ebm: EBM) -> str | Refusal:
-        """As of any kernel; where one of its kernels would do alone, that speaks against it."""
+        """As for any kernel, but a cycle does not apply if one of its kernels alone does."""
         free = ebm.structure.free
         for kernel in self.kernels:
             if kernel.moves(ebm)[free].all():
@@ -80,7 +81,7 @@ class Cycle(AbstractKernel):
         return CycleEnsemble(tuple(kernel.ensemble(ebm) for kernel in self._busy(ebm)))
 
     def _busy(self, ebm: EBM) -> list[AbstractKernel]:
-        """Those that find something to move: a conditioned model may leave one nothing."""
+        """The kernels that update some site; in a conditioned model, one may have none left."""
         return [kernel for kernel in self.kernels if kernel.moves(ebm).any()]
 
     def __str__(self) -> str:
@@ -88,7 +89,7 @@ class Cycle(AbstractKernel):
 
 
 class CycleEnsemble(AbstractEnsemble):
-    """Each kernel's chains in its own representation; the last one's say where they stand."""
+    """The ensembles of all kernels; the last one holds the present configurations."""
 
     parts: tuple[AbstractEnsemble, ...]
 
@@ -128,7 +129,7 @@ class CycleEnsemble(AbstractEnsemble):
 
 
 def _together(said: list[dict[str, Array]]) -> dict[str, Array]:
-    """What kernels said of themselves; of two that say the same, the first has the plain name."""
+    """All kernels' statistics; a name that repeats gets the kernel's number as a suffix."""
     info: dict[str, Array] = {}
     for number, told in enumerate(said):
         info |= {n if n not in info else f"{n}_{number}": v for n, v in told.items()}

@@ -1,4 +1,4 @@
-"""Independent draws, from the plans that give log Z."""
+"""Independent exact draws, by the rules for log Z."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from energydsl.normalizer.evaluate import draw, prepare
 
 
 class ExactDraws(AbstractKernel):
-    """Every step is a draw from the EBM's law itself, independent of where the chain stands.
+    """Independent exact draws: every step is a new draw from the EBM's distribution.
 
-    Each connected component is drawn by the cheapest rule for log Z that has draws: by enumeration,
-    by a Cholesky factor, layer by layer, or ancestrally. Needs no warmup.
+    Each connected component is drawn by the cheapest rule for log Z that provides draws: by
+    enumeration, by a Cholesky factor, layer by layer, or ancestrally. No warmup is needed.
     """
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> None:
@@ -37,7 +37,7 @@ class ExactDraws(AbstractKernel):
         return ebm.structure.free & isinstance(_normalizer(ebm), Planned)
 
     def reason(self, ebm: EBM) -> str:
-        return f"there are no exact draws, as log Z is {_normalizer(ebm)}"
+        return f"no rule gives exact draws: {_normalizer(ebm)}"
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return IndependentEnsemble(_plans(ebm))
@@ -47,7 +47,7 @@ class ExactDraws(AbstractKernel):
 
 
 class IndependentEnsemble(AbstractEnsemble):
-    """Chains without memory: what their draws share is worked out once for many of them."""
+    """Independent draws; the intermediate results that they share are computed once."""
 
     plans: Planned
 
@@ -83,5 +83,5 @@ def _normalizer(ebm: EBM) -> Planned | Intractable:
 def _plans(ebm: EBM) -> Planned:
     normalizer = _normalizer(ebm)
     if isinstance(normalizer, Intractable):
-        raise TypeError(f"ExactDraws has none here: log Z is {normalizer}.")
+        raise TypeError(f"ExactDraws does not apply: no rule gives exact draws: {normalizer}.")
     return normalizer

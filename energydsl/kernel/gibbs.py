@@ -1,4 +1,4 @@
-"""Gibbs sampling: each site drawn from its law given all others."""
+"""Gibbs sampling: each site is drawn from its conditional distribution given all others."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from energydsl.sweep import AbstractSweep, Block, choose_sweep
 
 
 class Gibbs(AbstractKernel):
-    r"""One sweep: every free site drawn once from $p(x_i \mid x_{-i})$, block by block.
+    r"""Gibbs sweeps: each step draws every free site once from $p(x_i \mid x_{-i})$.
 
-    Sites of a block do not interact, so they are drawn at once. Blocks come from a colouring of
-    the interaction graph unless given; `EBM.explain` says how the compiler lowers the sweep.
+    Sites of a block do not interact, so that they are drawn simultaneously. By default the blocks
+    are the colours of a colouring of the interaction graph. `EBM.explain` shows how the sweep is
+    compiled.
 
     Args:
-        blocks: views, or tuples of views, visited in this order; together they must cover every
-            free site, and no two sites of one may interact.
+        blocks: views, or tuples of views, visited in this order. Together they must contain every
+            free site of their variables, and no two sites of a block may interact.
 
     Source: Geman & Geman (1984), IEEE PAMI 6(6), 721-741.
     """
@@ -40,7 +41,7 @@ class Gibbs(AbstractKernel):
             self.blocks = None
         else:
             views = [(b,) if isinstance(b, Expression) else tuple(b) for b in blocks]
-            # Sites, not expressions, which compare to expressions: kernels compare by content.
+            # Stored as sites, because `==` of expressions is not a comparison of their content.
             self.blocks = tuple(tuple(Block(*sites_of(v)) for v in block) for block in views)
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> None:
@@ -62,7 +63,7 @@ class Gibbs(AbstractKernel):
     def reason(self, ebm: EBM) -> str:
         laws = conditionals(ebm.structure)
         if self.blocks is not None and not all(isinstance(s, Refusal) for s in laws.values()):
-            return "no block shows them"
+            return "no block contains them"
         said = [
             f"Gibbs cannot draw {n!r}: {law.reason}"
             for n, law in laws.items()
@@ -74,7 +75,7 @@ class Gibbs(AbstractKernel):
         return "; ".join(said)
 
     def merit(self, ebm: EBM) -> str:
-        return "every free site has a conditional that is drawn exactly"
+        return "every free site has a conditional distribution that is drawn exactly"
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return GibbsEnsemble(self._planned(ebm))
@@ -82,7 +83,7 @@ class Gibbs(AbstractKernel):
     def _planned(self, ebm: EBM) -> AbstractSweep:
         sweep = self._sweep(ebm)
         if sweep is None:
-            raise TypeError(f"{self.reason(ebm)}. Move these sites by another kernel.")
+            raise TypeError(f"{self.reason(ebm)}. Use another kernel for these sites.")
         return sweep
 
     def _sweep(self, ebm: EBM) -> AbstractSweep | None:
@@ -93,7 +94,7 @@ class Gibbs(AbstractKernel):
 
 
 class GibbsEnsemble(AbstractEnsemble):
-    """Chains in the representation of the sweep's lowering."""
+    """Chains in the representation that the sweep's lowering uses."""
 
     sweep: AbstractSweep
 
@@ -128,18 +129,18 @@ class GibbsEnsemble(AbstractEnsemble):
 def _sweep_over(
     structure: Structure, blocks: tuple[tuple[Block, ...], ...]
 ) -> AbstractSweep | None:
-    """The cheapest sweep over these blocks; None where they show no free site."""
-    # Also where JAX traces: what is remembered must not belong to one trace.
+    """The cheapest sweep over these blocks; None if they contain no free site."""
+    # The sweep is cached, so it must not contain values of a trace that is in progress.
     with jax.ensure_compile_time_eval():
         sweep, considered = choose_sweep(structure, _checked_blocks(structure, blocks))
     refused = [f"{name}: {said.reason}" for name, said in considered if isinstance(said, Refusal)]
     if sweep is None and refused:
-        raise TypeError(f"No lowering takes these blocks. {'; '.join(refused)}.")
+        raise TypeError(f"No lowering of the sweep supports these blocks. {'; '.join(refused)}.")
     return sweep
 
 
 def _checked_blocks(structure: Structure, blocks: tuple[tuple[Block, ...], ...]) -> list[Block]:
-    """The user's blocks by variable, or what is wrong with them."""
+    """The user's blocks, split by variable; raises where they do not fit the model."""
     laws = conditionals(structure)
     block_of = np.full(structure.sites, -1)
     parts = []
@@ -147,7 +148,7 @@ def _checked_blocks(structure: Structure, blocks: tuple[tuple[Block, ...], ...])
         for block in shown:
             variable, sites = block.variable, block.sites
             if structure.offset.get(variable.name) is None or variable not in structure.variables:
-                raise ValueError(f"Block {number} shows {variable}, which is not in the model.")
+                raise ValueError(f"Block {number} contains {variable}, which is not in the model.")
             law = laws.get(variable.name)
             if isinstance(law, Refusal):
                 raise TypeError(
@@ -177,12 +178,14 @@ def _checked_blocks(structure: Structure, blocks: tuple[tuple[Block, ...], ...])
 def _refuse_coupled(structure: Structure, block_of: np.ndarray) -> None:
     edges = structure.edges
     if structure.crowded and np.bincount(block_of[block_of >= 0]).max(initial=0) > 1:
-        raise ValueError("A factor joins all sites of a component, so each block is one site.")
+        raise ValueError(
+            "A factor joins all sites of a component, so each block must be a single site."
+        )
     coupled = (block_of[edges[:, 0]] == block_of[edges[:, 1]]) & (block_of[edges[:, 0]] >= 0)
     if coupled.any():
         a, b = edges[np.argmax(coupled)]
         raise ValueError(
             f"Block {block_of[a]} contains {structure.describe(int(a))} and "
-            f"{structure.describe(int(b))}, which interact: drawn at once, they would not keep the "
-            "model's law. Put them into different blocks."
+            f"{structure.describe(int(b))}, which interact, so that drawing them "
+            "simultaneously would be wrong. Put them into different blocks."
         )

@@ -1,7 +1,7 @@
-"""What gradient kernels share: they move a point of unconstrained coordinates.
+"""The base class of gradient kernels, which move a point in unconstrained coordinates.
 
-Between its own steps such a kernel carries the point with its energy and gradient; where other
-kernels move sites in between (a cycle), it finds the point anew from the configuration.
+From step to step the point is kept with its energy and gradient. After other kernels of a cycle
+have moved sites, the point is recomputed from the configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
 
 class Point(NamedTuple):
-    """Coordinates, what they determine, and the configuration they were taken from."""
+    """Unconstrained coordinates, their energy and gradient, and the other sites' configuration."""
 
     z: Array
     energy: Array
@@ -31,32 +31,32 @@ class Point(NamedTuple):
 
 
 class AbstractGradientKernel(AbstractKernel):
-    """A kernel on the free continuous sites, or on those of `variables`."""
+    """A kernel for the free continuous sites, or for those of `variables`."""
 
     variables: eqx.AbstractVar[tuple[str, ...] | None]
 
     @abc.abstractmethod
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Any:
-        """The state in which a chain begins."""
+        """The initial state of a chain."""
 
     @abc.abstractmethod
     def move(
         self, ebm: EBM, point: Point, state: Any, *, key: Array
     ) -> tuple[Point, Any, dict[str, Array]]:
-        """One transition of the point."""
+        """One transition: returns the new point, state and statistics."""
 
     def at(self, ebm: EBM, z: Array, x: Configuration) -> Point:
-        """The point with coordinates z."""
+        """The point at the coordinates z."""
         space = self._space(ebm)
         energy, slope = jax.value_and_grad(lambda z: space.potential(ebm.energy, z, x))(z)
         return Point(z, energy, slope, x)
 
     def enter(self, ebm: EBM, x: Configuration) -> Point:
-        """The point at which a configuration stands."""
+        """The point that corresponds to a configuration."""
         return self.at(ebm, self._space(ebm).coordinates(x), x)
 
     def leave(self, ebm: EBM, point: Point) -> Configuration:
-        """The way back."""
+        """The configuration that corresponds to a point."""
         return self._space(ebm).configuration(point.z, point.x)
 
     def energy_at(self, ebm: EBM, point: Point) -> Array:
@@ -77,8 +77,8 @@ class AbstractGradientKernel(AbstractKernel):
 
     def reason(self, ebm: EBM) -> str:
         if self.variables is not None:
-            return f"it moves only {', '.join(self.variables)}"
-        return "it follows gradients, and discrete sites have none"
+            return f"its argument `variables` names only {', '.join(self.variables)}"
+        return "it needs gradients, which discrete sites do not have"
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return PointEnsemble(self)
@@ -88,7 +88,7 @@ class AbstractGradientKernel(AbstractKernel):
 
 
 class PointEnsemble(AbstractEnsemble):
-    """Chains as points: energies and gradients live from step to step."""
+    """Chains as points, whose energies and gradients are kept from step to step."""
 
     kernel: AbstractGradientKernel
 
@@ -123,5 +123,5 @@ class PointEnsemble(AbstractEnsemble):
         return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])
 
     def energies(self, ebm: EBM, carry: Any) -> Array:
-        # The point has it already, but for the Jacobian.
+        # The point's energy differs from E only by the log of the Jacobian.
         return jax.vmap(lambda point: self.kernel.energy_at(ebm, point))(carry[0])

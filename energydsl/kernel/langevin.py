@@ -1,4 +1,4 @@
-"""Langevin dynamics: a step down the gradient with noise, corrected or not."""
+"""Langevin dynamics: gradient steps with noise, with or without a Metropolis correction."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from energydsl.kernel.tuning import Tuned
 class Langevin(AbstractGradientKernel):
     r"""Langevin step in unconstrained coordinates: $z' = z - h \nabla U(z) + \sqrt{2h}\,\xi$.
 
-    With `adjusted` (MALA) a Metropolis test makes the law exact, and warmup tunes $h$ towards
-    the acceptance `target` by dual averaging. Without it (ULA) no step is refused, $h$ stays as
-    given, and the law is off by O(h): for a standard normal the variance is $1/(1 - h/2)$.
+    With `adjusted` (MALA), a Metropolis test makes the stationary distribution exact, and warmup
+    adapts $h$ by dual averaging so that the acceptance rate approaches `target`. Without it (ULA),
+    every step is accepted, $h$ stays as given, and the stationary distribution has an error of
+    O(h): for a standard normal the variance is $1/(1 - h/2)$.
 
     Args:
         step_size: $h$, in squared units of the unconstrained coordinates.
-        adjusted: whether to test.
+        adjusted: whether to apply the Metropolis test.
         target: the acceptance rate that warmup aims at.
-        variables: names of those to move; every free continuous one if not given.
+        variables: names of the variables to move; by default every free continuous one.
 
     Source: Roberts & Tweedie (1996), Bernoulli 2(4), 341-363, sections 1.4.1 and 1.4.2; the
     target 0.574: Roberts & Rosenthal (1998), JRSS B 60(1), 255-268, theorem 1.
@@ -41,7 +42,7 @@ class Langevin(AbstractGradientKernel):
             raise ValueError(f"Langevin got target={self.target}; expected a rate between 0 and 1.")
 
     def merit(self, ebm: EBM) -> str:
-        return "every free site is continuous, and a step is one gradient"
+        return "every free site is continuous, and a step computes one gradient"
 
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Tuned:
         return Tuned.begin(self.step_size, warmup if self.adjusted else 0)
@@ -65,9 +66,9 @@ class Langevin(AbstractGradientKernel):
 
 
 def _noise(key: Array, size: int) -> tuple[Array, Array]:
-    """Standard normals and a uniform, from one call: a step of few numbers costs its calls."""
+    """Standard normals and one uniform number, drawn in one call, which is faster than two."""
     u = open_uniform(key, (size + 1,))
-    # The barrier keeps XLA from computing the normals anew wherever they are used.
+    # The barrier prevents XLA from recomputing the normals wherever they are used.
     return lax.optimization_barrier(_normal(u[:size])), u[size]
 
 

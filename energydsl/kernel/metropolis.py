@@ -1,4 +1,4 @@
-"""Metropolis-Hastings: any proposal on any domain, accepted by the energy."""
+"""Metropolis-Hastings, with any proposal on any domain."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from energydsl.kernel.tuning import Tuned
 from energydsl.language.variable import Variable
 
 Proposal = Callable[..., tuple[Configuration, Array]]
-"""From a configuration, with ``key=``: another, and log q(old | new) - log q(new | old)."""
+"""A function of a configuration and ``key=`` that returns the proposed configuration and
+log q(old | new) - log q(new | old)."""
 
 FORBIDDEN = 2.0**100
-"""The energy of what has no probability: a power of 2, which adds without rounding."""
+"""The finite energy used for forbidden states: a power of 2, so that multiples are exact."""
 
 IN_SPACE, ALONG_A_LINE = 0.234, 0.44
-"""Acceptance rates that Gaussian steps are tuned to: of many coordinates, and of one."""
+"""Target acceptance rates of Gaussian steps: for many coordinates, and for one."""
 
 
 class MetropolisHastings(AbstractKernel):
-    r"""Propose, then accept with probability $\min(1, e^{E(x) - E(x')} q(x|x') / q(x'|x))$.
+    r"""Metropolis-Hastings: x' is accepted with $\min(1, e^{E(x) - E(x')} q(x|x') / q(x'|x))$.
 
-    Without a proposal of your own, a step visits every free variable once. Of a finite one it
-    proposes to move one site: spins and bits flip, labels change to any other, integers go one
-    level up or down. A continuous one takes a Gaussian step in all its unconstrained coordinates,
-    with the Jacobian; warmup tunes the step's scale towards an acceptance rate of 0.234, or 0.44
-    in one dimension. Of any other one event moves as its domain says (`AbstractDomain.move`).
+    Without a proposal of your own, a step makes one proposal for each free variable. For a finite
+    variable it changes one site: spins and bits flip, labels change to any other label, and
+    integers go one level up or down. For a continuous variable it is a Gaussian step in all its
+    unconstrained coordinates, with the Jacobian in the acceptance ratio; warmup adapts the step's
+    scale towards an acceptance rate of 0.234, or 0.44 in one dimension. For any other variable,
+    its domain proposes a change of one event (`AbstractDomain.move`).
 
     Args:
-        proposal: called as ``proposal(x, key=key)``, it returns a configuration and
-            $\log q(x|x') - \log q(x'|x)$, 0 for a symmetric proposal.
-        scale: of the Gaussian steps, to begin with.
+        proposal: a function called as ``proposal(x, key=key)`` that returns a configuration x' and
+            $\log q(x|x') - \log q(x'|x)$, which is 0 for a symmetric proposal.
+        scale: the initial standard deviation of the Gaussian steps.
 
     Source: Hastings (1970), Biometrika 57(1), 97-109; the rates: Roberts, Gelman & Gilks (1997),
     Annals of Applied Probability 7(1), 110-120.
@@ -87,7 +89,7 @@ class MetropolisHastings(AbstractKernel):
         return ebm.structure.of_variables(v.name for v in free if _movable(v))
 
     def merit(self, ebm: EBM) -> str:
-        return "any site, but one proposal a variable and step: slow"
+        return "it applies to any site, but is slow: one proposal per variable and step"
 
     def effort(self, ebm: EBM) -> float:
         # Each proposal needs two energies.
@@ -96,8 +98,8 @@ class MetropolisHastings(AbstractKernel):
     def reason(self, ebm: EBM) -> str:
         still = next(v for v in ebm.structure.skeleton.free if not _movable(v))
         return (
-            f"{still.domain} has neither levels nor a transform nor a move of its own, so pass "
-            "proposal="
+            f"{still.domain} has neither levels nor a transform nor a move of its own, so give a "
+            "proposal: MetropolisHastings(proposal=...)"
         )
 
 
@@ -120,7 +122,7 @@ def _level(ebm: EBM, v: Variable) -> _Level:
 
 
 class _Level(eqx.Module):
-    """One site of a finite variable goes to another level."""
+    """A proposal that changes one site of a finite variable to another level."""
 
     variable: Variable = eqx.field(static=True)
     sites: np.ndarray
@@ -137,20 +139,23 @@ class _Level(eqx.Module):
 
 
 def _other_level(v: Variable, level: Array, count: int, key: Array) -> tuple[Array, Array]:
-    """Another level, and the log ratio of the proposals: labels jump, numbers step."""
+    """Another level, and the log ratio of the proposals.
+
+    Any other label is equally likely; ordered levels go one up or down.
+    """
     zero = jnp.zeros(())
     if count == 1:
         return level, zero
     if v.domain.ordered and count > 2:
         up = jr.bernoulli(key)
         new = level + jnp.where(up, 1, -1)
-        # A step over an end stays: symmetric.
+        # A step beyond the last level stays in place, which keeps the proposal symmetric.
         return jnp.clip(new, 0, count - 1), zero
     return (level + jr.randint(key, (), 1, count)) % count, zero
 
 
 class _Event(eqx.Module):
-    """One event of a variable moves as its domain says."""
+    """A proposal that changes one event of a variable by its domain's `move`."""
 
     variable: Variable = eqx.field(static=True)
     events: np.ndarray
@@ -165,7 +170,7 @@ class _Event(eqx.Module):
 
 
 class _Walk(eqx.Module):
-    """A Gaussian step in unconstrained coordinates; the Jacobian enters the ratio."""
+    """A proposal of a Gaussian step in unconstrained coordinates; the ratio has the Jacobian."""
 
     space: Unconstrained = eqx.field(static=True)
     scale: Array
@@ -174,7 +179,7 @@ class _Walk(eqx.Module):
         z = self.space.coordinates(x)
         new = z + self.scale * jr.normal(key, z.shape)
         log_ratio = self.space.log_jacobian(new, x) - self.space.log_jacobian(z, x)
-        # A value that is rounded onto an end outside the support is not proposed.
+        # A value that rounding moves out of the support is rejected.
         log_ratio = jnp.where(self.space.held(new, x), log_ratio, -jnp.inf)
         return self.space.configuration(new, x), log_ratio
 
@@ -191,10 +196,10 @@ def _move(
 
 
 def _finite(ebm: EBM) -> EBM:
-    """The EBM with `FORBIDDEN` for infinity, so that a chain sees what leads out of zero weight.
+    """The EBM with `FORBIDDEN` in place of infinity, so that chains can leave forbidden states.
 
-    A state with k forbidden factors then has the energy k * FORBIDDEN, beside which all else
-    rounds away: moves to fewer of them are taken, and moves to more are not.
+    A state with k forbidden factors then has an energy of about k * FORBIDDEN, so that moves to
+    fewer forbidden factors are accepted, and moves to more are rejected.
     """
 
     def bounded(leaf: Any) -> Any:
@@ -206,11 +211,11 @@ def _finite(ebm: EBM) -> EBM:
 
 
 def _acceptance(old: Array, new: Array, log_q: Array) -> Array:
-    """The probability of a move between these energies.
+    """The probability with which a move between these energies is accepted.
 
-    A state of infinite energy has probability 0, so the law says nothing of how to leave it: any
-    move away is taken, even to another such state. An energy of NaN or minus infinity belongs to
-    no state: it is what rounding makes of a proposal on the edge of the support.
+    A state of infinite energy has probability 0, so that any move away from it is accepted, even
+    to another such state. A proposal with an energy of NaN or minus infinity is rejected: such
+    energies result from rounding at the boundary of the support.
     """
     log_ratio = old - new + log_q
     rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler: NumPyro's, in the sampling loop of this library."""
+"""The No-U-Turn sampler, by NumPyro's implementation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from energydsl.kernel.gradient import AbstractGradientKernel, Point
 
 
 class NUTSState(eqx.Module):
-    """What a chain has learnt (NumPyro's adaptation), and the length of its warmup."""
+    """NumPyro's state of adaptation of one chain, and the length of its warmup."""
 
     steps: Array
     adaptation: Any
@@ -26,16 +26,16 @@ class NUTSState(eqx.Module):
 
 
 class NUTS(AbstractGradientKernel):
-    """No-U-Turn sampler on the free continuous sites, in unconstrained coordinates.
+    """The No-U-Turn sampler for the free continuous sites, in unconstrained coordinates.
 
     Warmup adapts the step size (dual averaging) and the mass matrix (Welford, in windows).
 
     Args:
-        step_size: to begin with.
+        step_size: the initial step size.
         target: the acceptance rate that warmup aims at.
-        dense_mass: adapt a whole mass matrix, not its diagonal.
-        max_tree_depth: a trajectory has at most 2^depth - 1 steps.
-        variables: names of those to move; every free continuous one if not given.
+        dense_mass: whether to adapt a full mass matrix instead of a diagonal one.
+        max_tree_depth: the largest tree depth; a trajectory has at most 2^depth - 1 steps.
+        variables: names of the variables to move; by default every free continuous one.
 
     Source: Hoffman & Gelman (2014), JMLR 15, 1593-1623; NumPyro's `numpyro.infer.hmc`.
     """
@@ -67,7 +67,7 @@ class NUTS(AbstractGradientKernel):
     def move(
         self, ebm: EBM, point: Point, state: NUTSState, *, key: Array
     ) -> tuple[Point, NUTSState, dict[str, Array]]:
-        # NumPyro sets its adaptation up in `init`; what else that computes is never used.
+        # NumPyro sets up its adaptation in `init`; the rest of the initial state is replaced.
         blank, sample = self._numpyro(ebm, point, key, state.warmup)
         new = sample(
             blank._replace(i=state.steps, adapt_state=state.adaptation, rng_key=key), (ebm, point.x)

@@ -1,4 +1,4 @@
-"""A step size that warmup tunes towards an acceptance rate, then leaves alone."""
+"""Adaptation of a step size during warmup towards an acceptance rate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from numpyro.infer.hmc_util import dual_averaging
 
 
 class Tuned(eqx.Module):
-    """A positive number that falls where too little is accepted, and rises where too much.
+    """A positive number, such as a step size, that is adapted during warmup.
 
-    Adapting for ever would bias the chain: with warmup's end it stays at its average.
+    It decreases while the acceptance rate is below its target, and increases while it is above.
+    Since adapting for ever would bias the chain, it is fixed at its average when warmup ends.
 
     Source: Nesterov's dual averaging, as in Hoffman & Gelman (2014), JMLR 15, section 3.2.
     """
@@ -26,18 +27,18 @@ class Tuned(eqx.Module):
 
     @staticmethod
     def begin(value: float, warmup: int) -> Tuned:
-        """At `value`, with `warmup` steps to learn in."""
+        """The initial state, at `value`, with `warmup` steps of adaptation."""
         log_value = jnp.log(jnp.asarray(value, float))
         averages = dual_averaging()[0](jnp.log(10.0) + log_value)  # type: ignore[arg-type]
         return Tuned(log_value, averages, jnp.asarray(warmup))
 
     @property
     def value(self) -> Array:
-        """The number itself."""
+        """The present value of the number."""
         return jnp.exp(self.log_value)
 
     def learn(self, accept: Array, target: float) -> Tuned:
-        """After a step that was accepted with this probability."""
+        """The state after a step that was accepted with the probability `accept`."""
         averages = dual_averaging()[1](target - accept, self.averages)
         log_value = jnp.where(self.warmup_left > 1, averages[0], averages[1])
         learning = self.warmup_left > 0

@@ -1,1 +1,1 @@
-"""What users write: variables over domains, expressions, potentials, models."""
+"""The modelling language: variables over domains, expressions, potentials and models."""

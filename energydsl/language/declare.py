@@ -1,4 +1,4 @@
-"""What users write: declarations of variables, and functions of expressions."""
+"""The functions that users call: declarations of variables, and functions of expressions."""
 
 from __future__ import annotations
 
@@ -44,13 +44,16 @@ Shape = int | tuple[int, ...]
 
 
 def variable(name: str, domain: AbstractDomain, shape: Shape = (), *, latent: bool = False) -> View:
-    """Declare a variable over any domain, one of your own included.
+    """Declare a variable over any domain, which may be a subclass of your own.
 
     Args:
-        name: by which configurations hold it.
+        name: its name, which is its key in configurations.
         domain: the set in which each site takes its value.
-        shape: of the array of sites; none for one site.
-        latent: data never shows it.
+        shape: the shape of the array of sites; a single site if not given.
+        latent: whether it is unobserved, so that data have no values of it.
+
+    Returns:
+        A view of the whole variable, to be used in energies.
     """
     return View.of(Variable(name, domain, as_shape(shape, name), latent))
 
@@ -66,7 +69,7 @@ def binary(name: str, shape: Shape = (), *, latent: bool = False) -> View:
 
 
 def categorical(name: str, shape: Shape = (), *, levels: int, latent: bool = False) -> View:
-    """Declare labels, each of 0 .. levels-1; energies compare them or index tables by them."""
+    """Declare labels 0 .. levels-1, which energies compare or use as indices of tables."""
     return variable(name, Categorical(levels), shape, latent=latent)
 
 
@@ -76,7 +79,7 @@ def integer(name: str, shape: Shape = (), *, low: int, high: int, latent: bool =
 
 
 def count(name: str, shape: Shape = (), *, latent: bool = False) -> View:
-    """Declare counts: 0, 1, 2, ... without an upper end."""
+    """Declare counts: 0, 1, 2, ... without an upper bound."""
     return variable(name, Count(), shape, latent=latent)
 
 
@@ -108,39 +111,46 @@ def positive_definite(name: str, shape: Shape, *, latent: bool = False) -> View:
 
 
 def parameter(name: str, init: Any) -> Parameter:
-    r"""Declare an array that learning moves: ``W = ed.parameter("W", 0.01 * noise)``.
+    r"""Declare an array that learning updates: ``W = ed.parameter("W", 0.01 * noise)``.
 
-    Other arrays in an energy are data, which learning leaves alone. Used twice, in one model or in
-    two that are added, a parameter is one array. It stands in an energy as a view does, and prints
-    by its name; its value is ``ebm.parameters["W"]``, and ``ebm.replace(W=array)`` gives another.
+    All other arrays in an energy are data, which learning does not change. A parameter that is used
+    twice, in one model or in two models that are added, is one array. It is used in an energy as a
+    view is, and is printed by its name. Its value is ``ebm.parameters["W"]``, and
+    ``ebm.replace(W=array)`` is the model with another value.
 
-    A constraint is stated here, by a paramax wrapper: what it wraps is what moves. A coupling stays
-    positive as $J = e^a$, a matrix W symmetric with a zero diagonal as a function of any matrix::
+    A constraint is given here as a paramax wrapper: learning updates the array that is wrapped. For
+    example, $J = e^a$ keeps a coupling positive, and a function of an unconstrained matrix gives a
+    symmetric matrix W with a zero diagonal::
 
         J = ed.parameter("J", paramax.Parameterize(jnp.exp, jnp.log(0.4)))
         W = ed.parameter("W", paramax.Parameterize(lambda a: jnp.triu(a, 1) + jnp.triu(a, 1).T, w))
 
     Args:
-        name: a name of Python's; no two parameters or variables of a model share one.
-        init: where learning begins: a number, an array, or a paramax wrapper of an array.
+        name: a Python identifier, different from the names of the model's other parameters and
+            variables.
+        init: the value at which learning starts: a number, an array, or a paramax wrapper of an
+            array.
 
     Raises:
-        TypeError: an `init` that is no array of real numbers.
-        ValueError: a name that is none of Python's, NaN or infinity in `init`.
+        TypeError: `init` is not an array of real numbers.
+        ValueError: `name` is not a Python identifier, or `init` has NaN or infinity.
     """
     return declared(name, init)
 
 
 def fixed(value: Any) -> Any:
-    """Freeze a parameter, or every array of a potential: learning leaves it alone.
+    """Freeze a parameter, or every array of a potential, so that learning does not change it.
 
-    Arrays that stand in an energy by themselves need no mark, as they are data. An array given to
-    a potential is marked by itself: ``ed.Linear(ed.fixed(b))``.
+    An array that is used in an energy directly is data and need not be frozen. To freeze a single
+    array of a potential, freeze that array: ``ed.Linear(ed.fixed(b))``.
     """
     if isinstance(value, Parameter):
         return dataclasses.replace(value, frozen=True)
     if isinstance(value, Expression):
-        raise TypeError("ed.fixed marks parameters, not views; to hold a variable, condition.")
+        raise TypeError(
+            "ed.fixed marks parameters, not views; to hold a variable at a value, use "
+            "model.condition(...)."
+        )
     if isinstance(value, numbers.Number | np.ndarray | jax.Array | Sequence):
         return paramax.NonTrainable(jnp.asarray(value))
     return paramax.non_trainable(value)
@@ -165,17 +175,17 @@ softplus = _unary("softplus", "log(1 + e^x)")
 
 
 def maximum(a: object, b: object) -> Expression:
-    """The larger of two, element by element."""
+    """The larger of a and b, element by element."""
     return elementwise("maximum", a, b)
 
 
 def minimum(a: object, b: object) -> Expression:
-    """The smaller of two, element by element."""
+    """The smaller of a and b, element by element."""
     return elementwise("minimum", a, b)
 
 
 def logaddexp(a: object, b: object) -> Expression:
-    """log(e^a + e^b), element by element and without overflow."""
+    """log(e^a + e^b), element by element, computed without overflow."""
     return elementwise("logaddexp", a, b)
 
 
@@ -185,7 +195,7 @@ def where(condition: object, a: object, b: object) -> Expression:
 
 
 def roll(view: Expression, shift: int, axis: int = 0) -> Expression:
-    """Shift periodically along `axis`, as `numpy.roll`: neighbours on a torus."""
+    """The elements shifted periodically along `axis`, as by `numpy.roll`: torus neighbours."""
     view = as_expression(view)
     if not -view.ndim <= axis < view.ndim:
         raise ValueError(
@@ -196,7 +206,7 @@ def roll(view: Expression, shift: int, axis: int = 0) -> Expression:
 
 
 class Function(eqx.Module):
-    """Any JAX function as a potential that owns nothing but what the function holds."""
+    """A JAX function as a potential; its parameters are the arrays that the function contains."""
 
     function: Callable[..., Array]
 
@@ -209,15 +219,16 @@ class Function(eqx.Module):
 
 
 def apply(function: Callable[..., Array], *views: object) -> Expression:
-    """Any JAX function of views and parameters, as one factor over all of their sites.
+    """A JAX function of views and parameters, as one factor over all of their sites.
 
-    The compiler does not look inside, so every site it touches interacts with every other; where
-    the function is elementwise, write it as an expression instead. Pass parameters as arguments:
-    arrays that the function closes over are baked in.
+    The compiler does not analyse the function, so each of its sites interacts with every other; a
+    function that acts element by element is better written as an expression. Pass parameters as
+    arguments: an array that the function closes over becomes a constant.
 
     Args:
-        function: arrays in (integers for categorical views, else floats), one array out. Exact
-            rules call it in float64; index by `jnp.int32`, which stays what it is.
-        *views: views, arrays or numbers.
+        function: takes arrays (integers for categorical views, floats otherwise) and returns one
+            array. Exact rules call it in float64; indices should be `jnp.int32`, which they do not
+            change.
+        *views: views, parameters, arrays or numbers.
     """
     return Apply.of(Function(function), views)

@@ -1,10 +1,11 @@
-"""Like terms become a batch: a sum written term by term, in a Python loop, is merged by form.
+"""Merging of like terms: a sum written term by term, in a Python loop, becomes a batch.
 
-The form of a term is what is left of it without positions and numbers: its operations, shapes and
-functions, and whose sites and parameters it takes. Terms of one form differ at some of its places;
-what they have there, from term to term, is a *column*. A column of picks of one array becomes one
-pick, a column of numbers one array, a column of arrays a stack, and the operations are done along
-a new first axis. Ties are kept: what several terms share stays one, and is never copied.
+The form of a term is the term without positions and numbers: its operations, shapes and functions,
+and the variables and parameters that it uses. Terms of one form differ only in some of the nodes of
+their trees; the nodes of all terms at one place of the form are a *column*. A column of elements
+picked from one array becomes one pick, a column of numbers one array, and a column of arrays a
+stack; the operations are applied along a new first axis. A value that several terms share remains
+one value and is never copied, so parameters that were tied remain tied.
 """
 
 from __future__ import annotations
@@ -43,16 +44,17 @@ from energydsl.language.expression import (
 )
 
 FEW = 16
-"""Fewer like terms stay as they are written: they print so, and shifts of a lattice stay shifts."""
+"""The fewest like terms that are merged. Fewer are printed as they were written, and the shifts of
+a lattice energy remain shifts."""
 
 MAX_ELEMENTS = 2**24
-"""Elements of a batch at most: terms that are so large gain nothing by it."""
+"""The most elements that a batch may have; merging larger terms would gain nothing."""
 
 
 def merge_like_terms(root: Expression) -> Expression:
-    """The same energy, with the like terms of every long sum in it as one batch.
+    """The same energy, in which the like terms of every long sum are one batch.
 
-    Linear in the number of nodes. What is not known to allow it stays as it is.
+    Takes time linear in the number of nodes. Terms with nodes of an unknown kind are not merged.
     """
     nodes = list(post_order(root))
     if sum(map(_is_link, nodes)) < FEW - 1:
@@ -66,7 +68,7 @@ class _Addend(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The value of a column: its terms along a first axis, or one value for all of them."""
+    """The value of a column: the terms' values along a first axis, or one value for all terms."""
 
     expression: Expression
     along: bool
@@ -93,7 +95,7 @@ class _Merger:
         return self._new[id(self._nodes[-1])]
 
     def _inner_links(self) -> set[int]:
-        """Additions that are nothing but a part of one other addition."""
+        """The additions that are used only as an operand of one other addition."""
         links = [n for n in self._nodes if _is_link(n)]
         below = {id(c) for n in links for c in n.children if _is_link(c)}
         return {number for number in below if self._forms.uses[number] == 1}
@@ -113,7 +115,7 @@ class _Merger:
         return total
 
     def _addends(self, link: Expression, inner: set[int]) -> Iterable[_Addend]:
-        """What a chain of additions adds up, in its order."""
+        """The addends of a chain of additions, in order."""
         stack = [(link, False)]
         while stack:
             node, negative = stack.pop()
@@ -125,7 +127,7 @@ class _Merger:
                 stack.append((node.children[place], negative != minus))
 
     def _batch(self, group: list[_Addend]) -> list[_Addend]:
-        """Like addends as one, if they are many and the batch is not too large."""
+        """Like addends as one addend, if they are many and the batch is not too large."""
         if len(group) < FEW:
             return group
         columns = _Columns(self._forms)
@@ -145,7 +147,7 @@ class _Merger:
 
 
 class _Forms:
-    """The forms of nodes as numbers: equal for like nodes."""
+    """The forms of nodes, as numbers that are equal for like nodes."""
 
     def __init__(self, nodes: list[Expression]) -> None:
         self.uses = collections.Counter(id(c) for n in nodes for c in n.children)
@@ -154,17 +156,17 @@ class _Forms:
         self._known: dict[Hashable, int] = {}
         self._picks: dict[int, tuple[Expression, np.ndarray]] = {}
         self._all: dict[int, np.ndarray] = {}
-        # A node's number is its address: none may be freed while this is in use.
+        # Nodes are identified by their address, so none may be freed while this object is in use.
         self._alive: list[Expression] = []
 
     def follow(self, old: Expression, new: Expression) -> None:
-        """A node that takes another's place is used as often."""
+        """Record that `new` replaces `old`, and so is used as often."""
         if new is not old:
             self.uses[id(new)] = self.uses[id(old)]
             self._alive.append(new)
 
     def of(self, root: Expression) -> int:
-        """The form of a node; what was asked before is not looked at again."""
+        """The form of a node; forms computed earlier are reused."""
         stack = [root]
         while stack:
             node = stack[-1]
@@ -179,7 +181,7 @@ class _Forms:
         return self._number[id(root)]
 
     def pick(self, node: Expression) -> tuple[Expression, np.ndarray]:
-        """What a node picks elements of, and which, by their flat numbers."""
+        """The array from which a node picks elements, and the flat numbers of those elements."""
         return self._picks.get(id(node), (node, self._every(node)))
 
     def _every(self, node: Expression) -> np.ndarray:
@@ -199,7 +201,7 @@ class _Forms:
             self._picks[id(node)] = base, picked
             return "pick", node.shape, self._number[id(base)]
         if self.uses[id(node)] > FEW and node.children:
-            # Computed once for many terms: copies of it would cost more than they save.
+            # A node that many terms share is computed once; copies of it would cost more.
             return "itself", id(node)
         match node:
             case View(variable=variable):
@@ -240,7 +242,7 @@ class _Forms:
 
 
 class _Column:
-    """What like terms have at one place of their form."""
+    """The nodes of like terms at one place of their form."""
 
     def __init__(self, nodes: tuple[Expression, ...], columns: _Columns) -> None:
         self.nodes = nodes
@@ -248,14 +250,14 @@ class _Column:
 
     @functools.cached_property
     def picks(self) -> list[tuple[Expression, np.ndarray]] | None:
-        """What each node picks, if this is a column of picks."""
+        """The array and elements that each node picks; None if the nodes are not picks."""
         if isinstance(self.nodes[0], Rearrange | Gather):
             return [self._columns.forms.pick(node) for node in self.nodes]
         return None
 
     @functools.cached_property
     def common(self) -> bool:
-        """Whether the terms have one thing here."""
+        """Whether all terms have the same node, or the same value, here."""
         first = self.nodes[0]
         match first:
             case View():
@@ -279,7 +281,7 @@ class _Column:
 
 
 class _Columns:
-    """The columns of one group: the same nodes at two places are one column."""
+    """The columns of one group of terms; the same nodes at two places are one column."""
 
     def __init__(self, forms: _Forms) -> None:
         self.forms = forms
@@ -294,7 +296,7 @@ class _Columns:
 
 
 def _lifted(column: _Column, *below: _Part) -> _Part:
-    """A column's value, from the values of the columns below it."""
+    """The value of a column, from the values of its children."""
     node, count = column.nodes[0], len(column.nodes)
     if column.common:
         return _Part(node, False)
@@ -317,7 +319,7 @@ def _lifted(column: _Column, *below: _Part) -> _Part:
             return _Part(Sum((below[0].expression,), shape, axes), True)
         case MatMul():
             return _Part(_matmul(node, *below), True)
-    raise TypeError(f"Terms with {type(node).__name__} in them have no common form.")
+    raise TypeError(f"Terms that contain {type(node).__name__} cannot be merged.")
 
 
 def _pick(column: _Column, base: _Part) -> Expression:
@@ -332,7 +334,7 @@ def _pick(column: _Column, base: _Part) -> Expression:
 def _aligned(
     parts: Sequence[_Part], ranks: Sequence[int], wanted: Sequence[int]
 ) -> tuple[Expression, ...]:
-    """Operands whose axes broadcast as they did before there were terms along a first one."""
+    """Operands reshaped so that, apart from the new first axis, they broadcast as before."""
     return tuple(
         part.expression.reshape(
             part.expression.shape[:1] + (1,) * (w - r) + part.expression.shape[1:]
@@ -344,13 +346,13 @@ def _aligned(
 
 
 def _matmul(node: MatMul, left: _Part, right: _Part) -> Expression:
-    """A matrix product where one side is common; else sums of products, terms along the last."""
+    """A matrix product where one side is common; otherwise a sum of products over the terms."""
     (a, b), (rank_a, rank_b) = (left.expression, right.expression), (c.ndim for c in node.children)
     if rank_a == 1 and not right.along:
         return a @ b
     if rank_b == 1 and not left.along:
         return b @ a.T
-    # The inner axis stands first of the left operand, and after the columns of the right one.
+    # The inner axis is the first of the left operand, and follows the columns of the right one.
     a, b = a.T, b.T
     a = a if left.along else a.reshape(*a.shape, 1)
     b = b if right.along else b.reshape(*b.shape, 1)
@@ -360,7 +362,7 @@ def _matmul(node: MatMul, left: _Part, right: _Part) -> Expression:
 
 
 def _apply(column: _Column, below: Sequence[_Part]) -> _Part:
-    """One call a term: a batch of calls; arrays that functions own become arguments."""
+    """A batch of calls, one for each term; arrays that the functions own become arguments."""
     node, count = column.nodes[0], len(column.nodes)
     assert isinstance(node, Apply)
     ranks = [c.ndim for c in node.children]
@@ -377,12 +379,12 @@ def _apply(column: _Column, below: Sequence[_Part]) -> _Part:
 
 
 class _Each(eqx.Module):
-    """A function whose arrays are its last arguments, so that each call may have its own."""
+    """A function whose arrays are passed as its last arguments, so that they differ by call."""
 
     function: Any
     form: Any = eqx.field(static=True)
     takes: int = eqx.field(static=True)
-    """How many arguments come before the arrays."""
+    """The number of arguments before the arrays."""
 
     @property
     def name(self) -> str:
@@ -393,13 +395,16 @@ class _Each(eqx.Module):
         return eqx.combine(arrays, self.function).energy(*values[: self.takes])
 
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
-        """As its function says, of any arrays; see `AbstractPotential.normalised`."""
+        """Whether the function is normalised whatever its arrays.
+
+        See `AbstractPotential.normalised`.
+        """
         says = getattr(self.function, "normalised", None)
         return says is not None and says(domain, shape)
 
 
 def _shared_function(nodes: Sequence[Apply]) -> tuple[Any, list[Expression]]:
-    """One function for all terms, and what each term's own held: its arrays, stacked."""
+    """One function for all terms, and the arrays of the terms' functions, stacked."""
     first = nodes[0]
     parts = [eqx.partition(node.function, _is_array) for node in nodes]
     paths, form = jax.tree_util.tree_flatten_with_path(parts[0][0])
@@ -426,7 +431,7 @@ def _of_one_call(leaf: Expression, batch: int) -> Expression:
 
 
 def _stack(nodes: Sequence[Any]) -> Expression:
-    """Numbers, data, or like parameters of potentials along a first axis."""
+    """Numbers, data, or like parameters of potentials, stacked along a first axis."""
     stacked, first = _stacked([node.value for node in nodes]), nodes[0]
     if isinstance(first, Parameter):
         return Parameter.of(stacked, first.name, first.origin, frozen=first.frozen)
@@ -434,7 +439,7 @@ def _stack(nodes: Sequence[Any]) -> Expression:
 
 
 def _stacked(values: Sequence[Any]) -> Any:
-    # One operation of JAX on thousands of arrays would take longer to compile than all the rest.
+    # NumPy, as one JAX operation on thousands of arrays would take long to compile.
     return jnp.stack(values) if is_traced(*values) else np.stack([np.asarray(v) for v in values])
 
 
@@ -443,7 +448,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _stacks(value: Any) -> bool:
-    """Whether like values may be stacked: a wrapper may mean another thing of a stack."""
+    """Whether like values may be stacked; a wrapper might treat a stack differently."""
     leaves = jax.tree.leaves(value, is_leaf=_is_wrapper)
     return not any(map(_is_wrapper, leaves))
 
@@ -453,7 +458,7 @@ def _is_wrapper(leaf: Any) -> bool:
 
 
 def _signature(value: Any) -> Hashable:
-    """What is no number in a value: two of one signature differ by the content of arrays."""
+    """The form of a value: values of one signature differ only in the content of their arrays."""
     leaves, form = jax.tree.flatten(value)
     return form, tuple(
         (leaf.shape, str(leaf.dtype)) if _is_array(leaf) else (type(leaf), leaf) for leaf in leaves
@@ -461,7 +466,7 @@ def _signature(value: Any) -> Hashable:
 
 
 def _occurrences(nodes: list[Expression]) -> dict[int, int]:
-    """In how many places of the text each value and function stands; 2 means more than one."""
+    """In how many places of the energy each value and function is used; 2 means more than one."""
     places, held = collections.Counter({id(nodes[-1]): 1}), collections.Counter()
     for node in reversed(nodes):
         count = min(places[id(node)], 2)
@@ -479,6 +484,6 @@ def _is_link(node: Expression) -> bool:
 
 
 def _is_minus(node: Expression, place: int) -> bool:
-    """Whether a child stands in a chain of additions with a minus sign."""
+    """Whether a child of an addition enters it with a minus sign."""
     assert isinstance(node, Elementwise)
     return node.operation == "negative" or (node.operation == "subtract" and place == 1)

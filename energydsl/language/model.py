@@ -1,4 +1,4 @@
-"""Models: a sum of factors, its parameters apart from its structure."""
+"""Models: sums of factors, with parameters stored separately from structure."""
 
 from __future__ import annotations
 
@@ -32,25 +32,26 @@ from energydsl.language.variable import Variable
 
 
 class Model(eqx.Module):
-    """Factors, summed: the energy of a configuration, in units of k_B T.
+    """A sum of factors: the energy of a configuration, in units of k_B T.
 
-    Models add (`a + b`, a product of experts), scale (`beta * a`, `a / T`) and subtract
-    (`a - beta * b`, NOT); they meet on variables of the same name.
+    Models can be added (`a + b`, a product of experts), scaled (`beta * a`, `a / T`) and subtracted
+    (`a - beta * b`, NOT); variables of the same name are the same variable.
 
     Args:
         *energies: scalar expressions or models; their sum is the energy.
 
     Raises:
-        TypeError: an energy that is no expression.
-        ValueError: none at all, one that is not a scalar, or two variables of one name.
+        TypeError: an energy is not an expression.
+        ValueError: no energy is given, an energy is not a scalar, or two different variables have
+            the same name.
     """
 
     slots: tuple[Any, ...]
-    """Numbers, data, parameters and potentials, in the order of the energy's text; what is used
-    twice is held once. ``skeleton.slots`` says which is which."""
+    """The numbers, data, parameters and potentials in the order in which the energy uses them; each
+    is stored once, however often it is used. ``skeleton.slots`` describes each."""
     indices: tuple[Array, ...]
     evidence: dict[str, Array]
-    """The values of clamped variables, each of the variable's full shape."""
+    """The values of clamped variables, each an array of the variable's full shape."""
     skeleton: Skeleton = eqx.field(static=True)
 
     def __init__(self, *energies: Expression | Model) -> None:
@@ -70,32 +71,32 @@ class Model(eqx.Module):
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """All variables, clamped ones too, in the order of the energy's text."""
+        """All variables, including clamped ones, in the order in which the energy uses them."""
         return self.skeleton.variables
 
     @property
     def expression(self) -> Expression:
-        """The energy as an expression over the current parameters."""
+        """The energy as an expression with the present parameters."""
         return put_back(self.skeleton.root, self.slots)
 
     def energy(self, x: Values) -> Float[Array, ""]:
-        r"""E(x) of one configuration; batches are `jax.vmap`.
+        r"""The energy E(x) of one configuration; use `jax.vmap` for a batch.
 
         Args:
-            x: an array for each free variable. Clamped sites of a partly free variable are
-                ignored: the evidence stands in their place.
+            x: an array for each free variable. Entries at clamped sites are ignored: the evidence
+                is used there.
 
         Raises:
-            ValueError: a name missing or unknown, a wrong shape.
+            ValueError: a name is missing or unknown, or a shape is wrong.
         """
         return self.energy_of(self.complete(x))
 
     def energy_of(self, values: Configuration) -> Float[Array, ""]:
-        """The energy of an assignment to all variables, clamped ones included, unchecked."""
+        """The energy of values of all variables, including clamped ones, which are not checked."""
         return as_float(evaluate(self.skeleton.root, self.environment(values)))
 
     def environment(self, values: Configuration) -> Environment:
-        """What the energy's tree is evaluated in."""
+        """The values in which the energy's tree is evaluated."""
         slots = tuple(
             jax.lax.stop_gradient(value) if record.frozen else value
             for value, record in zip(paramax.unwrap(self.slots), self.skeleton.slots, strict=True)
@@ -103,14 +104,14 @@ class Model(eqx.Module):
         return Environment(values, slots, self.indices)
 
     def blank(self) -> Configuration:
-        """A value for every variable: the evidence where there is some, else any."""
+        """A value for every variable: the evidence where there is some, zeros otherwise."""
         return {
             v.name: self.evidence.get(v.name, jnp.zeros(v.shape, v.domain.dtype))
             for v in self.variables
         }
 
     def complete(self, x: Values) -> Configuration:
-        """A configuration joined with the evidence: a value for every variable."""
+        """The configuration completed with the evidence: a value for every variable."""
         self.check_names(x)
         values = {}
         for v in self.variables:
@@ -128,7 +129,7 @@ class Model(eqx.Module):
         return values
 
     def placed(self, x: Configuration) -> Configuration:
-        """Values of some variables, evidence in its place."""
+        """Values of some variables, with the evidence at the clamped sites."""
         masks = {v.name: self.skeleton.mask(v) for v in self.variables}
         return {
             n: jnp.where(masks[n], self.evidence[n], a) if masks[n].any() else a
@@ -136,7 +137,7 @@ class Model(eqx.Module):
         }
 
     def check_names(self, x: Values) -> None:
-        """Raise ValueError unless `x` has exactly the free variables."""
+        """Raise ValueError unless the keys of `x` are exactly the free variables."""
         expected = [v.name for v in self.skeleton.free]
         if not isinstance(x, Mapping):
             raise TypeError(
@@ -160,7 +161,7 @@ class Model(eqx.Module):
             )
 
     def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
-        """Hold variables, or some sites of one, at given values.
+        """The model with variables, or some of their sites, clamped to given values.
 
         Sites that were held before get the new value. Within one call each site has one value.
 
@@ -169,15 +170,17 @@ class Model(eqx.Module):
             **named: values by variable name.
 
         Returns:
-            The model over what is left free.
+            The model of the sites that remain free.
 
         Raises:
-            ValueError: an unknown name, a wrong shape, a value outside the domain, a masked array,
-                or one site at two values.
+            ValueError: a name is unknown, a shape is wrong, a value is outside the domain, an array
+                is masked, or one site is given two values.
         """
         pairs = [pair for mapping in given for pair in mapping.items()] + list(named.items())
         if not pairs:
-            raise ValueError("condition got nothing to hold; write model.condition(x=array).")
+            raise ValueError(
+                "condition got nothing to hold; expected values, as in model.condition(x=array)."
+            )
         evidence, clamped = dict(self.evidence), dict(self.skeleton.clamped)
         for variable, sites, values in clamps(self.variables, pairs):
             name, shape = variable.name, variable.shape
@@ -191,13 +194,13 @@ class Model(eqx.Module):
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers learning moves."""
+        """The number of real parameters that learning updates."""
         learnt = eqx.filter(self.slots, self.learnt)
         return sum(leaf.size for leaf in jax.tree.leaves(learnt))
 
     @property
     def learnt(self) -> tuple[Any, ...]:
-        """True at the arrays of `slots` that learning moves, False at the others."""
+        """True at the arrays of `slots` that learning updates, False at the others."""
         return tuple(
             jax.tree.map(lambda leaf, r=record: _moves(leaf, r), value, is_leaf=_is_frozen)
             for value, record in zip(self.slots, self.skeleton.slots, strict=True)
@@ -205,29 +208,30 @@ class Model(eqx.Module):
 
     @property
     def parameters(self) -> Parameters:
-        """What `energydsl.parameter` declared and what potentials own, by name.
+        """The parameters declared by `energydsl.parameter` and those owned by potentials, by name.
 
-        A potential has the name of its class, from the second of a class on with its number:
+        A potential is named after its class, with a number from the second of a class on:
         ``Neural``, ``Neural_2``. Where the compiler reads a potential's formula (`Linear`,
-        `Coupling`, `Quadratic`, plain distributions), its arrays stand singly:
+        `Coupling`, `Quadratic`, plain distributions), each of its arrays is a parameter of its own:
         ``Coupling.weight``, ``Normal.loc``.
 
-        Each value has the form in which `replace` takes it: an array, a paramax wrapper where the
-        parameter was declared by one (``paramax.unwrap`` gives its array), or a potential.
+        Each value has the form that `replace` accepts: an array, a paramax wrapper where the
+        parameter was declared with one (``paramax.unwrap`` gives its array), or a potential.
         """
         named = zip(self.skeleton.slots, self.slots, strict=True)
         return Parameters({r.name: value for r, value in named if r.name is not None})
 
     def replace(self, *given: Mapping[str, Any], **named: Any) -> Model:
-        """The same model at other values of some parameters; nothing is compiled anew.
+        """The same model with other values of some parameters; nothing is recompiled.
 
         Args:
             *given: mappings from a parameter's name to its value.
-            **named: values by name, each in the form that `parameters` shows.
+            **named: values by name, each of the same form as in `parameters`.
 
         Raises:
-            TypeError: a value in another form.
-            ValueError: an unknown name, a wrong shape, NaN, or an infinity where there was none.
+            TypeError: a value is of another form.
+            ValueError: a name is unknown, a shape is wrong, or a value has NaN, or an infinity
+                where the present one has none.
         """
         values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
         places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
@@ -240,11 +244,11 @@ class Model(eqx.Module):
         return _replace(self, slots=tuple(slots))
 
     def graph(self, path: str | None = None) -> Any:
-        """Draw the factor graph; returns the Matplotlib figure, and writes it to `path`."""
+        """The factor graph as a Matplotlib figure, which is also written to `path` if given."""
         (draw,) = _draw_graph
         return draw(self, path)
 
-    # NumPy must leave `number * model` to us.
+    # With None, NumPy leaves `array * model` to the methods of this class.
     __array_ufunc__ = None
 
     def __add__(self, other: Model | Expression) -> Model:
@@ -266,7 +270,10 @@ class Model(eqx.Module):
 
     def __mul__(self, factor: Any) -> Model:
         if isinstance(factor, Model):
-            raise TypeError("Energies add: a product of models is written a + b.")
+            raise TypeError(
+                "Models cannot be multiplied. A product of the distributions of two models is the "
+                "sum of their energies: write a + b."
+            )
         return _over(factor * self.expression, self)
 
     __rmul__ = __mul__
@@ -297,7 +304,7 @@ class Model(eqx.Module):
 
     @property
     def parameter_extents(self) -> list[str]:
-        """Each parameter's name and shape, or how many numbers a potential holds."""
+        """For each parameter its name and shape, and for each potential the size of its arrays."""
         held = zip(self.skeleton.slots, self.slots, self.learnt, strict=True)
         return [
             r.name + _extent(value) + ("" if any(jax.tree.leaves(mask)) else " fixed")
@@ -310,19 +317,19 @@ class Model(eqx.Module):
 
 
 def mixture(*models: Model, weights: Any = None) -> Model:
-    r"""OR: $E(x) = -\log \sum_k w_k e^{-E_k(x)}$.
+    r"""The mixture (OR) of models: $E(x) = -\log \sum_k w_k e^{-E_k(x)}$.
 
-    The components are mixed as they stand, unnormalised: component k has the share
-    $w_k Z_k / \sum_j w_j Z_j$ of the mass.
+    The components are not normalised first: component k has probability
+    $w_k Z_k / \sum_j w_j Z_j$.
 
     Args:
-        *models: at least two, over the same variables.
-        weights: $w$, positive, one for each model; equal if not given. Weights that are to be
-            learnt are one `energydsl.parameter`, which a constraint keeps positive.
+        *models: at least two models of the same variables.
+        weights: $w$, positive, one for each model; equal if not given. To learn the weights, give
+            them as one `energydsl.parameter` with a constraint that keeps it positive.
 
     Raises:
-        ValueError: fewer than two models, models over different variables, or weights that do not
-            match or are not positive.
+        ValueError: fewer than two models are given, their variables differ, or the weights are not
+            positive or not one for each model.
     """
     if len(models) < 2:
         raise ValueError(f"mixture got {len(models)} models; expected at least two.")
@@ -330,7 +337,7 @@ def mixture(*models: Model, weights: Any = None) -> Model:
     if any(other != names[0] for other in names):
         raise ValueError(
             f"mixture got models over {' and '.join(map(str, names))}; expected the same "
-            "variables: what a model does not mention has no law under it."
+            "variables, as a model defines no distribution of a variable that it does not contain."
         )
     if weights is None:
         weights = [1.0 / len(models)] * len(models)
@@ -347,7 +354,7 @@ def mixture(*models: Model, weights: Any = None) -> Model:
 
 
 def _known(value: Any, otherwise: Any) -> Any:
-    """The value of a number, an array or a parameter; `otherwise` where it is not known yet."""
+    """The value of a number, an array or a parameter; `otherwise` if it is not known yet."""
     plain = paramax.unwrap(value.value if isinstance(value, Value) else value)
     return otherwise if isinstance(plain, Expression) or is_traced(plain) else plain
 
@@ -362,7 +369,7 @@ _draw_graph: list[Callable[[Model, str | None], Any]] = []
 
 
 def draw_graphs_by(function: Callable[[Model, str | None], Any]) -> None:
-    """Let `Model.graph` draw by this function: pictures are made in a later stage."""
+    """Set the function that `Model.graph` calls; a later layer of the package provides it."""
     _draw_graph[:] = [function]
 
 
@@ -374,7 +381,7 @@ def _replace(model: Model, **changes: Any) -> Model:
 
 
 def _over(expression: Expression, *models: Model) -> Model:
-    """A model of this energy that holds what the models hold."""
+    """A model of this energy, with the evidence of the given models."""
     new = Model(expression)
     evidence, clamped = _merge_evidence(models)
     return _replace(new, skeleton=new.skeleton.holding(clamped), evidence=evidence)
@@ -388,14 +395,13 @@ def _scalar(energy: object) -> Expression:
         )
     if energy.shape:
         raise ValueError(
-            f"Model got an energy of shape {energy.shape}; expected a scalar. "
-            "Close the batch with .sum()."
+            f"Model got an energy of shape {energy.shape}; expected a scalar. Sum it with .sum()."
         )
     return energy
 
 
 def _check_names(slots: Sequence[Slot], variables: list[Variable]) -> None:
-    """Refuse a parameter with the name of a variable: the two would print alike."""
+    """Refuse a parameter that has the name of a variable, as both are printed by name."""
     both = {v.name for v in variables} & {slot.name for slot in slots}
     if both:
         raise ValueError(f"A variable and a parameter are both named {min(both)!r}; rename one.")
@@ -423,7 +429,7 @@ def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str
             ):
                 raise ValueError(
                     f"Two models hold {name!r} at different values or sites; "
-                    "add them first, then condition."
+                    "add them first, then condition the sum."
                 )
             clamped[name], evidence[name] = mask, model.evidence[name]
     return evidence, clamped
@@ -434,13 +440,13 @@ def _is_frozen(leaf: Any) -> bool:
 
 
 def _moves(leaf: Any, record: Slot) -> bool:
-    """Whether learning moves what a slot holds at a leaf."""
+    """Whether learning updates this leaf of a slot's value."""
     learnt = record.name is not None and not record.frozen
     return learnt and not _is_frozen(leaf) and eqx.is_inexact_array(leaf)
 
 
 def _extent(value: Any) -> str:
-    """The shape of a parameter that is an array, or how many numbers a potential has."""
+    """The shape of an array parameter, or the total size of a potential's arrays, as text."""
     plain = paramax.unwrap(value)
     if eqx.is_array(plain):
         return f" {plain.shape}" if plain.shape else ""

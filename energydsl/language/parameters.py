@@ -1,4 +1,4 @@
-"""A model's parameters by name, and the check of new values for them."""
+"""A model's parameters by name, and the check of new values of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from energydsl.language.expression.operation import is_real
 
 
 class Parameters(Mapping[str, Any]):
-    """Names and values, which cannot be set; `Model.replace` gives a model at others.
+    """A read-only mapping from names to values; `Model.replace` gives a model with other values.
 
-    A pytree: ``jax.tree.leaves(model.parameters)`` are the arrays.
+    It is a pytree: ``jax.tree.leaves(model.parameters)`` are the arrays.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Parameters(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._values:
-            raise KeyError(f"{name!r} is no parameter; there are {list(self._values)}.")
+            raise KeyError(f"{name!r} is no parameter; the parameters are {list(self._values)}.")
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -47,11 +47,12 @@ jtu.register_pytree_with_keys(
 
 
 def like(value: Any, held: Any, name: str) -> Any:
-    """A new value of a parameter in the form and the dtypes of the one held.
+    """A new value of a parameter, checked and in the dtypes of the present one.
 
     Raises:
-        TypeError: another form, or no real numbers.
-        ValueError: another shape, NaN, or an infinity where the one held has none.
+        TypeError: the pytree structure differs, or the entries are not real numbers.
+        ValueError: the shape differs, or there is NaN, or an infinity where the present value has
+            none.
     """
     form = jax.tree.structure(held)
     if isinstance(held, Array):
@@ -61,7 +62,7 @@ def like(value: Any, held: Any, name: str) -> Any:
     if jax.tree.structure(value) != form or not same:
         raise TypeError(
             f"replace got {type(value).__name__} for {name!r}, which is {type(held).__name__}; "
-            f"expected one of the same form, as in parameters[{name!r}]."
+            f"expected a value of the same type and structure as parameters[{name!r}]."
         )
     return form.unflatten(
         _array_like(new, old, name) if isinstance(old, Array) else old for new, old in pairs

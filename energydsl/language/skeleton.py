@@ -1,4 +1,4 @@
-"""A model's form apart from its numbers: the energy's tree with slots where values were."""
+"""The structure of a model without its numbers: the energy's tree with slots for the values."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ from energydsl.language.variable import Variable
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What a slot of the tree holds: a number, data, a parameter or a potential."""
+    """A description of what a slot holds: a number, data, a parameter or a potential."""
 
     kind: str
     name: str | None = None
-    """Of a parameter, and of a potential that owns some."""
+    """The name of a parameter, or of a potential that owns parameters; None for others."""
     frozen: bool = False
     origin: Origin | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 class Skeleton(Known):
-    """What a model is apart from its numbers: the energy's tree, variables, clamped sites.
+    """A model without its numbers: the energy's tree, the variables and the clamped sites.
 
-    Hashed by a digest taken once, so that jit's cache never reads index arrays. It is the same in
-    every process. Functions (networks, densities, lambdas) enter by content, settings and code.
+    Its hash is a digest that is computed once, so that jit's cache never reads index arrays, and
+    that is the same in every process. Functions (networks, densities, lambdas) enter the digest by
+    their content: settings and code.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class Skeleton(Known):
 
     @property
     def content(self) -> Content:
-        """What tells it from others; functions whose content cannot be read stand in it."""
+        """The content by which skeletons are compared; it lists functions that cannot be read."""
         return self._content
 
     @property
     def digest(self) -> str:
-        """Of all of it: tree, variables, clamped sites, functions."""
+        """The digest of the tree, the variables, the clamped sites and the functions."""
         return self._content.digest
 
     def holding(self, clamped: Mapping[str, np.ndarray]) -> Skeleton:
@@ -98,7 +99,7 @@ class Skeleton(Known):
 
     @cached_property
     def free(self) -> tuple[Variable, ...]:
-        """Variables with at least one site that is not clamped: the keys of a configuration."""
+        """The variables with at least one free site: the keys of a configuration."""
         return tuple(v for v in self.variables if not self.mask(v).all())
 
     def mask(self, variable: Variable) -> np.ndarray:
@@ -120,19 +121,19 @@ class Skeleton(Known):
 
 
 def function_of(value: Any) -> Any:
-    """What is no array in a slot: compared, it tells two functions apart."""
+    """The value of a slot without its arrays, by which functions are compared."""
     return eqx.filter(paramax.unwrap(value), eqx.is_array, inverse=True)
 
 
 def take_out(
     root: Expression,
 ) -> tuple[Expression, tuple[Any, ...], tuple[Array, ...], tuple[Slot, ...]]:
-    """The tree with slots for its values; the values, the index arrays, what each slot holds.
+    """The tree with slots for its values; the values; the index arrays; the slots' descriptions.
 
-    What is used twice has one slot, so that learning keeps the two uses tied.
+    A value that is used twice has one slot, so that learning keeps both uses equal.
 
     Raises:
-        ValueError: two parameters of one name, or one parameter at two values.
+        ValueError: two parameters have the same name, or one parameter has two values.
     """
     slots = _Slots(root)
     indices: list[Array] = []
@@ -158,7 +159,7 @@ def take_out(
 
 
 class _Slots:
-    """The slots of a tree, as they are filled."""
+    """The slots of a tree while they are being filled."""
 
     def __init__(self, root: Expression) -> None:
         self.values: list[Any] = []
@@ -166,7 +167,7 @@ class _Slots:
         self.numbers: dict[Any, int] = {}
         self.declared: dict[str, Parameter] = {}
         self.owners: dict[Origin, str] = {}
-        # Potentials are numbered around the names that are declared.
+        # The names generated for potentials must differ from the names that are declared.
         self.names = {n.name for n in post_order(root) if isinstance(n, Parameter) and n.declared}
 
     def of_value(self, node: Value) -> int:
@@ -180,11 +181,11 @@ class _Slots:
                 return self._of_owned(node)
             case Data():
                 return self._slot(("data", *_identity(node.value)), node.value, Slot("data"))
-        # Python may intern equal numbers: sharing them would let values decide structure.
+        # Equal numbers do not share a slot: otherwise structure would depend on their values.
         return self._slot(("number", len(self.values)), node.value, Slot("number"))
 
     def of_function(self, node: Apply) -> int:
-        """The slot of a potential or another function; it has a name if it owns parameters."""
+        """The slot of a potential or another function, which has a name if it owns parameters."""
         key = ("function", *_identity(node.function))
         if key in self.numbers:
             return self.numbers[key]
@@ -203,7 +204,7 @@ class _Slots:
         return self._slot(key, node.value, Slot("parameter", name, node.frozen, origin))
 
     def _slot(self, key: tuple, value: Any, record: Slot) -> int:
-        """The slot of this key: the one there is, or a new one."""
+        """The slot of this key, which is added if it is new."""
         if key not in self.numbers:
             self.numbers[key] = len(self.values)
             self.values.append(_as_arrays(value))
@@ -211,7 +212,7 @@ class _Slots:
         return self.numbers[key]
 
     def _numbered(self, kind: str) -> str:
-        """A name that is not taken: the kind, from the second on with its number."""
+        """An unused name: the kind, with a number from the second of its kind on."""
         names = itertools.chain([kind], (f"{kind}_{k}" for k in itertools.count(2)))
         name = next(n for n in names if n not in self.names)
         self.names.add(name)
@@ -219,7 +220,7 @@ class _Slots:
 
 
 def _check_same(first: Parameter, other: Parameter) -> None:
-    """Refuse two parameters of one name, and one that is not the same in two places."""
+    """Refuse two parameters of the same name, and a parameter that differs between two uses."""
     if first.origin != other.origin:
         raise ValueError(
             f"Two parameters are named {first.name!r}, of shapes {first.shape} and {other.shape}. "
@@ -227,13 +228,13 @@ def _check_same(first: Parameter, other: Parameter) -> None:
         )
     if first.frozen != other.frozen:
         raise ValueError(
-            f"Parameter {first.name!r} is fixed in one place and learnt in another; expected one "
-            "of the two."
+            f"Parameter {first.name!r} is fixed in one place and learnt in another; expected it to "
+            "be the same in both."
         )
     if not _same_tree(first.value, other.value):
         raise ValueError(
-            f"Parameter {first.name!r} has two values in the models that are put together; give "
-            f"them one by model.replace({first.name}=value)."
+            f"Parameter {first.name!r} has two values in the models that are combined; give "
+            f"both models one value by model.replace({first.name}=value)."
         )
 
 
@@ -244,12 +245,12 @@ def _same_tree(a: Any, b: Any) -> bool:
 
 
 def same_values(a: Any, b: Any) -> bool:
-    """Whether two arrays are known to be equal."""
+    """Whether two arrays are known to be equal; False if one is traced."""
     return a is b or (not is_traced(a, b) and np.array_equal(a, b))
 
 
 def _identity(value: Any) -> tuple:
-    """What two uses of one array or potential share: equal ones are not the same."""
+    """A key that is the same for two uses of one array or potential, but not for equal copies."""
     leaves, form = jax.tree.flatten(value)
     try:
         hash(form)
@@ -263,7 +264,7 @@ def _is_floating(leaf: Any) -> bool:
 
 
 def put_back(root: Expression, values: tuple[Any, ...]) -> Expression:
-    """The tree with these values in their slots: an expression as the user wrote it."""
+    """The tree with these values in place of its slots: an expression as the user wrote it."""
 
     def rule(node: Expression, *children: Expression) -> Expression:
         match node:
@@ -288,7 +289,7 @@ def _as_arrays(value: Any) -> Any:
 
 
 def _strong(leaf: Any) -> Any:
-    """Arrays as JAX's, of a type that their values do not weaken: one program for all of them."""
+    """An array as a JAX array of strong type, so that all values share one compiled program."""
     if not isinstance(leaf, Array | np.ndarray):
         return leaf
     array = jnp.asarray(leaf)

@@ -22,7 +22,7 @@ def as_shape(shape: int | tuple[int, ...], name: str) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """What a declaration says: a name, a domain, a shape, and whether data shows it."""
+    """A declared variable: its name, domain and shape, and whether it is latent (unobserved)."""
 
     name: str
     domain: AbstractDomain
@@ -39,15 +39,18 @@ class Variable:
 
     @property
     def size(self) -> int:
-        """How many sites it has."""
+        """The number of sites."""
         return math.prod(self.shape)
 
     def check(self, array: object, batch: tuple[int, ...] = ()) -> jnp.ndarray:
-        """A value, or a batch of values, in this variable's dtype; see `AbstractDomain.check`."""
+        """A value, or a batch of values, checked and in the domain's dtype.
+
+        See `AbstractDomain.check`.
+        """
         return self.domain.check(array, (*batch, *self.shape), f"Variable {self.name!r}")
 
     def describe(self, site: int) -> str:
-        """A site by name, as the user would index it: ``s[3, 4]``."""
+        """The name of a site, as the user would index it: ``s[3, 4]``."""
         where = ", ".join(str(int(i)) for i in np.unravel_index(site, self.shape))
         return f"{self.name}[{where}]" if self.shape else self.name
 

@@ -1,1 +1,1 @@
-"""Learning from data: the loop, the data, the optimizer, the likelihood, and objectives."""
+"""Learning from data: objectives, the learning loop, and the likelihood."""

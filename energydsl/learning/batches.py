@@ -1,4 +1,4 @@
-"""The examples of each step of learning: of data held whole, or of a stream."""
+"""The batches of examples for learning, from arrays or from a stream."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from energydsl.compiler.ebm import EBM
 from energydsl.learning.data import check_examples, count_of
 
 WINDOW_STEPS, WINDOW_BYTES = 256, 2**24
-"""Batches of a stream that are on the device at once: as many as both allow, one at least."""
+"""Limits on the batches of a stream that are on the device at once; at least one is."""
 
 
 class AbstractReader(eqx.Module):
-    """What a compiled chunk reads its batches from."""
+    """The source of batches within a compiled chunk."""
 
     @abc.abstractmethod
     def batch(self, order: Array, key: Array, t: Array, i: Array) -> tuple[Array, Configuration]:
-        """The examples of step t, the chunk's i-th, and the order from which the next ones come."""
+        """The new order of the examples, and the batch for step t, the i-th step of the chunk."""
 
 
 class AbstractSource(abc.ABC):
-    """Where the examples come from, on the host."""
+    """The source of examples on the host."""
 
     first: Configuration
-    """Examples to check, and to begin with."""
+    """Examples that are used for checks and for the initial state."""
     size: int
-    """Examples a step."""
+    """The number of examples per step."""
     order: Array
-    """What the reader keeps from step to step, before the first."""
+    """The initial order of the examples, which the reader updates from step to step."""
     ended: str = "the data ended"
-    """Why there are no more steps to read."""
+    """The reason why there are no more batches, if so."""
 
     def passed(self, steps: int) -> str:
-        """The digest of the batches of these first steps, where they come one by one."""
+        """The digest of the batches of the first steps of a stream; empty for arrays."""
         return ""
 
     @abc.abstractmethod
     def read(self, count: int) -> tuple[AbstractReader, int]:
-        """A reader for the next steps, at most `count`, and for how many."""
+        """A reader for the next steps, and the number of these steps, at most `count`."""
 
     @abc.abstractmethod
     def skip(self, steps: int) -> None:
-        """Go past the batches of steps that an earlier run took."""
+        """Skip the batches that an earlier run has used."""
 
 
 class _Shuffled(AbstractReader):
@@ -75,7 +75,7 @@ class _Shuffled(AbstractReader):
 
 
 class Whole(AbstractSource):
-    """All examples on the device; each epoch goes through them in an order of its own."""
+    """Examples that are all on the device, shuffled anew for each epoch."""
 
     def __init__(self, data: Configuration, size: int) -> None:
         self.first, self.size = data, size
@@ -86,7 +86,7 @@ class Whole(AbstractSource):
         return self.reader, count
 
     def skip(self, steps: int) -> None:
-        """Nothing: the order that a run is in stands in its checkpoint."""
+        """Do nothing: the order of the examples is restored from the checkpoint."""
 
 
 class _Window(AbstractReader):
@@ -97,13 +97,13 @@ class _Window(AbstractReader):
 
 
 class Stream(AbstractSource):
-    """Batches from an iterator, each checked as it comes; some of them at once on the device."""
+    """Batches from an iterator; each is checked, and several are on the device at once."""
 
     def __init__(self, ebm: EBM, batches: Iterator[Any]) -> None:
         try:
             first = next(batches)
         except StopIteration:
-            raise ValueError("fit got an iterator of data without a single batch.") from None
+            raise ValueError("fit got an iterator of data that yields no batch.") from None
         self.ebm, self.seals = ebm, [b""]
         self.batches = itertools.chain([first], batches)
         self.first = check_examples(ebm, first, "fit")
@@ -135,33 +135,33 @@ class Stream(AbstractSource):
 
     @property
     def number(self) -> int:
-        """How many batches have been read."""
+        """The number of batches that have been read."""
         return len(self.seals) - 1
 
     def _pass(self, batch: Configuration) -> None:
-        """Note what was read: a batch with all those before it."""
+        """Update the digest of all batches read so far."""
         self.seals.append(bytes.fromhex(content(self.seals[-1], batch).digest))
 
     def _check(self, batch: Any) -> Configuration:
         checked = check_examples(self.ebm, batch, "fit")
         if count_of(checked) != self.size:
             raise ValueError(
-                f"It has {count_of(checked)} examples, the first had {self.size}; give all "
-                "batches one size, leaving out what is left over."
+                f"It has {count_of(checked)} examples, but the first batch had {self.size}; give "
+                "all batches the same size, without a smaller last one."
             )
         return checked
 
 
 def source_of(ebm: EBM, data: Mapping[str, Any] | Any, size: int | None) -> AbstractSource:
-    """Where `fit` reads its examples.
+    """The source of examples for `fit`.
 
     Raises:
-        TypeError, ValueError: data that do not fit the model, or a size that makes no sense.
+        TypeError, ValueError: the data does not fit the model, or the batch size is invalid.
     """
     if isinstance(data, Iterator):
         if size is not None:
             raise ValueError(
-                f"fit got batch={size} and an iterator, which gives whole batches; leave one out."
+                f"fit got batch={size} and an iterator, which gives whole batches; leave out batch."
             )
         return Stream(ebm, data)
     checked = check_examples(ebm, data, "fit")

@@ -1,4 +1,4 @@
-"""What data shows and what it never does: latents, given the rest."""
+"""Visible and latent variables, and draws of the latents given the visible ones."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from energydsl.language.variable import Variable
 
 
 def visible(ebm: EBM) -> list[Variable]:
-    """The free variables that data shows."""
+    """The visible variables: those free variables that are not latent."""
     return [v for v in ebm.structure.skeleton.free if not v.latent]
 
 
 def latent(ebm: EBM) -> list[Variable]:
-    """The free variables that data never shows."""
+    """The latent free variables."""
     return [v for v in ebm.structure.skeleton.free if v.latent]
 
 
 def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:
-    r"""F(v) and its first derivatives in the parameters, cheaply; not its others.
+    r"""The free energy F(v), correct up to first derivatives in the parameters.
 
-    Where energies are linear in the latents, $F = E(v, m) - H$ with $m$ the latents' means and $H$
-    their entropy, at which the two terms' derivatives through $m$ cancel (the envelope theorem).
+    If the energy is linear in the latents, $F = E(v, m) - H$ with the latents' means $m$ and their
+    entropy $H$. The derivatives of both terms with respect to $m$ cancel (the envelope theorem), so
+    $m$ is treated as a constant.
     """
     if not layer:
         return ebm.energy(v)
@@ -44,7 +45,7 @@ def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:
 def draw_latents(
     ebm: EBM, layer: IndependentSites, v: Configuration, *, key: Array
 ) -> Configuration:
-    """The latents, drawn from their law given v."""
+    """A draw of the latents from their conditional distribution given v."""
     totals = _totals(ebm, layer, v)
     keys = jr.split(key, len(totals))
     drawn = {n: layer[n][0].draw(t, key=k) for (n, t), k in zip(totals.items(), keys, strict=True)}
@@ -52,7 +53,7 @@ def draw_latents(
 
 
 def given(ebm: EBM, v: Configuration) -> EBM:
-    """The EBM of the latents, given what data shows."""
+    """The EBM of the latents, conditioned on the visible variables."""
     findings, held = ebm.findings, ebm.model.condition(ebm.model.placed(v))
     budget = findings.budget
     return compile_model(held, budget=budget.terms, memory=budget.memory, rules=findings.rules)
@@ -64,7 +65,7 @@ def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Ar
 
 
 def _spread(ebm: EBM, layer: IndependentSites, parts: dict[str, Array]) -> Configuration:
-    """Values of the layer's sites as whole arrays; what is clamped gets its value elsewhere."""
+    """The layer's values as whole arrays; the values of clamped sites are filled in elsewhere."""
     whole = {}
     for w in latent(ebm):
         part, where = parts[w.name], layer[w.name][1]

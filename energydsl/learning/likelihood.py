@@ -1,4 +1,4 @@
-"""The likelihood of data, which says the kind of log Z that it rests on."""
+"""The log-likelihood of data, with the kind and the error of the log Z that it uses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from energydsl.normalizer.log_z import LogZ
 
 @dataclasses.dataclass(frozen=True)
 class LogLikelihood:
-    """How likely data is under a model, and how well that is known.
+    """The log-likelihood of data under a model, with the error that comes from log Z.
 
     Attributes:
-        value: the mean over the examples of log p(v), in nats.
-        standard_error: of `value`, as far as it comes from log Z.
-        lower: `value` at the upper end of log Z.
-        upper: `value` at its lower end.
-        kind: of the log Z it rests on: "exact", "quadrature", "estimate" or "bound".
+        value: the mean of log p(v) over the examples, in nats.
+        standard_error: the standard error of log Z, which is that of `value` for given data.
+        lower: `value` for the upper end of log Z's confidence interval.
+        upper: `value` for its lower end.
+        kind: the kind of log Z: "exact", "quadrature", "estimate" or "bound".
         examples: log p of each example.
     """
 
@@ -39,7 +39,7 @@ class LogLikelihood:
     examples: np.ndarray = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        text = f"{self.value:.5g} nats an example, of {len(self.examples):,}"
+        text = f"{self.value:.5g} nats per example, mean of {len(self.examples):,}"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
         if self.kind == "quadrature":
@@ -53,18 +53,18 @@ class LogLikelihood:
 def log_likelihood(
     ebm: EBM, data: Mapping[str, Any] | Any, *, log_z: LogZ | None = None
 ) -> LogLikelihood:
-    r"""Mean of $\log p(v) = -F(v) - \log Z$ over examples, latents summed out.
+    r"""The mean of $\log p(v) = -F(v) - \log Z$ over examples, with latents summed out.
 
     Args:
-        ebm: the model.
-        data: for each free variable that is not latent, its values, examples first; or the array
-            of the only one.
-        log_z: what `estimate_log_partition` returned, where no exact rule applies; its kind and
-            its error become the result's.
+        ebm: the compiled model.
+        data: an array for each free variable that is not latent, with the examples on the first
+            axis; if there is only one such variable, the array itself.
+        log_z: the result of `estimate_log_partition`, if no exact rule applies. Its kind and error
+            become those of the log-likelihood.
 
     Raises:
-        IntractableError: log Z or F(v) has no exact rule and no `log_z` was given.
-        ValueError, TypeError: data that does not fit the variables, or is empty.
+        IntractableError: there is no exact rule for F(v), or none for log Z and no `log_z`.
+        ValueError, TypeError: the data does not fit the variables, or is empty.
     """
     check_ebm(ebm, "log_likelihood")
     examples = check_examples(ebm, data, "log_likelihood")

@@ -1,8 +1,8 @@
-"""Optimizers, known by what they compute: one of the same making compiles nothing.
+"""Optimizers compared by what they compute, so that equal ones are compiled once.
 
-An optax optimizer is two closures, which Python compares by identity; its trace is compared by its
-equations. Numbers such as a learning rate are arguments of the trace, so that another one compiles
-nothing either.
+An optax optimizer consists of two closures, which Python compares by identity; here its traces are
+compared by their equations instead. Numbers such as a learning rate are arguments of the trace, so
+that another learning rate does not cause a recompilation.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from energydsl.run.quantities import Program
 
 
 class Update(eqx.Module):
-    """The update of an optax optimizer, traced."""
+    """The traced update of an optax optimizer."""
 
     numbers: list[Array]
     program: Program = eqx.field(static=True)
 
     @staticmethod
     def of(optimizer: optax.GradientTransformation, state: Any, parameters: Any) -> Update:
-        """Trace at the shapes of these parameters, and of the state that belongs to them."""
+        """Trace an optimizer for parameters of these shapes and the matching state."""
         update = optax.with_extra_args_support(optimizer).update
 
         def traced(slope: Any, state: Any, parameters: Any, value: Array) -> Any:

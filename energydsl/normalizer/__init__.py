@@ -1,4 +1,4 @@
-"""Rules for exact log Z, one a file; how one is chosen for each component, and carried out."""
+"""Rules for exact log Z, one per file, and the choice of a rule for each connected component."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ RULES: tuple[AbstractRule, ...] = (
     Enumeration(),
     Quadrature(),
 )
-"""Every rule that is tried; a new one is a file of this folder and a name here."""
+"""Every rule that is tried. A new rule is a new file in this folder and an entry in this tuple."""

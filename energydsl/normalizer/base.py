@@ -1,10 +1,10 @@
 """The contract of a rule for log Z, and of the plan by which it is carried out.
 
-A rule is a file of this folder. It looks at a structure and makes an `Offer`: for each connected
-component what its way to log Z would cost, or why it does not apply. For the components that are
-assigned to it, the offer makes plans. A plan holds all that planning found, and answers every
-question about its components: log Z, marginals, independent draws, a mode. log Z adds over
-components.
+Each rule is a file in this folder. From a model's structure it makes an `Offer`, which gives, for
+each connected component, the cost of computing log Z by this rule, or the reason why the rule does
+not apply. The offer then makes plans for the components that are assigned to the rule. A plan holds
+the precomputed indices of its components and computes their log Z, marginals, independent draws or
+a mode, as far as the rule has them. The model's log Z is the sum over its components.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 
 Question = Literal["log_partition", "marginals", "draw", "mode"]
-"""What a plan may be asked."""
+"""The quantities that a plan may compute."""
 
 Fields = Mapping[str, Array]
-"""Energies added to single sites, by variable: for each site of a finite variable one a level;
-for each of a real variable two numbers a and b, which add a x + b x^2."""
+"""Energies added to single sites, by variable. Each site of a finite variable has one number per
+level; each site of a real variable has two numbers a and b, for the energy a x + b x^2."""
 
 MAX_TERMS = 62
-"""log2 of the largest number of terms, whatever the budget: int64 counts no further."""
+"""log2 of the largest number of terms under any budget: the terms are counted in int64."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What exact log Z may take for one connected component.
+    """Limits on the cost of exact log Z for one connected component.
 
     Args:
         terms: log2 of the number of terms that are summed.
@@ -62,7 +62,7 @@ class Budget:
             )
 
     def excess(self, terms: float, noun: str, memory: float) -> str | None:
-        """By how much a component is over the budget, in words; None where it is not."""
+        """A message saying by how much a component exceeds the budget; None where it does not."""
         if terms > self.terms:
             times = terms - self.terms
             return f"2^{terms:.4g} {noun}; budget 2^{self.terms}, exceeded 2^{times:.3g}-fold"
@@ -77,12 +77,12 @@ class Budget:
         return None
 
     def exceeded(self, terms: np.ndarray, memory: np.ndarray) -> np.ndarray:
-        """True at the components that are over the budget."""
+        """True for each component that exceeds the budget."""
         return (terms > min(self.terms, MAX_TERMS)) | (memory > self.memory)
 
 
 class Lack(NamedTuple):
-    """A question that a rule's plans leave open, for which components (True: all), and why."""
+    """The components for which a rule cannot compute a quantity (True: all), and the reason."""
 
     components: np.ndarray | bool
     reason: str
@@ -90,17 +90,18 @@ class Lack(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Offer:
-    """What a rule says of a structure: arrays have an entry for each connected component.
+    """The predicted cost of a rule for each connected component of a structure.
+
+    Arrays have one entry per component.
 
     Args:
-        operations: of arithmetic, counting the component's own factors; `inf` where the rule does
-            not apply.
-        reason: why the rule does not apply to a component, given by its number.
-        plan: plans for chosen components, given by their numbers in rising order.
+        operations: predicted arithmetic operations; `inf` where the rule does not apply.
+        reason: returns, for a component's number, why the rule does not apply to it.
+        plan: returns plans for the components with the given numbers, in increasing order.
         terms: log2 of the number of terms that are summed.
         memory: bytes of working memory.
-        noun: what the terms are, for messages.
-        lacks: the questions that the plans do not answer.
+        noun: the word for the terms in messages, such as "states".
+        lacks: the quantities that the plans cannot compute.
     """
 
     operations: np.ndarray
@@ -112,12 +113,12 @@ class Offer:
     lacks: Mapping[Question, Lack] = dataclasses.field(default_factory=dict)
 
     def answers(self, question: Question) -> np.ndarray:
-        """True at the components for which the plans answer a question."""
+        """True for each component for which the plans can compute a quantity."""
         lack = self.lacks.get(question)
         return np.isfinite(self.operations) & ~np.asarray(False if lack is None else lack[0])
 
     def refusal(self, component: int, question: Question, budget: Budget) -> str | None:
-        """Why a component has no answer from this rule, or None where it has."""
+        """Why this rule cannot compute a quantity for a component; None where it can."""
         if not np.isfinite(self.operations[component]):
             return self.reason(component)
         lack = self.lacks.get(question)
@@ -127,53 +128,54 @@ class Offer:
         return budget.excess(float(terms[component]), self.noun, float(memory[component]))
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Terms and memory for each component."""
+        """log2 of the number of terms, and the bytes of memory, of each component."""
         shape = self.operations.shape
         return np.broadcast_to(self.terms, shape), np.broadcast_to(self.memory, shape)
 
 
 class AbstractRule(abc.ABC):
-    """One way to log Z. Subclasses are frozen dataclasses: their settings are their identity."""
+    """A method for exact log Z. Subclasses are frozen dataclasses, equal when their fields are."""
 
     name: ClassVar[str]
 
     @abc.abstractmethod
     def offer(self, structure: Structure) -> Offer:
-        """What this rule can do for each connected component."""
+        """The cost of this rule for each connected component, or why it does not apply."""
 
 
 class AbstractPlan(eqx.Module):
-    """How a rule is carried out for some like components: a pytree, its index arrays leaves.
+    """The computation of a rule for a group of similar components.
 
-    Methods are pure functions of the model's numbers, to be traced with float64 on; the model's
-    floats are float64. Configurations have an array for every variable, and hold the evidence (or
-    anything) outside the plan's components.
+    A plan is a pytree whose index arrays are leaves. Its methods are pure functions of the model's
+    numbers, which are float64, and are traced with float64 enabled. The configurations that they
+    return have an array for every variable; only the entries of the plan's own components matter.
     """
 
     kind: ClassVar[str] = "exact"
-    """"quadrature" where the value has a numerical error beyond float64's rounding."""
+    """Either "exact", or "quadrature" where the error exceeds float64 rounding."""
 
     wide: ClassVar[bool] = True
-    """Whether draws are traced with float64 on, as all else is. If not, in JAX's default."""
+    """Whether draws are traced with float64 enabled; if False, they use JAX's default precision."""
 
     rule: AbstractRule = eqx.field(static=True)
     structure: Structure = eqx.field(static=True)
     components: Array
     operations: float = eqx.field(static=True)
-    """Predicted, for all components together."""
+    """Predicted number of operations for all components together."""
     bytes: float = eqx.field(static=True)
-    """Predicted working memory."""
+    """Predicted working memory in bytes."""
 
     @abc.abstractmethod
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
-        """Log of the integral of exp(-E) over these components' sites, differentiable.
+        """The log of the integral of exp(-E) over the sites of these components.
 
-        E is the energy of the factors that contain a site of theirs, with `fields` added. It is
-        NaN where the values do not allow it. A plan that takes no fields has no marginals.
+        E is the energy of the factors that contain such a site, plus `fields`. The result is
+        differentiable, and NaN where the integral does not exist for the model's present numbers.
+        Marginals are derivatives with respect to `fields`, so they need a plan that accepts them.
         """
 
     def marginals(self, model: Model) -> dict[str, Array]:
-        r"""The laws of single sites, 0 at sites of other components.
+        r"""The marginal distribution of each site, with 0 at sites of other components.
 
         They follow from $p(x_i = l) = -\partial \log Z / \partial \theta_{il}$ at $\theta = 0$,
         for energies $\theta_{il}$ added to the levels of single sites.
@@ -195,12 +197,12 @@ class AbstractPlan(eqx.Module):
         return laws
 
     def prepare(self, model: Model) -> Any:
-        """What many draws share, worked out once."""
+        """The intermediate results that many draws share."""
         return None
 
     def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
         """One independent exact draw, given what `prepare` returned for this model."""
-        raise NotImplementedError(f"{self.rule.name} offered draws without having any.")
+        raise NotImplementedError(f"The plans of rule {self.rule.name!r} do not implement draws.")
 
     def draw(self, model: Model, *, key: Array) -> Configuration:
         """One independent exact draw."""
@@ -208,19 +210,19 @@ class AbstractPlan(eqx.Module):
 
     def mode(self, model: Model) -> Configuration:
         """A configuration of highest probability."""
-        raise NotImplementedError(f"{self.rule.name} offered a mode without having one.")
+        raise NotImplementedError(f"The plans of rule {self.rule.name!r} do not implement a mode.")
 
     def trouble(self, model: Model) -> str | None:
-        """What about the values makes log Z NaN, if this plan can tell; not traced."""
+        """Why log Z is NaN for the present numbers, if this plan finds a reason; not traced."""
         return None
 
     def error(self, model: Model) -> float:
-        """The numerical error of log Z, in nats, beyond float64's rounding; not traced."""
+        """The numerical error of log Z in nats, apart from float64 rounding; not traced."""
         return 0.0
 
 
 def blank_fields(structure: Structure) -> dict[str, Array]:
-    """Fields of zero for the free variables that may have some."""
+    """Fields of zero for each free variable that can have fields."""
     return {
         v.name: jnp.zeros((v.size, v.domain.levels or 2))
         for v in structure.skeleton.free
@@ -229,33 +231,33 @@ def blank_fields(structure: Structure) -> dict[str, Array]:
 
 
 def has_fields(domain: Any) -> bool:
-    """Whether fields on single sites tell their law: on levels, or on real numbers."""
+    """Whether marginals follow from derivatives in fields: for finite and for real sites."""
     return domain.levels is not None or domain.real_line
 
 
 class Planned(eqx.Module):
-    """A plan for every component; their values of log Z add."""
+    """Plans that together cover every component; log Z is the sum of theirs."""
 
     structure: Structure = eqx.field(static=True)
     plans: tuple[AbstractPlan, ...]
     held: tuple[Rows, ...]
-    """The factors that contain no free site, which belong to no component."""
+    """The factors that contain no free site and therefore belong to no component."""
     plan_of: Array
-    """The number of the plan that each site belongs to; -1 at clamped ones."""
+    """The number of the plan that covers each site; -1 for a clamped site."""
 
     @property
     def operations(self) -> float:
-        """Of all plans together."""
+        """Predicted number of operations of all plans together."""
         return sum(p.operations for p in self.plans)
 
     @property
     def bytes(self) -> float:
-        """Working memory of the largest plan."""
+        """Predicted working memory in bytes of the largest plan."""
         return max((p.bytes for p in self.plans), default=0.0)
 
     @property
     def rules(self) -> str:
-        """Which rule takes how many components, in words."""
+        """The names of the rules used, each with its number of components."""
         counts: dict[str, int] = {}
         for p in self.plans:
             counts[p.rule.name] = counts.get(p.rule.name, 0) + len(p.components)
@@ -273,21 +275,21 @@ class Planned(eqx.Module):
 
 
 class Exact(Planned):
-    """log Z is exact."""
+    """A normalizer whose log Z is exact."""
 
     kind: ClassVar[str] = "exact"
     _manner: ClassVar[str] = "exact by"
 
 
 class Numerical(Planned):
-    """log Z is had by numerical integration, at least in part, with an estimated error."""
+    """A normalizer that integrates at least one component numerically, with an estimated error."""
 
     kind: ClassVar[str] = "quadrature"
     _manner: ClassVar[str] = "numerical, by"
 
 
 class Intractable(eqx.Module):
-    """No rule applies to some component, and why."""
+    """The reason why no rule gives log Z of some component."""
 
     reason: str = eqx.field(static=True)
 
@@ -302,7 +304,7 @@ Normalizer = Exact | Numerical | Intractable
 
 
 def planned(structure: Structure, plans: tuple[AbstractPlan, ...]) -> Exact | Numerical:
-    """Plans as a normalizer, which is exact where all of them are."""
+    """A normalizer of these plans: `Exact` if all of them are exact, else `Numerical`."""
     exact = all(plan.kind == "exact" for plan in plans)
     plan_of = np.full(len(structure.component_sizes) + 1, -1)
     for k, plan in enumerate(plans):
@@ -314,15 +316,15 @@ def planned(structure: Structure, plans: tuple[AbstractPlan, ...]) -> Exact | Nu
 def uniform(key: Array, shape: tuple[int, ...]) -> Array:
     """Uniform float64 numbers in (0, 1], multiples of 2^-53.
 
-    Made of 32-bit words: JAX's own of 64 bits cannot be lowered where a surrounding program has
-    64 bits off.
+    They are assembled from 32-bit words, because JAX cannot lower its own 64-bit generator inside
+    a program that was traced with float64 disabled.
     """
     high, low = jr.bits(key, (2, *shape), np.uint32).astype(float)
     return (high * 2.0**21 + jnp.floor(low / 2.0**11) + 1.0) * 2.0**-53
 
 
 def normal(key: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers, for the same reason made of 32-bit words: by Box and Muller."""
+    """Standard normal float64 numbers by the Box-Muller transform of `uniform`."""
     first, second = uniform(key, (2, *shape))
     return jnp.sqrt(-2.0 * jnp.log(first)) * jnp.cos(2 * jnp.pi * second)
 

@@ -1,4 +1,4 @@
-"""Two layers: one enumerated, the other summed in closed form given it."""
+"""Exact log Z of bipartite components: one layer is enumerated, the other summed out."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ from energydsl.normalizer.counting import (
 class Bipartite(AbstractRule):
     r"""$Z_c = \sum_s e^{-E(s, 0)} \prod_i \sum_{t_i} e^{-E(s, t_i) + E(s, 0)}$.
 
-    No two sites of a layer interact. The layer with fewer states is enumerated (s); each site of
-    the other (t) is summed, or integrated where it is real and its energy quadratic. A draw takes
-    s from its law and then each t from its conditional; a mode maximises over t for each s.
+    No two sites of the same layer interact. The layer with fewer joint states (s) is enumerated;
+    each site of the other layer (t) is summed out, or integrated out where it is real and the
+    energy quadratic in it. A draw takes s from its marginal distribution and then each t from its
+    conditional distribution; a mode minimises the energy over t for each s.
 
     Source: Salakhutdinov & Murray (2008), ICML 25, equation (6), for the RBM.
     """
@@ -78,26 +79,29 @@ class Bipartite(AbstractRule):
 
 
 class Summed(eqx.Module):
-    """Some sites of one variable that are summed out: their law, places and components."""
+    """The sites of one variable that are summed out, their conditionals and components."""
 
     law: AbstractConditional
     where: Array
     owner: Array
     parts: tuple[Part, ...]
-    """Their factors, where the energy is not measured as a whole."""
+    """Their factors; empty where the energy is evaluated as a whole."""
 
 
 class Part(eqx.Module):
-    """Some factors of a batch, each with one site that is summed out."""
+    """Factors of one batch that each contain one site that is summed out."""
 
     rows: Rows
     site: Array
-    """The place of that site among those of its variable that are summed out."""
+    """The index of that site among the summed-out sites of its variable."""
     own: tuple[Array | None, ...]
-    """For each leaf, where it holds that site."""
+    """For each leaf of the factor, a mask that is True where it contains that site."""
 
     def measure(self, law: AbstractConditional, env: Environment) -> tuple[Array, Array]:
-        """Each factor's measures of its site; its energy at 0, where measures leave that out."""
+        """The measures of each factor's site, and the factor's energy with that site at 0.
+
+        The energy is zero where the measures already contain it.
+        """
         factor = self.rows.structure.factors[self.rows.number]
 
         def one(values: list, own: tuple) -> tuple[Array, Array]:
@@ -115,15 +119,15 @@ class Part(eqx.Module):
 
 
 class BipartitePlan(AbstractCountingPlan):
-    """One layer is counted over; `summed` is the other, by variable.
+    """A plan that enumerates one layer; `summed` describes the other, by variable.
 
-    Where there is one component and slopes at 0 say all about the summed sites, the energy is
-    measured as a whole, by dense algebra; else factor by factor.
+    If there is one component, and the conditionals of the summed sites follow from derivatives of
+    the energy at 0, the energy is evaluated as a whole; otherwise it is evaluated factor by factor.
     """
 
     summed: dict[str, Summed]
     quiet: tuple[Rows, ...]
-    """The factors without a summed site; measured as a whole, those without a free one."""
+    """The factors without a summed site; if `whole`, those without any free site."""
     whole: bool = eqx.field(static=True)
 
     def energies(self, model: Model, t: Array, fields: Fields | None = None) -> Array:
@@ -197,10 +201,10 @@ class BipartitePlan(AbstractCountingPlan):
 
 
 class _Layers(NamedTuple):
-    """For each component, whether it has two layers, and log2 of the states of the one to count.
+    """For each component, whether it is bipartite, and log2 of the states of the enumerated layer.
 
-    `counted` is True at the sites of that layer; `levels` is the most that a site of the other
-    has, which is what summing it costs.
+    `counted` is True at the sites of that layer; `levels` is the largest number of levels of a
+    site of the other layer, to which the cost of summing it out is proportional.
     """
 
     proper: np.ndarray
@@ -234,7 +238,7 @@ def _layers(structure: Structure) -> _Layers:
 
 
 def _sides(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
-    """Which components are bipartite, and the side of each site."""
+    """Which components are bipartite, and the layer (0 or 1) of each site."""
     count = len(structure.component_sizes)
     if structure.crowded:
         return np.zeros(count, bool), np.zeros(structure.sites, int)
@@ -245,7 +249,7 @@ def _sides(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _law(structure: Structure, name: str) -> AbstractConditional | None:
-    """The conditional of a variable's sites, if it is finite or Gaussian."""
+    """The conditional distribution of a variable's sites, if it is finite or Gaussian."""
     variable = next(v for v in structure.variables if v.name == name)
     law = conditional_for(structure, variable)
     if isinstance(law, Refusal) or (variable.domain.levels is None and law.derivatives != 2):
@@ -333,19 +337,19 @@ def _part(
 
 
 def _level_energies(law: AbstractConditional, total: Array) -> Array:
-    """The energy of each level of finite sites, (levels, sites), less that at 0 by slopes."""
+    """The energy of each level of finite sites, (levels, sites), up to a constant per site."""
     return jnp.tensordot(law.numbers, total[0], axes=0) if law.derivatives else total
 
 
 def _log_normalizer(law: AbstractConditional, total: Array, field: Array) -> Array:
-    """`law.log_normalizer` with energies added to single sites, (levels or 2, sites)."""
+    """`law.log_normalizer` with the fields of single sites added, (levels or 2, sites)."""
     if law.derivatives == 2:
         return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
     return jax.nn.logsumexp(-_level_energies(law, total) - field, axis=0)
 
 
 def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
-    """Each site from its conditional."""
+    """A draw of each site from its conditional distribution."""
     if law.derivatives == 2:
         slope, curvature = total
         return -slope / curvature + normal(key, slope.shape) / jnp.sqrt(curvature)
@@ -356,14 +360,14 @@ def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
 
 
 def _lowest(law: AbstractConditional, total: Array) -> tuple[Array, Array]:
-    """The least energy of each site, and the value that has it."""
+    """The lowest energy of each site, and the value that attains it."""
     if law.derivatives == 2:
         slope, curvature = total
         curvature = jnp.where(curvature > 0, curvature, jnp.nan)
         return -(slope**2) / (2 * curvature), -slope / curvature
     energies = _level_energies(law, total)
     best = jnp.min(energies, axis=0)
-    # Of equals the first; an argmin of float64 cannot be lowered with 64 bits off.
+    # The first of equal ones. JAX cannot lower argmin of float64 with float64 disabled.
     levels = jnp.arange(len(energies))[:, None]
     level = jnp.min(jnp.where(energies == best, levels, len(energies) - 1), axis=0)
     return best, jnp.asarray(law.domain.values)[level]

@@ -1,4 +1,4 @@
-"""What every rule offers for a structure, and the cheapest plan for each component."""
+"""The choice of the cheapest rule for each connected component."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from energydsl.normalizer.base import (
 
 
 class Survey:
-    """The offers of some rules for one structure. Plans are made when they are first asked for."""
+    """The offers of all rules for one structure; plans are made when first needed."""
 
     def __init__(
         self, structure: Structure, budget: Budget, rules: tuple[AbstractRule, ...]
@@ -30,26 +30,26 @@ class Survey:
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
-        """Of each rule."""
+        """The offer of each rule, in the order of `rules`."""
         return tuple(rule.offer(self.structure) for rule in self.rules)
 
     def choose(self, question: Question = "log_partition") -> Normalizer:
-        """The cheapest plans that answer a question, or why some component has none."""
+        """The cheapest plans that compute a quantity, or why some component has no such plan."""
         if question not in self._chosen:
-            # Plans outlive the trace in which they may be asked for.
+            # Plans are cached, so they must not contain values of the trace that is in progress.
             with jax.ensure_compile_time_eval():
                 self._chosen[question] = self._choose(question)
         return self._chosen[question]
 
     def cheapest(self, component: int) -> tuple[AbstractRule, float, float] | None:
-        """The rule that gives log Z of a component alone, its operations and its bytes."""
+        """The cheapest rule for log Z of one component, with its operations and its bytes."""
         best, cost = (int(self._log_z[0][component]), float(self._log_z[1][component]))
         if np.isinf(cost):
             return None
         return self.rules[best], cost, float(self.offers[best].numbers()[1][component])
 
     def refused(self, component: int, question: Question = "log_partition") -> dict[str, str]:
-        """Why each rule that has no answer for a component has none."""
+        """For each rule that cannot compute a quantity for a component, the reason."""
         said = {
             rule.name: offer.refusal(component, question, self.budget)
             for rule, offer in zip(self.rules, self.offers, strict=True)
@@ -80,9 +80,9 @@ class Survey:
         return self._cheapest("log_partition")
 
     def _cheapest(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
-        """For each component the rule of least operations, the first of equals, and how many.
+        """For each component, the number of the cheapest rule and its operations.
 
-        They are infinite where no rule has an answer.
+        Of equally cheap rules the first is taken. Operations are `inf` where no rule applies.
         """
         least = np.full(len(self.structure.component_sizes), np.inf)
         best = np.zeros(len(least), np.int32)

@@ -1,7 +1,7 @@
-"""Plans that visit every joint state of some finite sites, with the rest summed out given them.
+"""Plans that enumerate the joint states of some finite sites and sum out the other sites.
 
-All components of a plan are visited at once: at step t each takes its own t-th state, so that the
-passes are those of the largest, and a million like components cost as many passes as one.
+All components of a plan are enumerated in parallel: at step t each component is in its own t-th
+joint state, so that a million similar components take as many steps as one.
 """
 
 from __future__ import annotations
@@ -26,37 +26,40 @@ from energydsl.normalizer.base import AbstractPlan, Fields, uniform
 Numbers = np.ndarray | float
 
 CHUNK = 2**20
-"""Numbers that the states visited at once take, if one state does not take more."""
+"""The largest array, in numbers, for the states evaluated at once, unless one state needs more."""
 
 TABLE = 2**21
-"""Cumulative probabilities that are kept for draws."""
+"""The largest number of cumulative probabilities that are stored for draws."""
 
 INTERMEDIATE = 4
-"""Arrays of a number for each factor and state that are alive at once, gradients included."""
+"""How many arrays with one number per factor and state are in memory at once, with gradients."""
 
 
 class AbstractCountingPlan(AbstractPlan):
-    """Sums over t of exp(-F(t)), where F is the energy with what is not counted summed out."""
+    """A plan that sums exp(-F(t)) over the joint states t of the enumerated sites.
+
+    F(t) is the free energy of the t-th state: the other sites are summed out.
+    """
 
     states: States
     width: int = eqx.field(static=True)
-    """States visited at once."""
+    """The number of states that are evaluated at once."""
 
     @abc.abstractmethod
     def energies(self, model: Model, t: Array, fields: Fields | None = None) -> Array:
-        """F of each component at its t-th state, for one t or one for each."""
+        """F of each component at its t-th state; `t` is one number or one per component."""
 
     @abc.abstractmethod
     def lowest(self, model: Model, t: Array) -> Array:
-        """The least energy of each component with its counted sites in the t-th state."""
+        """The lowest energy of each component whose enumerated sites are in the t-th state."""
 
     @abc.abstractmethod
     def drawn(self, model: Model, t: Array, *, key: Array) -> Configuration:
-        """The t-th state of each component, the rest drawn given it."""
+        """The t-th state of each component, with the other sites drawn given it."""
 
     @abc.abstractmethod
     def completed(self, model: Model, t: Array) -> Configuration:
-        """The t-th state of each component, the rest as likely as can be given it."""
+        """The t-th state of each component, with the other sites at their mode given it."""
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.sum(self._each(model, fields))
@@ -67,7 +70,7 @@ class AbstractCountingPlan(AbstractPlan):
         def add(carry: tuple[Array, Array], first: Array) -> tuple[Array, Array]:
             peak, total = carry
             logs = self._logs(lambda t: self.energies(model, t, fields), first)
-            # The result does not depend on the peak: it only keeps the exponentials in range.
+            # The peak only keeps the exponentials in range; the result does not depend on it.
             new = lax.stop_gradient(jnp.maximum(peak, jnp.max(logs, axis=0)))
             shift = jnp.where(jnp.isfinite(new), new, 0.0)
             shrunk = total * jnp.exp(jnp.where(peak == new, 0.0, peak - shift))
@@ -84,9 +87,9 @@ class AbstractCountingPlan(AbstractPlan):
         return math.ceil(self.states.largest / self.width)
 
     def _logs(self, energies: Callable[[Array], Array], first: Array) -> Array:
-        """-F of the states from `first` on, (states, components); -inf beyond a component's last.
+        """-F of the states from `first` on, (states, components); -inf beyond the last state.
 
-        `first` is one number, or one for each component.
+        `first` is one number, or one per component.
         """
         steps = jnp.arange(self.width)
         t = first + (steps if jnp.ndim(first) == 0 else steps[:, None])
@@ -96,7 +99,7 @@ class AbstractCountingPlan(AbstractPlan):
     def prepare(self, model: Model) -> tuple[Array, Array]:
         """Log Z of each component, and cumulative probabilities, (cells, components).
 
-        A cell is one state where the table has room for that, else as many passes as it takes.
+        A cell is one state if the table has room for all of them, else a range of states.
         """
         log_z = self._each(model)
 
@@ -135,9 +138,9 @@ class AbstractCountingPlan(AbstractPlan):
         return self.drawn(model, self._state(model, prepared, state_key), key=rest_key)
 
     def _state(self, model: Model, prepared: Any, key: Array) -> Array:
-        """The number of the state of each component, drawn by inverting the distribution."""
+        """The number of each component's state, drawn by inverting the cumulative distribution."""
         log_z, table = prepared
-        # In (0, 1], so that no state of probability 0 is ever found.
+        # Uniform in (0, 1], so that a state of probability 0 is never drawn.
         height = uniform(key, log_z.shape) * table[-1]
         cell = jnp.sum(table < height, axis=0)
         if self._tabled:
@@ -157,7 +160,7 @@ class AbstractCountingPlan(AbstractPlan):
 
         start = below, begin, jnp.full(len(begin), -1)
         (_, found, last), _ = lax.scan(look, start, jnp.arange(self._passes_a_cell))
-        # The cell's mass, added up in another order, may be less by rounding.
+        # The cell's probability, summed in another order, may be smaller by rounding.
         return jnp.minimum(found, last)
 
     def mode(self, model: Model) -> Configuration:
@@ -165,7 +168,7 @@ class AbstractCountingPlan(AbstractPlan):
             highest, at = carry
             logs = self._logs(lambda t: self.lowest(model, t), first)
             here = jnp.max(logs, axis=0)
-            # Of equals the first; an argmax of float64 cannot be lowered with 64 bits off.
+            # The first of equal ones. JAX cannot lower argmax of float64 with float64 disabled.
             place = jnp.where(logs == here, jnp.arange(self.width)[:, None], self.width)
             moved = here > highest
             return jnp.where(moved, here, highest), jnp.where(moved, first + place.min(axis=0), at)
@@ -176,30 +179,30 @@ class AbstractCountingPlan(AbstractPlan):
 
 
 def width_of(states: float, size: int) -> int:
-    """How many states to visit at once, where one takes `size` numbers."""
+    """How many states to evaluate at once if one state takes `size` numbers."""
     return int(max(1, min(states, CHUNK // max(size, 1))))
 
 
 def memory_of(bits: Numbers, size: Numbers, factors: Numbers) -> Any:
-    """Bytes that a plan for each component alone takes; `size` as in `width_of`."""
+    """Bytes of a plan for each component by itself; `size` as in `width_of`."""
     whole = np.exp2(np.minimum(bits, 62.0)) * size
     numbers = np.maximum(size, np.minimum(CHUNK, whole))
-    # What the states' arrays take, the indices of the factors, and what the gradient keeps.
+    # The arrays of the states, the indices of the factors, and what the gradient stores.
     kept = 4 * np.sqrt(np.maximum(whole, CHUNK) / CHUNK)
     return 8.0 * (INTERMEDIATE * numbers + 2 * factors + kept)
 
 
 def like_sized(bits: np.ndarray, components: np.ndarray) -> list[np.ndarray]:
-    """Components with like numbers of states, within a factor of two."""
+    """Groups of components whose numbers of states are within a factor of two."""
     classes = np.ceil(bits[components] - 1e-9)
     return [components[classes == c] for c in np.unique(classes)]
 
 
 def _fold(function: Callable[[Any, Array], Any], start: Any, passes: int, width: int) -> Any:
-    """`function(carry, first)` for the first state of each pass, in turn.
+    """The carry after `function(carry, first)` was called with the first state of each pass.
 
-    Two nested loops, whose derivatives keep some sqrt(passes) of the carried values; the last
-    turns may lie beyond the last pass.
+    Two nested loops, so that derivatives store about sqrt(passes) carried values. The last
+    iterations may start beyond the last state.
     """
     inner = max(1, math.isqrt(passes - 1) + 1) if passes > 1 else 1
     outer = math.ceil(passes / inner)

@@ -28,6 +28,9 @@ no jump of an integrand lies between the outermost points and the end, unseen.
 Source: Gander & Gautschi (2000), BIT 40(1), 84-101.
 """
 
+AXIS = np.concatenate([-NODES, [0.0], NODES[::-1]])
+WEIGHTS, ROUGHER = (np.concatenate([half, half[-2::-1]]) for half in (FINE, ROUGH))
+
 POINTS = 13
 """Of a cell, along each axis."""
 
@@ -39,6 +42,10 @@ COARSE = {1: 16, 2: 6}
 
 RESOLVED = 4.0
 """Cells at a mark are no longer than this many times its width."""
+
+
+VALLEY = 1.0
+"""Nats by which a convex U may fall between two points without that being an error."""
 
 
 class Box(NamedTuple):
@@ -80,12 +87,7 @@ class _Rule(NamedTuple):
 
 
 def _rule(dim: int) -> _Rule:
-    def full(half: np.ndarray) -> np.ndarray:
-        return np.concatenate([half, half[-2::-1]])
-
-    axis = np.concatenate([-NODES, [0.0], NODES[::-1]])
-    fine, rough = full(FINE), full(ROUGH)
-    points = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+    points = np.stack(np.meshgrid(*[AXIS] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
 
     def product(factors: list[np.ndarray]) -> np.ndarray:
         weights = np.ones(1)
@@ -93,8 +95,8 @@ def _rule(dim: int) -> _Rule:
             weights = np.multiply.outer(weights, factor).ravel()
         return weights
 
-    weights = product([fine] * dim)
-    mixed = [product([rough if i == k else fine for i in range(dim)]) for k in range(dim)]
+    weights = product([WEIGHTS] * dim)
+    mixed = [product([ROUGHER if i == k else WEIGHTS for i in range(dim)]) for k in range(dim)]
     return _Rule(points, weights, np.stack(mixed) - weights)
 
 
@@ -187,6 +189,7 @@ def _assess(
     safe = jnp.where(rough > 0, rough, 1.0)
     error = jnp.sum(rough * jnp.minimum(1.0, (200 * gaps / safe) ** 1.5), axis=-1)
     scale = peak + jnp.sum(jnp.log((high - low) / 2), axis=-1)
+    error = jnp.maximum(error, _unseen(rule, logs - peak[:, None]))
     excess = _excess(box, low, high)
     coarse = jnp.any(excess > 1, axis=-1)
     worst = jnp.where(coarse[..., None], excess, gaps)
@@ -196,6 +199,49 @@ def _assess(
         jnp.where(coarse, jnp.inf, scale + jnp.log(error)),
         axis,
     )
+
+
+def _unseen(rule: _Rule, logs: Array) -> Array:
+    """What may lie in valleys of U between the points of cells, by axis added: (cells, problems).
+
+    Args:
+        rule: whose points those are.
+        logs: of the integrand there, (cells, points, problems).
+    """
+    dim = rule.points.shape[1]
+    u = -logs.reshape(len(logs), *(len(AXIS),) * dim, -1)
+    across = np.ones(1) if dim == 1 else WEIGHTS
+    total = jnp.zeros(())
+    for k in range(dim):
+        # To (points, cells, lines, problems).
+        along = jnp.moveaxis(u, k + 1, 0).reshape(len(AXIS), len(logs), -1, u.shape[-1])
+        deep = least_between(along, AXIS)
+        deep = jnp.where(deep < jnp.minimum(along[1:], along[:-1]) - VALLEY, deep, jnp.inf)
+        total += jnp.einsum("s,sclp,l->cp", np.diff(AXIS), jnp.exp(-deep), across)
+    return total
+
+
+def least_between(u: Array, at: np.ndarray) -> Array:
+    """How low a convex U may fall between neighbours on a line: (points - 1, ...).
+
+    It lies above the lines through the two points on the left, and on the right, of a gap; at an
+    end of the line, above the tangent of the parabola through the last three.
+
+    Args:
+        u: at the points, which run along the first axis; infinite ones say nothing.
+        at: where they are, in order.
+    """
+    gaps = jnp.asarray(np.diff(at)).reshape(-1, *(1,) * (u.ndim - 1))
+    slopes = (u[1:] - u[:-1]) / gaps
+    bends = (slopes[1:] - slopes[:-1]) / (gaps[1:] + gaps[:-1])
+    first, last = slopes[:1] - bends[:1] * gaps[:1], slopes[-1:] + bends[-1:] * gaps[-1:]
+    falling = jnp.concatenate([first, slopes[:-1]])
+    rising = jnp.concatenate([slopes[1:], last])
+    valley = (falling < 0) & (rising > 0)
+    steps = (u[:-1] - u[1:] + rising * gaps) / jnp.where(valley, rising - falling, 1.0)
+    lowest = u[:-1] + falling * jnp.clip(steps, 0.0, gaps)
+    known = valley & jnp.isfinite(lowest)
+    return jnp.where(known, lowest, jnp.minimum(u[:-1], u[1:]))
 
 
 def _points(rule: _Rule, low: Array, high: Array) -> Array:

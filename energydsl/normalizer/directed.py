@@ -1,4 +1,4 @@
-"""log Z = 0: normalised densities, each of sites of its own given sites that come before."""
+"""Directed models: products of normalised conditional densities, so that log Z = 0."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer
 
 MAX_ARROWS = 5_000_000
-"""Pairs of a site and one that it is given, of a batch: beyond it nothing is claimed."""
+"""The largest number of (parent, child) pairs of sites in a batch for which the rule applies."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Directed(AbstractRule):
     r"""$\log Z_c = \log \int \prod_k q_k(x_k \mid x_{<k})\,dx_c = 0$: a directed model.
 
-    Each density is used with weight one, and its support is its variable's domain
-    (`AbstractPotential.normalised`); each site is drawn by exactly one, none that is clamped given
-    one that is free, and no site comes, by way of others, before itself. Draws are ancestral, where
-    every density has draws (`AbstractPotential.draw`).
+    The rule applies where every factor is a normalised conditional density with weight one, whose
+    support is its variable's domain (`AbstractPotential.normalised`); every site is the child of
+    exactly one density; no clamped site has a free parent; and the directed graph has no cycle.
+    Draws are ancestral, where every density can be drawn from (`AbstractPotential.draw`).
 
     Source: Koller & Friedman (2009), Probabilistic Graphical Models, 3.2 and 12.1.
     """
@@ -49,37 +49,41 @@ class Directed(AbstractRule):
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
             return (_plan(self, structure, components, found),)
 
-        closed = "a directed model has no closed form for it: it would need sums over what is given"
+        closed = (
+            "it has no closed form in a directed model: the parents would have to be summed out"
+        )
         return Offer(
             operations=np.where(found.fits, 1.0, np.inf),
-            reason=lambda _: "it is not normalised densities alone, each given those before",
+            reason=lambda _: (
+                "it is not a product of normalised conditional densities along an acyclic graph"
+            ),
             plan=plan,
             lacks={
                 "marginals": Lack(True, closed),
                 "mode": Lack(True, closed),
-                "draw": Lack(undrawn, "one of the densities has no draws of its own"),
+                "draw": Lack(undrawn, "one of the densities has no method for draws"),
             },
         )
 
 
 class DirectedPlan(AbstractPlan):
-    """Densities that are drawn one generation after another, by NumPyro's or a user's samplers."""
+    """A plan that draws ancestrally, one generation of sites after another."""
 
     wide: ClassVar[bool] = False
 
     rows: tuple[Rows, ...]
     sites: tuple[Array, ...]
-    """For each batch, the sites that its densities draw, by their places in the variable."""
+    """For each batch of densities, the indices of their child sites within the variable."""
     generations: int = eqx.field(static=True)
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.zeros(())
 
     def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
-        """Every density is drawn in every round, with the same random numbers.
+        """An ancestral draw, by as many rounds as the graph has generations.
 
-        After as many rounds as there are generations nothing changes any more: each draw then has
-        used the final values of what it is given.
+        Every density is drawn in every round, with the same random numbers each time. After the
+        last round every site was drawn given the final values of its parents.
         """
         start_key, *keys = jr.split(key, 1 + len(self.rows))
         starts = jr.split(start_key, len(self.structure.variables))
@@ -113,23 +117,23 @@ class DirectedPlan(AbstractPlan):
 
 
 class _Found(NamedTuple):
-    """Which components are directed models, and what is known of their batches of densities."""
+    """Which components are directed models, and their batches of densities."""
 
     fits: np.ndarray
     drawn: dict[int, _Drawn]
     arrows: np.ndarray
-    """Pairs of a free site and one that is drawn given it."""
+    """Pairs of a free parent site and its child."""
 
 
 class _Drawn(NamedTuple):
-    """For each factor of a batch of densities, the sites that it draws and those it is given."""
+    """For each density of a batch, its child sites and its parent sites."""
 
     sites: np.ndarray
     given: np.ndarray
 
 
 class _Drawing(NamedTuple):
-    """In a factor's place of its density: returns a draw where that returns an energy."""
+    """Replaces the density of a factor, and returns a draw instead of an energy."""
 
     density: Any
     key: Array
@@ -139,7 +143,7 @@ class _Drawing(NamedTuple):
 
 
 class _Watched(NamedTuple):
-    """In a factor's place of its density: notes the shape of a draw, if there is one."""
+    """Replaces the density of a factor, and records the shape of a draw, if there is one."""
 
     density: Any
     key: Array
@@ -153,9 +157,9 @@ class _Watched(NamedTuple):
 
 
 def _draw_of(factor: Factor) -> Callable[..., Any]:
-    """One draw, from a key and the factor's arguments.
+    """A function that returns one draw, from a key and the factor's arguments.
 
-    The factor hands on what its density returns, neither scaled nor changed (`Factor.bare`).
+    The factor returns its density's value unchanged (`Factor.bare`), so it returns the draw, too.
     """
     return lambda key, density, *rest: factor.energy(_Drawing(density, key), *rest)
 
@@ -209,7 +213,7 @@ def _find(structure: Structure) -> _Found:
 
 
 def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
-    """What a batch of densities draws; None of factors that are no such thing."""
+    """The children and parents of a batch of densities; None for other factors."""
     normalised = getattr(structure.function(factor), "normalised", None)
     if normalised is None:
         return None
@@ -222,7 +226,11 @@ def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
 
 
 def _has_draws(structure: Structure, factor: Factor) -> bool:
-    """Whether the density draws events of the right shape: seen by drawing one abstractly."""
+    """Whether the density draws events of the right shape, found by tracing one draw.
+
+    A density of another library may have a sampler that fails, as that of a flow does whose inverse
+    is not known in closed form: it then has no draws.
+    """
     shape = next(iter(factor.sites.values())).index.shape[1:]
     static, returned = structure.function(factor), []
 
@@ -230,12 +238,15 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
         drawing = _Watched(eqx.combine(density, static), jr.key(0), returned)
         return factor.energy(drawing, *rest)
 
-    jax.eval_shape(one, *map(structure.abstract, factor.leaves))
+    try:
+        jax.eval_shape(one, *map(structure.abstract, factor.leaves))
+    except Exception:
+        return False
     return returned == [shape]
 
 
 def _arrows(drawn: _Drawn) -> np.ndarray:
-    """Pairs of a site and one that is drawn given it."""
+    """Pairs of a parent site and its child."""
     shape = (len(drawn.sites), drawn.given.shape[1], drawn.sites.shape[1])
     tails = np.broadcast_to(drawn.given[:, :, None], shape)
     heads = np.broadcast_to(drawn.sites[:, None, :], shape)

@@ -1,4 +1,4 @@
-"""Exact log Z by visiting every joint state of a component."""
+"""Exact log Z by enumeration of every joint state of a component."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from energydsl.normalizer.counting import (
 
 @dataclasses.dataclass(frozen=True)
 class Enumeration(AbstractRule):
-    r"""$\log Z_c = \log \sum_{x_c} e^{-E_c(x_c)}$, in float64, streamed.
+    r"""$\log Z_c = \log \sum_{x_c} e^{-E_c(x_c)}$, summed in float64 over chunks of states.
 
-    Draws invert the distribution over the states; a mode is the best of them all.
+    Draws invert the cumulative distribution over the joint states; a mode is a state of lowest
+    energy.
     """
 
     name: ClassVar[str] = "enumeration"
@@ -37,7 +38,7 @@ class Enumeration(AbstractRule):
 
 @dataclasses.dataclass(frozen=True)
 class Independent(AbstractRule):
-    """Components of one finite site each: as many passes as a site has levels."""
+    """Components of one finite site each, summed over the site's levels."""
 
     name: ClassVar[str] = "independent"
 
@@ -46,7 +47,7 @@ class Independent(AbstractRule):
 
 
 class EnumerationPlan(AbstractCountingPlan):
-    """Every finite site is counted over: nothing is left to sum out."""
+    """A plan that enumerates every site of its components."""
 
     factors: Energies
 
@@ -84,9 +85,9 @@ def _offer(rule: AbstractRule, structure: Structure, chosen: np.ndarray) -> Offe
 
 @lru_cache(maxsize=1)
 def _costs(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each component: log2 of its states, the operations that they take, and the bytes."""
+    """For each component: log2 of its number of states, its operations and its bytes."""
     bits, factors = _bits(structure), np.maximum(structure.factor_counts, 1)
-    # A number of states that overflows is over any budget, and no reason that it does not apply.
+    # A number of states that overflows exceeds every budget, but the rule still applies.
     states = np.exp2(np.minimum(bits, 1000.0))
     operations = np.where(np.isfinite(bits), states * factors, np.inf)
     return bits, operations, memory_of(bits, factors + structure.component_sizes, factors)
@@ -111,7 +112,7 @@ def _plan(
 
 
 def _bits(structure: Structure) -> np.ndarray:
-    """log2 of the number of states of each component; infinite where a site has no levels."""
+    """log2 of the number of joint states of each component; infinite if a site has no levels."""
     free = structure.free
     with np.errstate(divide="ignore"):
         bits = np.log2(structure.levels[free].astype(float))
@@ -124,5 +125,7 @@ def _unlisted(structure: Structure, component: int) -> str:
     site = int(np.argmax(endless))
     binding = [v.name for v in structure.variables if v.domain.event_ndim and v.domain.discrete]
     if structure.of_variables(binding)[site]:
-        return f"{structure.describe(site)} has no levels by itself: its event's entries bind it"
+        return (
+            f"{structure.describe(site)} is constrained jointly with the other entries of its event"
+        )
     return f"{structure.describe(site)} has no finite list of levels"

@@ -1,4 +1,4 @@
-"""Plans carried out: in float64 whatever JAX's default is, and with derivatives of log Z."""
+"""Evaluation of plans in float64, whatever JAX's default precision, with derivatives of log Z."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from energydsl.normalizer.double import in_double
 
 @eqx.filter_custom_jvp
 def log_partition_of(model: Model, normalizer: Planned, dtype: np.dtype) -> Array:
-    """Log Z by the plans, computed in float64 and handed over as `dtype`."""
+    """Log Z by the plans, computed in float64 and returned as `dtype`."""
     return in_double(lambda *planned: _log_partition(*planned).astype(dtype), model, normalizer)
 
 
@@ -30,8 +30,8 @@ def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return value, _along(slopes, tangents[0], dtype)
 
 
-# Each derivative is taken here as a whole: left to JAX, its second half (the transposed program)
-# would be built where float64 is off.
+# The whole gradient is computed here, with float64 enabled: if reverse-mode differentiation were
+# left to JAX, the transposed program would be traced where float64 is disabled.
 @eqx.filter_custom_jvp
 def _value_and_slopes(model: Model, normalizer: Planned, dtype: np.dtype) -> tuple[Array, Any]:
 
@@ -59,10 +59,10 @@ def _value_and_slopes_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _hessian_product(model: Model, normalizer: Planned, moving: list[Array]) -> list[Array]:
-    """H t, for the Hessian H of log Z in the model's floats.
+    """H t, for the Hessian H of log Z with respect to the model's floats.
 
-    It is a linear map that is its own transpose. JAX is told so by its being handed over as the
-    solution x of a symmetric system H^-1 x = t.
+    H is symmetric, so the product is its own transpose. To declare this to JAX, the product is
+    written as the solution x of the symmetric linear system H^-1 x = t.
     """
     floats, rest = eqx.partition(model, eqx.is_inexact_array)
     leaves, treedef = jax.tree.flatten(floats)
@@ -91,11 +91,11 @@ def _twice_differentiable(leaves: list[Array]) -> list[Array]:
 
 @_twice_differentiable.defjvp
 def _refuse_a_third(primals: Any, tangents: Any) -> Any:
-    raise NotImplementedError("log Z has first and second derivatives here, and no third ones.")
+    raise NotImplementedError("log Z has first and second derivatives only, not third ones.")
 
 
 def _along(slopes: Any, tangents: Any, dtype: np.dtype) -> Array:
-    """The change of log Z along tangents."""
+    """The directional derivative of log Z along tangents."""
     with jax.enable_x64(True):
         pairs = zip(_leaves(tangents), _leaves(slopes), strict=True)
         moves = [jnp.sum(t * g).astype(dtype) for t, g in pairs if t is not None and g is not None]
@@ -103,13 +103,13 @@ def _along(slopes: Any, tangents: Any, dtype: np.dtype) -> Array:
 
 
 def _leaves(tree: Any) -> list[Any]:
-    """Leaves, None among them where something is not differentiated."""
+    """The leaves, with None for each that is not differentiated."""
     return jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
 
 
 @eqx.filter_jit
 def _log_partition(model: Model, normalizer: Planned) -> Array:
-    """The plans' sum, with the energy of factors that contain no free site."""
+    """The sum over plans, minus the energy of the factors that contain no free site."""
     model = as_double(model)
     env = model.environment(model.blank())
     held = sum((jnp.sum(rows.energies(env)) for rows in normalizer.held), jnp.zeros(()))
@@ -126,13 +126,13 @@ def _marginals(model: Model, normalizer: Planned) -> dict[str, Array]:
 
 
 def marginals_of(model: Model, normalizer: Planned) -> dict[str, Array]:
-    """The plans' laws of single sites, in float64; 0 at clamped ones."""
+    """The marginals of single sites in float64, with 0 at clamped sites."""
     with jax.enable_x64(True):
         return _marginals(model, normalizer)
 
 
 def prepare(model: Model, normalizer: Planned) -> list[Any]:
-    """What many draws share."""
+    """The intermediate results that many draws share, one entry per plan."""
     return in_double(_prepare, model, normalizer)
 
 
@@ -142,7 +142,7 @@ def _prepare(model: Model, normalizer: Planned) -> list[Any]:
 
 
 def draw(model: Model, normalizer: Planned, prepared: list[Any], *, key: Array) -> Configuration:
-    """One independent exact draw of every free site, evidence in its place."""
+    """One independent exact draw of every free site; clamped sites have their evidence."""
     keys, parts = jax.random.split(key, len(normalizer.plans)), []
     for plan, kept, k in zip(normalizer.plans, prepared, keys, strict=True):
         arguments = model, plan, kept, k
@@ -156,7 +156,7 @@ def _draw(model: Model, plan: AbstractPlan, prepared: Any, key: Array) -> Config
 
 
 def mode_of(model: Model, normalizer: Planned) -> Configuration:
-    """A configuration of highest probability, evidence in its place."""
+    """A configuration of highest probability; clamped sites have their evidence."""
     with jax.enable_x64(True):
         found = _mode(model, normalizer)
     return _as_declared(normalizer, found)
@@ -169,7 +169,7 @@ def _mode(model: Model, normalizer: Planned) -> Configuration:
 
 
 def _joined(model: Model, normalizer: Planned, parts: list[Configuration]) -> Configuration:
-    """Each plan's own sites from its own part."""
+    """One configuration, in which each site has the value from the plan that covers it."""
     structure, joined = normalizer.structure, {}
     for v in structure.skeleton.free:
         place = slice(structure.offset[v.name], structure.offset[v.name] + v.size)
@@ -182,19 +182,19 @@ def _joined(model: Model, normalizer: Planned, parts: list[Configuration]) -> Co
 
 
 def _as_declared(normalizer: Planned, x: Configuration) -> Configuration:
-    """In the dtypes of configurations, which are those of JAX's default."""
+    """The configuration in the dtypes of its variables' domains."""
     return {v.name: x[v.name].astype(v.domain.dtype) for v in normalizer.structure.skeleton.free}
 
 
 def error_of(model: Model, normalizer: Planned) -> float:
-    """The numerical error of log Z, in nats."""
+    """The numerical error of log Z in nats, summed over plans."""
     with jax.enable_x64(True):
         double = as_double(model)
         return sum(plan.error(double) for plan in normalizer.plans)
 
 
 def trouble(model: Model, normalizer: Planned) -> str:
-    """Why log Z is NaN."""
+    """The reason why log Z is NaN."""
     with jax.enable_x64(True):
         double = as_double(model)
         for plan in normalizer.plans:

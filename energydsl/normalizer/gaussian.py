@@ -1,4 +1,4 @@
-"""Gaussian integrals, by Cholesky."""
+"""Exact log Z of quadratic energies by a Cholesky factorisation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer,
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(AbstractRule):
-    r"""Energies $\frac12 x^\top A x - b^\top x + c$ of real sites.
+    r"""Gaussian integrals of energies $\frac12 x^\top A x - b^\top x + c$ of real sites.
 
     $\log Z = \frac n2 \log 2\pi - \frac12 \log\det A + \frac12 b^\top A^{-1} b - c$.
 
-    A and b are added up from the exact second and first derivatives of the factors, which are at
-    most quadratic in their free sites jointly; A = L L' by Cholesky. The mode is the mean
-    $A^{-1} b$, variances are the diagonal of $A^{-1}$, and a draw is the mean plus $L'^{-1} z$
-    with z standard normal.
+    A and b are the sums of the exact second and first derivatives of the factors, which must be at
+    most quadratic in their free sites jointly; $A = L L^\top$ is the Cholesky factorisation. The
+    mode is the mean $A^{-1} b$, the variances are the diagonal of $A^{-1}$, and a draw is the mean
+    plus $L^{-\top} z$ with z standard normal.
 
     Source: Rue & Held (2005), Gaussian Markov Random Fields, sections 2.2 and 2.4.
     """
@@ -54,11 +54,11 @@ class Gaussian(AbstractRule):
 
 
 class GaussianPlan(AbstractPlan):
-    """Components of one size n, which are one batch of matrices."""
+    """A plan for components of the same size n, as a batch of n x n matrices."""
 
     rows: tuple[Rows, ...]
     places: tuple[Array, ...]
-    """Where the sites of each factor stand in their component; n for one that is not free."""
+    """The index of each factor's sites within their component; n for a clamped site."""
     order: Array
     """The sites of each component, (components, n)."""
 
@@ -104,7 +104,7 @@ class GaussianPlan(AbstractPlan):
     def _solved(
         self, model: Model, fields: Fields | None = None
     ) -> tuple[Array, Array, Array, Array]:
-        """L, the mean, L^-1 b and c."""
+        """L, the mean A^-1 b, L^-1 b and c."""
         precision, linear, constant = self._quadratic(model)
         if fields is not None:
             added = self._flat({n: f for n, f in fields.items()})
@@ -117,11 +117,11 @@ class GaussianPlan(AbstractPlan):
     def _quadratic(self, model: Model) -> tuple[Array, Array, Array]:
         """A, b and c: (components, n, n), (components, n), (components,).
 
-        E = x'Ax/2 - b'x + c, read off at x = 0.
+        E = x'Ax/2 - b'x + c, so that they follow from the derivatives of E at x = 0.
         """
         count, n = self.order.shape
         env = model.environment(self._configuration(model, jnp.zeros((count, n))))
-        # What is not free is added up beside the matrix, in a row and column n that are cut off.
+        # Entries of clamped sites go into an extra row and column n, which are then cut off.
         precision = jnp.zeros((count, n + 1, n + 1))
         slope, constant = jnp.zeros((count, n + 1)), jnp.zeros(count)
         for part, place in zip(self.rows, self.places, strict=True):
@@ -135,7 +135,7 @@ class GaussianPlan(AbstractPlan):
         return precision[:, :n, :n], -slope[:, :n], constant
 
     def _configuration(self, model: Model, x: Array) -> Configuration:
-        """These numbers, (components, n), at their sites; evidence or anything elsewhere."""
+        """A configuration with these numbers, (components, n), at the components' sites."""
         blank = model.blank()
         names = [v.name for v in self.structure.variables]
         flat = jnp.concatenate([jnp.ravel(blank[n]).astype(x.dtype) for n in names])
@@ -144,7 +144,7 @@ class GaussianPlan(AbstractPlan):
         for v in self.structure.variables:
             start = self.structure.offset[v.name]
             values[v.name] = flat[start : start + v.size].reshape(v.shape)
-        # Labels are indices, and no component of this rule has any.
+        # Labels must stay integers; no component of this rule contains any.
         return {
             n: a if jnp.issubdtype(blank[n].dtype, jnp.floating) else blank[n]
             for n, a in values.items()
@@ -199,12 +199,12 @@ def _plan(
 
 
 def _lower_solve(factor: Array, right: Array) -> Array:
-    """L^-1 times columns."""
+    """L^-1 times a matrix of columns."""
     return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
 
 
 def _upper_solve(factor: Array, right: Array) -> Array:
-    """L'^-1 times vectors."""
+    """L'^-1 times a batch of vectors."""
     solved = jax.lax.linalg.triangular_solve(
         factor, right[..., None], left_side=True, lower=True, transpose_a=True
     )
@@ -216,13 +216,13 @@ def _real(structure: Structure) -> np.ndarray:
 
 
 def _unfit(structure: Structure) -> np.ndarray:
-    """True at each component with a site that is not real."""
+    """True for each component with a site that is not real."""
     bad = structure.free & ~_real(structure)
     return np.bincount(structure.component_of[structure.free], bad[structure.free]) > 0
 
 
 def _steep(structure: Structure) -> np.ndarray:
-    """True at each component with a factor that is not shown to be quadratic."""
+    """True for each component with a factor that is not shown to be quadratic."""
     steep = np.zeros(len(structure.component_sizes), bool)
     for owner, bound in zip(structure.row_components, structure.degrees, strict=True):
         if bound.total > 2:
@@ -231,7 +231,7 @@ def _steep(structure: Structure) -> np.ndarray:
 
 
 def _memory(structure: Structure) -> np.ndarray:
-    """Bytes for each component: matrices, and a Hessian for each factor."""
+    """Bytes for each component: its matrices, and a Hessian for each factor."""
     numbers = 4.0 * (structure.component_sizes + 1.0) ** 2
     for factor, owner in zip(structure.factors, structure.row_components, strict=True):
         each = 4.0 * structure.scope_size(factor) ** 2 + 4.0 * len(factor.leaves)
@@ -240,7 +240,7 @@ def _memory(structure: Structure) -> np.ndarray:
 
 
 def _expand(factor: Factor, values: list[Any]) -> tuple[Array, Array, Array]:
-    """Value, gradient and Hessian of each factor in its sites, side by side."""
+    """Value, gradient and Hessian of each factor with respect to its concatenated sites."""
     where = list(factor.sites)
     shapes = [factor.leaves[k].index.shape[1:] for k in where]  # type: ignore[union-attr]
     ends = np.cumsum([int(np.prod(s, dtype=int)) for s in shapes])

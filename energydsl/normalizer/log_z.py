@@ -1,4 +1,4 @@
-"""LogZ: a value of log Z that says how it was had, and how well it is known."""
+"""LogZ: a value of log Z with its error and the kind of method that gave it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from scipy.special import logsumexp, stdtrit
 
 @dataclasses.dataclass(frozen=True)
 class LogZ:
-    """log Z, and how well it is known.
+    """A value of log Z with its error.
 
     Attributes:
-        value: the estimate; exact where `kind` says so.
-        standard_error: of `value`, in nats; of a quadrature, the error that it estimates.
-        lower: where the 95 % interval begins; of a quadrature, `value` less its error.
-        upper: where it ends.
+        value: log Z, or an estimate of it, depending on `kind`.
+        standard_error: the standard error of `value` in nats; for a quadrature, its estimated
+            numerical error.
+        lower: the lower end of the 95 % confidence interval; for a quadrature, `value` minus its
+            error.
+        upper: the upper end of that interval.
         kind: "exact", "quadrature" (numerical integration), "estimate" or "bound" (then log Z lies
             between `lower` and `upper`).
         ess: the effective number of independent weights behind an estimate.
@@ -31,19 +33,19 @@ class LogZ:
 
     @staticmethod
     def exact(value: float) -> LogZ:
-        """A value with no error but rounding."""
+        """An exact value, apart from rounding."""
         return LogZ(value, 0.0, value, value, "exact", np.inf)
 
     @staticmethod
     def quadrature(value: float, error: float) -> LogZ:
-        """A value of numerical integration, with the error that it estimates, in nats."""
+        """A value by numerical integration, with its estimated error in nats."""
         return LogZ(value, error, value - error, value + error, "quadrature", np.inf)
 
     @staticmethod
     def from_log_weights(log_weights: np.ndarray) -> LogZ:
-        """The log of the mean of independent weights w with E w = Z.
+        """The log of the mean of independent weights w with expectation Z.
 
-        The error is the jackknife's over weights, the interval Student's.
+        The standard error is the jackknife estimate over the weights; the interval is Student's t.
         """
         n = len(log_weights)
         value = float(logsumexp(log_weights) - np.log(n))

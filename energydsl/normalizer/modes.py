@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.extend import core as jex
+from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl._types import is_traced
 from energydsl.language.model import Model
@@ -39,10 +40,10 @@ STARTS = 16
 NEWTON_STEPS = 60
 """Damped Newton steps from each of them."""
 
-LANDMARKS = {1: 48, 2: 16}
+LANDMARKS = {1: 48, 2: 32}
 """Numbers of the model that are looked at, by dimension."""
 
-SCANNED = {1: 4097 + 21 * 96, 2: (155 + 32) ** 2}
+SCANNED = {1: 4097 + 21 * 96, 2: (155 + 64) ** 2}
 """About how many points are looked at, by dimension."""
 
 SMALL = 64
@@ -57,6 +58,10 @@ NEGLIGIBLE = -40.0
 MARGIN = 20.0
 """Widths of a mode that belong to it on each side."""
 
+GOLDEN = (5**0.5 - 1) / 2
+NARROWINGS = 40
+"""Steps of the search for the top of a ridge between points of the grid."""
+
 CHUNK = 2**16
 """Factor energies held at once."""
 
@@ -70,7 +75,7 @@ class Chart(NamedTuple):
     def __call__(self, t: Array) -> tuple[Array, Array]:
         """Z and log |det dz/dt|, for t of shape (problems, dimensions)."""
         z = self.centre + jnp.einsum("pij,pj->pi", self.matrix, jnp.sinh(t))
-        slope = jnp.linalg.slogdet(self.matrix)[1]
+        slope = jnp.log(jnp.abs(_determinant(self.matrix)))
         return z, slope + jnp.sum(jnp.log(jnp.cosh(t)), axis=-1)
 
 
@@ -108,22 +113,27 @@ def search(surface: Surface, model: Model) -> Found:
     best = first_largest(modes.mass)
     rows = jnp.arange(surface.count)
     chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
-    inverse = jnp.linalg.inv(chart.matrix)
-    marks = jnp.arcsinh(jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre))
-    # The width of a mode along each axis of the chart, the other axis held.
-    shape = jnp.linalg.inv(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
-    widths = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2)) / jnp.cosh(marks)
+    inverse = _inverse(chart.matrix)
+    middle = jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre)
+    # Half the width of a mode along each axis of the chart, the other axis held.
+    shape = _inverse(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
+    half = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2))
     counts = modes.mass > surface.together(jnp.max(modes.mass, axis=0)) + NEGLIGIBLE
-    known = counts[..., None] & jnp.isfinite(marks) & jnp.isfinite(widths)
+    known = counts[..., None] & jnp.isfinite(middle) & jnp.isfinite(half)
     known = jnp.all(known, axis=-1, keepdims=True)
-    marks = jnp.where(known, jnp.clip(marks, -REACH, REACH), 0.0)
-    widths = jnp.where(known, jnp.maximum(widths, 1e-12), jnp.inf)
-    return _bounded(surface, model, chart, marks, widths)
+    middle, half = jnp.where(known, middle, 0.0), jnp.where(known, half, 0.0)
+
+    def mapped(times: float) -> Array:
+        return jnp.clip(jnp.arcsinh(middle + times * half), -REACH, REACH)
+
+    widths = jnp.maximum((mapped(1.0) - mapped(-1.0)) / 2, 1e-12)
+    ends = jnp.min(mapped(-MARGIN), axis=0), jnp.max(mapped(MARGIN), axis=0)
+    return _bounded(surface, model, chart, ends, (mapped(0.0), jnp.where(known, widths, jnp.inf)))
 
 
 def _modes(surface: Surface, model: Model) -> Modes:
     axis = _axis(surface, model)
-    u = _look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
+    u = -_look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
     lowest = _basins(u, len(axis), surface.dim)
 
     def take(left: Array, _: None) -> tuple[Array, Array]:
@@ -166,7 +176,8 @@ def landmarks(surface: Surface, model: Model) -> Array:
     written = sorted({x for x in _literals(text) if np.isfinite(x)})
     numbers = [lax.stop_gradient(a).ravel() for a in leaves if a.size <= SMALL]
     numbers = jnp.concatenate([*numbers, jnp.asarray([*written, 0.0])])[: LANDMARKS[surface.dim]]
-    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in surface.transforms)])
+    bijections = [t for t in surface.transforms if not isinstance(t, IdentityTransform)]
+    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in bijections)])
     return jnp.where(jnp.isfinite(numbers), numbers, 0.0)
 
 
@@ -201,19 +212,24 @@ def _concrete(value: Any) -> bool:
     )
 
 
-def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, ...]:
-    """U, the log integrand and whether it is held on a grid of a chart: (points, problems)."""
-
-    def one(number: Array) -> tuple[Array, Array, Array]:
-        t = jnp.broadcast_to(_grid(axis, number, surface.dim), (surface.count, surface.dim))
-        z, slope = chart(t)
-        u, held = surface(model, z)
-        # NaN and -inf are what overflow leaves far out.
-        u = jnp.where((u > -jnp.inf) & held, u, jnp.inf)
-        return u, slope - u, held
-
+def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, Array]:
+    """The log integrand and whether it is held, on a grid of a chart: (points, problems)."""
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
+
+    def one(number: Array) -> tuple[Array, Array]:
+        t = _grid(axis, number, surface.dim)
+        return _seen(surface, model, chart, jnp.broadcast_to(t, (surface.count, surface.dim)))
+
     return in_passes(one, points, width_of(surface))
+
+
+def _seen(surface: Surface, model: Model, chart: Any, t: Array) -> tuple[Array, Array]:
+    """The log integrand at a point of a chart for each problem, and whether it is held."""
+    z, slope = chart(t)
+    u, held = surface(model, z)
+    # NaN and -inf are what overflow leaves far out.
+    held &= u > -jnp.inf
+    return jnp.where(held, slope - u, -jnp.inf), held
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
@@ -228,34 +244,90 @@ def _basins(u: Array, n: int, dim: int) -> Array:
     return jnp.where(lowest, square, jnp.inf).reshape(u.shape)
 
 
-def _bounded(surface: Surface, model: Model, chart: Chart, marks: Array, widths: Array) -> Found:
-    """The ends of where the integrand is not negligible, or is held no further."""
+def _bounded(
+    surface: Surface,
+    model: Model,
+    chart: Chart,
+    ends: tuple[Array, Array],
+    marks: tuple[Array, Array],
+) -> Found:
+    """The ends of where the integrand is not negligible, or is held no further.
+
+    Args:
+        surface: what is integrated.
+        model: whose energy it is.
+        chart: in which to look.
+        ends: of what the modes take, (problems, dimensions) each.
+        marks: see `Box`, with their widths.
+    """
     dim = surface.dim
     axis = jnp.asarray(GRID[dim])
-    _, logs, held = _look(surface, model, axis, chart)
+    logs, held = _look(surface, model, axis, chart)
     peak = surface.together(jnp.max(logs, axis=0))
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     square = (len(axis),) * dim
     logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-    margin = jnp.where(jnp.isfinite(widths), MARGIN * widths, 0.0)
+    ridges = _ridges(surface, model, chart, logs)
     low, high, last = [], [], len(axis) - 1
     beyond = jnp.full(surface.count, -jnp.inf)
     for k in range(dim):
         others = tuple(j for j in range(dim) if j != k)
-        ridge, known = jnp.max(logs, axis=others), jnp.any(held, axis=others)
+        ridge, known = ridges[k], jnp.any(held, axis=others)
         seen = ridge > peak + NEGLIGIBLE
         some = jnp.any(seen, axis=0)
         left = jnp.maximum(_first(seen) - 1, 0)
         right = jnp.minimum(last - _first(seen[::-1]) + 1, last)
-        left = jnp.minimum(jnp.where(some, axis[left], -1.0), jnp.min((marks - margin)[..., k], 0))
-        right = jnp.maximum(jnp.where(some, axis[right], 1.0), jnp.max((marks + margin)[..., k], 0))
-        low.append(jnp.maximum(left, -REACH))
-        high.append(jnp.minimum(right, REACH))
-        for end in (_first(known), last - _first(known[::-1])):
+        first, final = _first(known), last - _first(known[::-1])
+        left = jnp.minimum(jnp.where(some, axis[left], -1.0), ends[0][:, k])
+        right = jnp.maximum(jnp.where(some, axis[right], 1.0), ends[1][:, k])
+        low.append(jnp.maximum(left, axis[first]))
+        high.append(jnp.minimum(right, axis[final]))
+        for end in (first, final):
             here = jnp.take_along_axis(ridge, end[None], axis=0)[0]
             beyond = jnp.logaddexp(beyond, here)
-    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), marks, widths)
+    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), *marks)
     return Found(chart, box, beyond)
+
+
+def _ridges(surface: Surface, model: Model, chart: Chart, logs: Array) -> Array:
+    """The highest log integrand where a coordinate has a value of the grid, by coordinate.
+
+    Along the other coordinate it is looked for between the points about the highest one, by
+    golden section: a ridge may be much narrower than they are apart.
+
+    Args:
+        surface: what is integrated.
+        model: whose energy it is.
+        chart: in which the grid is.
+        logs: of the integrand on the grid, with an axis for each coordinate.
+
+    Returns:
+        (coordinates, values, problems)
+    """
+    if surface.dim == 1:
+        return logs[None]
+    axis = jnp.asarray(GRID[2])
+    lines = jnp.stack([jnp.swapaxes(logs, 0, 1), logs])
+    best = jnp.stack([first_largest(a) for a in lines])
+    low, high = axis[jnp.maximum(best - 1, 0)], axis[jnp.minimum(best + 1, len(axis) - 1)]
+
+    def seen(other: Array) -> Array:
+        """At points of both kinds of lines: (probes, 2, values, problems)."""
+        here = jnp.broadcast_to(axis[:, None], other[:, 0].shape)
+        t = [jnp.stack([here, other[:, 0]], axis=-1), jnp.stack([other[:, 1], here], axis=-1)]
+        t = jnp.stack(t, axis=1).reshape(-1, surface.count, 2)
+        found = in_passes(lambda t: _seen(surface, model, chart, t)[0], t, width_of(surface))
+        return found.reshape(other.shape)
+
+    def narrow(_: Array, state: tuple) -> tuple:
+        low, high, highest = state
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        first, second = seen(jnp.stack([left, right]))
+        down = first >= second
+        highest = jnp.maximum(highest, jnp.maximum(first, second))
+        return jnp.where(down, low, left), jnp.where(down, right, high), highest
+
+    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, jnp.max(lines, axis=1)))[2]
 
 
 def _descend(surface: Surface, model: Model, z: Array) -> Modes:
@@ -295,6 +367,21 @@ def _descend(surface: Surface, model: Model, z: Array) -> Modes:
     z, u, _, _, axes = lax.fori_loop(0, NEWTON_STEPS, step, (here, damping))[0]
     lengths = _lengths(surface, model, z, u, axes)
     return Modes(z, axes * lengths[:, None, :], -u + jnp.sum(jnp.log(lengths), axis=-1))
+
+
+def _determinant(matrix: Array) -> Array:
+    """Of matrices 1 by 1 or 2 by 2, which need no decomposition, and so compile faster."""
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0, 0]
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def _inverse(matrix: Array) -> Array:
+    if matrix.shape[-1] == 1:
+        return 1 / matrix
+    (a, b), (c, d) = ([matrix[..., i, j] for j in range(2)] for i in range(2))
+    adjugate = jnp.stack([jnp.stack([d, -b], axis=-1), jnp.stack([-c, a], axis=-1)], axis=-2)
+    return adjugate / _determinant(matrix)[..., None, None]
 
 
 def _eigh(curvature: Array) -> tuple[Array, Array]:

@@ -1,1 +1,1 @@
-"""What is told of chains and models: diagnoses, ArviZ trees, pictures."""
+"""Reports about chains and models: diagnostics, ArviZ trees and pictures."""

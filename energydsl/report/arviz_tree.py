@@ -1,6 +1,7 @@
-"""Chains as ArviZ's tree of datasets, checked before xarray can join or drop anything in silence.
+"""Conversion of chains to ArviZ's tree of datasets.
 
-ArviZ and xarray load when first used: together they take as long to import as everything else.
+Names and sizes are checked first, because xarray would align or drop data without an error. ArviZ
+and xarray are imported when first used, because their import is slow.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     import xarray
 
 SAMPLED = ("chain", "draw")
-"""The dimensions in front of everything that was drawn."""
+"""The leading dimensions of all draws."""
 
 MASK = "_clamped"
-"""What follows a variable's name in the name of the mask of its clamped sites."""
+"""The suffix of the name of a variable's mask of clamped sites."""
 
 CHEAP = 1e8
-"""Operations up to which exact log Z is computed to stand in a tree's attributes."""
+"""The largest number of operations for which exact log Z is added to a tree's attributes."""
 
 
 def to_arviz(
@@ -37,21 +38,21 @@ def to_arviz(
     coords: Mapping[str, Any] | None = None,
     observed: Mapping[str, Any] | None = None,
 ) -> xarray.DataTree:
-    """Chains as the `xarray.DataTree` that ArviZ reads; `to_netcdf` saves it.
+    """Convert chains to the `xarray.DataTree` that ArviZ reads; `to_netcdf` saves it.
 
-    The posterior holds what was drawn; sample_stats the energy, ``lp`` (minus the energy) and the
-    kernel's statistics; constant_data the clamped values, with a mask where only a part of a
-    variable is clamped; observed_data what `observed` gives. How the draws were made stands as
-    JSON in ``tree.attrs["energydsl"]``.
+    The group posterior contains the draws; sample_stats the energy, ``lp`` (minus the energy) and
+    the kernel's statistics; constant_data the values of clamped sites, with a mask if only a part
+    of a variable is clamped; observed_data the arrays of `observed`. A description of the run, as
+    JSON, is in ``tree.attrs["energydsl"]``.
 
     Args:
-        chains: from `energydsl.sample`.
+        chains: the result of `energydsl.sample`.
         dims: names for the axes of variables, such as ``{"s": ["row", "column"]}``.
         coords: labels along such a dimension, such as ``{"row": [...]}``.
-        observed: data to keep beside the draws, by name.
+        observed: observed data to be stored with the draws, by name.
 
     Raises:
-        ValueError: a name that nothing bears or that clashes, or a length that does not match.
+        ValueError: a name is unknown or used twice, or a length does not match.
     """
     import xarray as xr
 
@@ -69,7 +70,7 @@ def to_arviz(
 
 
 def _groups(chains: Chains, observed: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each group that has some."""
+    """The arrays of each group of the tree that is not empty."""
     groups = {
         "posterior": {name: _plain(a) for name, a in chains.draws.items()},
         "sample_stats": chains.stats | {"lp": -chains.stats["energy"]},
@@ -80,7 +81,7 @@ def _groups(chains: Chains, observed: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 def _clamped(ebm: EBM) -> dict[str, np.ndarray]:
-    """The evidence, and which sites it is of where it is not of all."""
+    """The evidence, and a mask of the clamped sites for each partly clamped variable."""
     model, held = ebm.model, {}
     for v in model.variables:
         mask = model.skeleton.mask(v)
@@ -92,11 +93,11 @@ def _clamped(ebm: EBM) -> dict[str, np.ndarray]:
 
 
 def _plain(values: Any) -> np.ndarray:
-    """In a dtype that ArviZ can subtract and netCDF can hold."""
+    """The values in a dtype that ArviZ can subtract and netCDF can store."""
     array = np.asarray(values)
     if array.dtype == bool:
         return array.astype(np.int8)
-    # NumPy knows the kind of bfloat16 and its like as "void".
+    # NumPy reports the kind of bfloat16 and similar dtypes as "void".
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
@@ -137,8 +138,8 @@ def _checked_dims(dims: Mapping[str, Sequence[str]], names: set[str]) -> dict[st
     for name in names:
         if "/" in name or name in SAMPLED:
             raise ValueError(
-                f"Something drawn or observed is named {name!r}, which means something else in a "
-                "tree ('/' separates groups, chain and draw are dimensions). Rename it."
+                f"Something drawn or observed is named {name!r}, which is reserved in a tree ('/' "
+                "separates groups; chain and draw are dimensions). Rename it."
             )
     unknown = sorted(dims.keys() - names)
     if unknown:
@@ -158,7 +159,7 @@ def _checked_coords(coords: Mapping[str, Any], dims: dict[str, tuple[str, ...]])
 
 
 def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]]) -> dict[str, int]:
-    """The size of each dimension of one dataset, or what clashes."""
+    """The size of each dimension of one dataset; raises if names or sizes clash."""
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         own = axes[name]
@@ -170,10 +171,10 @@ def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]])
         for dim, size in zip(own, shape, strict=True):
             if dim in SAMPLED or dim in shapes:
                 raise ValueError(
-                    f"An axis of {name!r} is called {dim!r}, which is the name of something else. "
-                    f"Give it another in dims[{name!r}]."
+                    f"An axis of {name!r} is called {dim!r}, which is already the name of "
+                    f"something else. Give it another in dims[{name!r}]."
                 )
-            # xarray would join the two, padding the shorter with NaN.
+            # xarray would align the two and pad the shorter one with NaN.
             if sizes.setdefault(dim, size) != size:
                 raise ValueError(
                     f"The dimension {dim!r} has {size} entries in {name!r} and {sizes[dim]} in "
@@ -183,7 +184,7 @@ def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]])
 
 
 def _record(chains: Chains) -> dict[str, Any]:
-    """How the draws were made, as JSON can hold it."""
+    """A description of the run as JSON data."""
     ebm = chains.ebm
     return {
         "version": metadata.version("energydsl"),
@@ -200,7 +201,7 @@ def _record(chains: Chains) -> dict[str, Any]:
 
 
 def _log_z(ebm: EBM) -> dict[str, Any] | None:
-    """With its kind and its error, where a rule gives it and it is cheap."""
+    """Log Z with its kind and error, if there is a rule for it and it is cheap; else None."""
     if isinstance(ebm.normalizer, Intractable) or ebm.normalizer.operations > CHEAP:
         return None
     value, error = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)

@@ -1,4 +1,4 @@
-"""Matplotlib figures that belong to no window; Matplotlib loads when first used."""
+"""Matplotlib figures without a window; Matplotlib is imported when first used."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
-"""Paul Tol's bright scheme, which colour-blind readers can tell apart."""
+"""Paul Tol's bright colours, which colour-blind readers can distinguish."""
 
 
 def figure_of(width: float, height: float) -> Figure:
-    """An empty figure, of a size in inches."""
+    """An empty figure of the given size in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=150, layout="constrained")
-    # Notebooks ask for it; they know by themselves only the figures that pyplot made.
+    # Lets notebooks display the figure, which they do by themselves only for figures of pyplot.
     setattr(figure, "_repr_png_", partial(_png, figure))  # noqa: B010
     return figure
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, which are not drawn."""
+    """A figure with one pair of invisible axes."""
     figure = figure_of(width, height)
     axes = figure.subplots()
     axes.set_axis_off()
@@ -34,7 +34,7 @@ def blank(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def saved(figure: Figure, path: str | PathLike | None) -> Figure:
-    """The figure, written to `path` where one is given."""
+    """The figure, which is also written to `path` if one is given."""
     if path is not None:
         figure.savefig(path)
     return figure

@@ -1,4 +1,4 @@
-"""Diagnostics: what is wrong with chains, in words and in numbers."""
+"""Convergence diagnostics of chains."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import numpy as np
 
 from energydsl.analysis.value_checks import no_growth
 from energydsl.report.statistics import FEWEST, Trace
-from energydsl.run.sampling import Chains, check_chains
+from energydsl.run.sampling import Chains, check_chains, lost_at_ends
 
 RHAT_GOOD, RHAT_BAD = 1.01, 1.1
-"""Above the first, Vehtari et al. (2021) want more draws; above the second, so does everyone."""
+"""Limits of R-hat: the strict one of Vehtari et al. (2021), and the traditional one."""
 
 ESS_PER_CHAIN = 100
-"""Below it, Vehtari et al. (2021) trust neither R-hat nor ESS."""
+"""The least bulk ESS per chain that Vehtari et al. (2021) recommend."""
 
 CHANCE = 0.01
-"""The share of entries that may miss RHAT_GOOD or ESS_PER_CHAIN: some do by chance."""
+"""The share of entries that may miss RHAT_GOOD or ESS_PER_CHAIN by chance."""
 
 BFMI_LOW = 0.3
-"""Below it, Betancourt (2016), arXiv:1604.00695, finds the tails poorly explored."""
+"""The limit of E-BFMI below which the tails are poorly explored: Betancourt (2016),
+arXiv:1604.00695."""
 
 ACCEPTED_LOW = 0.05
-"""Below it, hardly anything moves; no target of a kernel lies below 0.2."""
+"""The least acceptance rate without a warning; all targets of kernels are above 0.2."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """A problem of a run.
 
     Attributes:
-        level: "error" where the draws mislead, "warning" where they may.
-        name: what kind of thing, such as "modes".
-        message: what was seen, and what to do.
+        level: "error" if results from the draws are misleading, "warning" if they may be.
+        name: the kind of problem, such as "modes".
+        message: what was found, and what to do.
     """
 
     level: Literal["error", "warning"]
@@ -46,14 +47,15 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What `diagnose` found; printed, a report.
+    """The result of `diagnose`, which prints as a report.
 
     Attributes:
-        title: what was looked at.
-        findings: what is wrong, errors first.
-        numbers: for the energy and everything kept: ``entries``, how many of them are ``frozen``,
-            the largest ``rhat``, the smallest bulk ``ess``, and that ``ess_per_second``; of a
-            continuous model's energy, ``e_bfmi``.
+        title: a line that describes the run.
+        findings: the problems found, errors first.
+        numbers: for the energy and each variable or kept quantity, a dict with the number of
+            ``entries``, how many of them are ``frozen``, the largest ``rhat``, the smallest bulk
+            ``ess``, and the latter per second, ``ess_per_second``; for the energy of a continuous
+            model also ``e_bfmi``.
     """
 
     title: str
@@ -62,7 +64,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """True if no problem was found."""
         return not self.findings
 
     def __str__(self) -> str:
@@ -84,18 +86,18 @@ class Diagnosis:
 
 
 def diagnose(chains: Chains) -> Diagnosis:
-    """Say what is wrong with chains, in words and in numbers.
+    """Check chains for convergence problems.
 
-    Entries that never change are told apart from converged ones, and chains that each stay in a
-    mode of their own from chains that mix slowly. Of a variable too large for ArviZ to rank (above
-    about 2,000 sites), R-hat is the plain split one of every site, and ESS that of a random
-    subset.
+    Entries that never change are distinguished from converged ones, and chains that stay in
+    different modes from chains that mix slowly. For a variable of more than about 2,000 sites,
+    R-hat is the split R-hat without rank normalisation of every site, and ESS is computed for a
+    random subset of the sites.
 
     Args:
-        chains: from `energydsl.sample`.
+        chains: the result of `energydsl.sample`.
 
     Returns:
-        The findings and the numbers; `Diagnosis.ok` says whether nothing was found.
+        The findings and the numbers; `Diagnosis.ok` is True if no problem was found.
 
     Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), Bayesian Analysis 16(2), 667-718.
     """
@@ -114,7 +116,7 @@ def diagnose(chains: Chains) -> Diagnosis:
 
 
 def _traces(chains: Chains) -> list[Trace]:
-    """The energy and everything kept, clamped sites left out."""
+    """The traces of the energy and of all draws, without clamped sites."""
     skeleton = chains.ebm.structure.skeleton
     clamped = {(v.name, v.shape): skeleton.mask(v).ravel() for v in skeleton.variables}
     traces = [Trace("energy", (), np.zeros(1, int), chains.stats["energy"][..., None])]
@@ -145,39 +147,43 @@ def _of_run(chains: Chains) -> Iterator[Finding]:
     if chains.stopped:
         yield Finding("warning", "stopped", f"The run {chains.stopped}.")
     if draws < FEWEST:
-        said = f"There are {draws} draws a chain; R-hat and ESS need {FEWEST} or more."
+        said = f"There are {draws} draws per chain; R-hat and ESS need {FEWEST} or more."
         yield Finding("error", "draws", said)
     if count == 1:
-        said = "There is one chain: another mode would go unseen. Run several: chains=4."
+        said = (
+            "There is only one chain, so a mode that it misses would not be noticed. Use chains=4."
+        )
         yield Finding("warning", "chains", said)
     lost = no_growth(chains.ebm.structure, chains.ebm.model)
     if lost is not None:
-        said = f"{lost[0].upper()}{lost[1:]}. As it is, there is no law to draw from."
+        said = f"{lost[0].upper()}{lost[1:]}. The distribution to draw from does not exist."
         yield Finding("error", "improper", said)
+    for said in lost_at_ends(chains):
+        yield Finding("error", "ends", f"{said}.")
     yield from _of_steps(chains.stats)
 
 
 def _of_steps(stats: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """What a kernel told of its own steps."""
+    """Findings from the kernel's statistics."""
     diverging = stats.get("diverging", np.zeros(1, bool))
     if diverging.any():
         said = (
-            f"{int(diverging.sum()):,} of {diverging.size:,} trajectories diverged: somewhere the "
-            "energy bends more sharply than steps can follow, and draws miss that place. Raise the "
-            "kernel's target, or choose another parametrisation."
+            f"{int(diverging.sum()):,} of {diverging.size:,} trajectories diverged: in some region "
+            "the curvature of the energy is too large for the step size, so that it is not sampled "
+            "correctly. Raise the kernel's target, or choose another parametrisation."
         )
         yield Finding("warning", "diverging", said)
     rate = stats.get("acceptance_rate", np.ones(1)).mean()
     if rate < ACCEPTED_LOW:
         said = (
-            f"Of proposals, {rate:.1%} were accepted; expected at least {ACCEPTED_LOW:.0%}. Give "
-            "the kernel a smaller step, or a longer warmup to find one."
+            f"Only {rate:.1%} of proposals were accepted; expected at least {ACCEPTED_LOW:.0%}. "
+            "Give the kernel a smaller step, or a longer warmup to find one."
         )
         yield Finding("warning", "acceptance", said)
 
 
 def _bfmi(energy: np.ndarray) -> np.ndarray:
-    """Of each chain, how much of the energy's spread lies between a draw and the next."""
+    """E-BFMI of each chain: mean squared change of the energy per draw, over its variance."""
     import arviz as az
 
     with np.errstate(invalid="ignore"):
@@ -189,8 +195,8 @@ def _of_energy(bfmi: np.ndarray) -> Iterator[Finding]:
     if len(low):
         said = (
             f"E-BFMI of the energy is {bfmi[low].min():.2f} (chains {low.tolist()}); expected "
-            f"above {BFMI_LOW}. From draw to draw the energy hardly changes, so the tails are "
-            "seldom seen: raise thin, or choose another kernel or parametrisation."
+            f"above {BFMI_LOW}. The energy changes little from draw to draw, so the tails "
+            "are explored slowly: raise thin, or choose another kernel or parametrisation."
         )
         yield Finding("warning", "e_bfmi", said)
 
@@ -198,7 +204,7 @@ def _of_energy(bfmi: np.ndarray) -> Iterator[Finding]:
 def _of_trace(trace: Trace) -> Iterator[Finding]:
     if not trace.finite.all():
         where = trace.describe(np.flatnonzero(~trace.finite))
-        said = f"NaN or infinite in some draw, and left out of all else: {where}."
+        said = f"NaN or infinite in some draw, and left out of all other diagnostics: {where}."
         yield Finding("error", "finite", said)
     yield from _of_frozen(trace)
     if len(trace.live):
@@ -209,22 +215,22 @@ def _of_frozen(trace: Trace) -> Iterator[Finding]:
     split, alike = np.flatnonzero(trace.split), np.flatnonzero(trace.frozen & ~trace.split)
     if len(split):
         said = (
-            f"Frozen at values that differ between chains: {trace.describe(split)}. Each chain "
-            "kept what it began with; use a kernel that can change it."
+            f"Constant at values that differ between chains: {trace.describe(split)}. Each chain "
+            "kept its initial value; use a kernel that can change it."
         )
         yield Finding("error", "frozen", said)
-    # A uniform law has a constant energy.
+    # The energy of a uniform distribution is constant.
     if len(alike) and trace.name != "energy":
         said = (
-            f"Never changed, alike in all chains: {trace.describe(alike)}. Constant is not "
-            "converged: either it is all but certain, or the kernel cannot change it. "
-            "ebm.conditional tells which."
+            f"Constant, and equal in all chains: {trace.describe(alike)}. This does not show "
+            "convergence: either the value is almost certain, or the kernel cannot change it. "
+            "ebm.conditional shows which."
         )
         yield Finding("warning", "frozen", said)
 
 
 def _of_mixing(trace: Trace) -> Iterator[Finding]:
-    """The worst that can be said: that the chains disagree, else nearly agree, else are short."""
+    """The most serious finding: chains that disagree, nearly agree, or are too short."""
     chains, draws, _ = trace.values.shape
     bad, doubtful = (trace.live[trace.rhat > limit] for limit in (RHAT_BAD, RHAT_GOOD))
     least, enough = trace.ess.min(), ESS_PER_CHAIN * chains
@@ -233,13 +239,13 @@ def _of_mixing(trace: Trace) -> Iterator[Finding]:
     elif len(doubtful) > CHANCE * len(trace.live):
         said = (
             f"R-hat above {RHAT_GOOD}, up to {trace.rhat.max():.3f}: {trace.describe(doubtful)}. "
-            "The chains nearly agree; more draws will tell."
+            "The chains nearly agree; take more draws."
         )
         yield Finding("warning", "rhat", said)
     elif (trace.ess < enough).mean() > CHANCE:
         said = (
             f"The bulk ESS of {trace.name} is {least:,.0f}; expected at least {enough}. "
-            f"Draw more: about draws={100 * math.ceil(draws * enough / least / 100)}."
+            f"Take more draws: about draws={100 * math.ceil(draws * enough / least / 100)}."
         )
         yield Finding("warning", "ess", said)
 
@@ -249,13 +255,13 @@ def _of_disagreement(trace: Trace, bad: np.ndarray) -> Finding:
     groups = trace.modes(bad)
     where = trace.describe(bad)
     if idle:
-        said = f"Frozen in chains {idle}, though not in the others: {where}."
+        said = f"Constant in chains {idle}, but not in the others: {where}."
         return Finding("error", "frozen", said)
     if len(groups) > 1:
         said = (
-            f"Chains {' and '.join(map(str, groups))} are in different modes: {where}. None "
-            "crosses over, so averages weigh the modes by where chains began. Report them apart, "
-            "or use a kernel that crosses."
+            f"Chains {' and '.join(map(str, groups))} are in different modes: {where}. No "
+            "chain moves between modes, so averages weight the modes by where the chains began. "
+            "Report the modes separately, or use a kernel that moves between them."
         )
         return Finding("error", "modes", said)
     said = (

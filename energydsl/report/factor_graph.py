@@ -1,4 +1,4 @@
-"""Factor graphs as pictures: a model's sites and factors, or its variables and batches."""
+"""Pictures of factor graphs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SITES, MAX_FACTORS = 60, 300
-"""Up to these a factor graph shows each site and factor; beyond, variables and batches."""
+"""The largest model whose sites and factors are shown; of others, variables and batches are."""
 
 FACTOR, CLAMPED, LINE = "#333333", "#C8C8C8", "#AAAAAA"
 
 SIDE = 6.4
-"""Inches, of a factor graph."""
+"""The size of the picture in inches."""
 
 
 def draw_factor_graph(model: Model, path: str | PathLike | None = None) -> Figure:
     """Draw variables as circles and factors as squares, joined where a factor contains a site.
 
-    Clamped sites are grey, latent ones hollow. Small models show every site and every factor;
-    larger ones one circle a variable and one square a batch of like factors.
+    Clamped sites are grey, latent ones hollow. For a small model every site and every factor is
+    shown; for a larger one there is one circle per variable and one square per batch of factors.
 
     Args:
-        model: what to draw.
-        path: where to write the picture, if anywhere.
+        model: the model.
+        path: the file to which the picture is written, if any.
     """
     structure = Structure(model)
     small = structure.sites <= MAX_SITES and sum(f.size for f in structure.factors) <= MAX_FACTORS
@@ -45,7 +45,7 @@ def draw_factor_graph(model: Model, path: str | PathLike | None = None) -> Figur
 
 
 def _draw_sites(structure: Structure) -> Figure:
-    """Every site a circle with its index, every factor a square."""
+    """A picture with a circle for every site and a square for every factor."""
     from matplotlib.collections import LineCollection
 
     scopes = [set(row) for f in structure.factors for row in structure.scope(f).tolist()]
@@ -54,7 +54,7 @@ def _draw_sites(structure: Structure) -> Figure:
     ).reshape(-1, 2)
     places = _upright(_layout(structure.sites + len(scopes), edges), structure)
     radius = np.abs(places).max() + 0.5
-    # A little less than an edge, in points.
+    # The diameter in points is a little smaller than the length of an edge.
     diameter = np.clip(0.8 * 72 * SIDE / (2 * radius), 9, 30)
     figure, axes = blank(SIDE, SIDE)
     axes.set(xlim=(-radius, radius), ylim=(-radius, radius), aspect="equal")
@@ -73,7 +73,7 @@ def _draw_sites(structure: Structure) -> Figure:
 def _draw_variable(
     axes: Axes, structure: Structure, number: int, places: np.ndarray, diameter: float
 ) -> None:
-    """The circles of one variable, each with its index, and a line in the legend."""
+    """Draw the circles of one variable, with their indices, and its line in the legend."""
     v = structure.variables[number]
     sites = np.arange(v.size) + structure.offset[v.name]
     style = _style(number, v, ~structure.free[sites])
@@ -85,7 +85,7 @@ def _draw_variable(
 
 
 def _draw_batches(structure: Structure) -> Figure:
-    """Variables in one column, batches of factors in another."""
+    """A picture with variables in one column and batches of factors in another."""
     variables, factors = structure.variables, structure.factors
     rows = max(len(variables), len(factors))
     left, right = _spaced(len(variables), rows), _spaced(len(factors), rows)
@@ -110,7 +110,7 @@ def _draw_batches(structure: Structure) -> Figure:
 
 
 def _spaced(count: int, rows: int) -> np.ndarray:
-    """Heights of `count` marks, evenly over so many rows."""
+    """The heights of `count` marks that are spread evenly over `rows` rows."""
     return (np.arange(count) + 0.5) * rows / max(count, 1)
 
 
@@ -120,12 +120,12 @@ def _batch_text(structure: Structure, factor: Factor) -> str:
 
 
 def _area(count: int) -> float:
-    """Of a mark that stands for so many."""
+    """The area of a mark that represents `count` sites or factors."""
     return 60 + 40 * np.log10(count)
 
 
 def _style(number: int, variable: Variable, clamped: np.ndarray) -> dict[str, Any]:
-    """Colour on the edge; inside, a light tint, white where latent, grey where clamped."""
+    """The colours of a variable's marks: white inside if latent, grey if clamped."""
     from matplotlib.colors import to_rgb
 
     colour = COLOURS[number % len(COLOURS)]
@@ -135,7 +135,7 @@ def _style(number: int, variable: Variable, clamped: np.ndarray) -> dict[str, An
 
 
 def _layout(nodes: int, edges: np.ndarray) -> np.ndarray:
-    """Places whose distances follow the graph's, by stress majorisation.
+    """Positions of nodes whose distances approximate those in the graph, by stress majorisation.
 
     Source: Gansner, Koren & North (2005), Graph Drawing 2004, LNCS 3383, 239-250.
     """
@@ -154,14 +154,14 @@ def _layout(nodes: int, edges: np.ndarray) -> np.ndarray:
 
 
 def _principal(far: np.ndarray) -> np.ndarray:
-    """Classical scaling: the plane in which the distances spread most."""
+    """Initial positions by classical multidimensional scaling."""
     centred = np.eye(len(far)) - 1 / len(far)
     values, vectors = np.linalg.eigh(-0.5 * centred @ far**2 @ centred)
     return vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
 
 
 def _upright(places: np.ndarray, structure: Structure) -> np.ndarray:
-    """Turned so that the first grid of sites stands as it is written: rows down, columns right."""
+    """Positions rotated so that the first grid of sites has rows downwards, columns rightwards."""
     places = places - places.mean(axis=0)
     grids = [v for v in structure.variables if len(v.shape) == 2]
     if not grids:

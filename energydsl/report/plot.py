@@ -1,4 +1,4 @@
-"""Pictures of chains: energy traces, sheets of samples."""
+"""Pictures of chains: traces of the energy, and sheets of samples."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 GAP_COLOUR = "#D5DEEC"
 
 MAX_ROWS = 8
-"""Chains that a sheet shows."""
+"""The largest number of chains that a sheet shows."""
 
 
 def plot_energy(chains: Chains, path: str | PathLike | None = None) -> Figure:
-    """Plot each chain's energy, draw by draw, and beside it how often each energy was met.
+    """Plot the energy of each chain against the draws, with a histogram.
 
     Args:
-        chains: from `energydsl.sample`.
-        path: where to write the picture, if anywhere.
+        chains: the result of `energydsl.sample`.
+        path: the file to which the picture is written, if any.
     """
     energy = chains.stats["energy"]
     figure = figure_of(9, 3.5)
@@ -56,18 +56,18 @@ def plot_samples(
     columns: int = 8,
     shape: tuple[int, int] | None = None,
 ) -> Figure:
-    """Lay samples of a two-dimensional variable out as a sheet of images.
+    """Plot samples of a two-dimensional variable as a sheet of images.
 
     Args:
-        samples: chains, of which each row shows one (eight at most) at evenly spaced draws; or
-            an array of images, shown in reading order.
-        name: of the variable; of chains with a single one, it may be left out.
-        path: where to write the picture, if anywhere.
-        columns: images in a row.
-        shape: of one image, where the variable is stored flat.
+        samples: chains, where each row shows one chain (at most eight) at evenly spaced draws; or
+            an array of images, which are shown in reading order.
+        name: the variable's name; it may be left out if the chains have a single variable.
+        path: the file to which the picture is written, if any.
+        columns: the number of images in a row.
+        shape: the shape of one image, if the variable is stored flat.
 
     Raises:
-        ValueError: an unknown name, or a variable that is no image.
+        ValueError: an unknown name, or a variable that is not an image.
     """
     rows, across = [], []
     if isinstance(samples, Chains):
@@ -94,20 +94,20 @@ def _drawn(chains: Chains, name: str | None) -> np.ndarray:
     if name not in names:
         raise ValueError(f"plot_samples got the name {name!r}; expected one of {names}.")
     if not chains.draws[name].shape[1]:
-        raise ValueError(f"The chains hold no draws of {name!r}: there is nothing to plot.")
+        raise ValueError(f"The chains have no draws of {name!r}: there is nothing to plot.")
     return chains.draws[name]
 
 
 def _draw_sheet(
     images: np.ndarray, columns: int, rows: Sequence[str], across: Sequence[str]
 ) -> Figure:
-    """Images in reading order, with a name for each row and each column if there are some."""
+    """A figure of images in reading order, with names for rows and columns if given."""
     from matplotlib import colormaps
 
     sheet = _sheet(images, columns)
     width = min(1.5 * columns + 0.5, 12)
     figure = figure_of(width, width * sheet.shape[0] / sheet.shape[1] + 0.2)
-    # Fine images keep their pixels.
+    # Every pixel of an image gets at least one pixel of the picture.
     figure.set_dpi(np.clip(1.1 * sheet.shape[1] / width, 150, 300))
     axes = figure.subplots()
     axes.imshow(sheet, cmap=colormaps["gray"].with_extremes(bad=GAP_COLOUR))
@@ -119,7 +119,7 @@ def _draw_sheet(
 
 
 def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
-    """One array of all images in reading order, NaN between them."""
+    """One array of all images in reading order, with NaN between them."""
     count, height, width = images.shape
     rows, down, right = -(-count // columns), height + _gap(height), width + _gap(width)
     tiles = np.full((rows * columns, down, right), np.nan)
@@ -129,7 +129,7 @@ def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def _gap(size: int) -> int:
-    """Pixels between images."""
+    """The number of pixels between images."""
     return 1 + size // 32
 
 

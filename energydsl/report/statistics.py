@@ -1,8 +1,8 @@
-"""Traces: one quantity over all chains and draws, and how well its entries mixed.
+"""Traces: the values of one quantity in all chains and draws, with R-hat and ESS of its entries.
 
-Everything that is asked of every entry comes from one blocked pass, so that a lattice of 10^6
-sites takes seconds and little memory; ArviZ, which ranks all draws of an entry, gets the small
-quantities whole and a random subset of the large ones.
+Moments of all entries are computed in one pass over blocks, so that a lattice of 10^6 sites takes
+seconds and little memory. ArviZ, which ranks all draws of an entry, is used for all entries of a
+small quantity, and for a random subset of the entries of a large one.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 BLOCK = 2**20
-"""Values that are looked at together."""
+"""The number of values in a block."""
 
 RANKED, RANKED_ENTRIES = 2**23, 2000
-"""Values, and entries, up to which ArviZ ranks every entry: it takes a good part of a millisecond
-for each, and more for long chains."""
+"""The largest numbers of values and of entries for which ArviZ ranks every entry; it takes almost a
+millisecond per entry."""
 
 SUBSET = 256
-"""Entries of a larger quantity that ArviZ ranks."""
+"""The number of entries of a larger quantity that ArviZ ranks."""
 
 FEWEST = 4
-"""Draws a chain without which half-chains have no variance."""
+"""The least number of draws per chain, for half-chains to have a variance."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Of each entry: means and variances of half-chains, first halves first; who ever moved it."""
+    """Means and variances of half-chains, first halves first, and which chains moved each entry."""
 
     means: np.ndarray
     variances: np.ndarray
@@ -39,7 +39,7 @@ class Moments:
 
     @staticmethod
     def of(values: np.ndarray) -> Moments:
-        """From (chain, draw, entry)."""
+        """The moments of values of shape (chain, draw, entry)."""
         chains, draws, entries = values.shape
         width = max(1, BLOCK // (chains * draws))
         blocks = [_moments(values[:, :, i : i + width]) for i in range(0, entries, width)]
@@ -56,13 +56,13 @@ def _moments(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """One quantity.
+    """The values of one quantity in all chains and draws.
 
     Attributes:
-        name: of the variable, or the one that ``keep=`` gave.
-        shape: of the quantity at one draw.
-        places: where in that shape, flattened, each entry stands; clamped sites have none.
-        values: (chain, draw, entry), at least four draws.
+        name: the name of the variable, or the name given in ``keep=``.
+        shape: the shape of the quantity in one draw.
+        places: the flat index of each entry in that shape; clamped sites are left out.
+        values: an array of shape (chain, draw, entry) with at least four draws.
     """
 
     name: str
@@ -72,37 +72,37 @@ class Trace:
 
     @cached_property
     def moments(self) -> Moments:
-        """From one pass over all values."""
+        """The moments of all entries, computed in one pass."""
         return Moments.of(self.values)
 
     @cached_property
     def finite(self) -> np.ndarray:
-        """Entries that are never NaN or infinite."""
+        """A mask of the entries that are never NaN or infinite."""
         return np.isfinite(self.moments.variances).all(axis=0)
 
     @cached_property
     def frozen(self) -> np.ndarray:
-        """Entries that no chain ever changed."""
+        """A mask of the entries that are constant in every chain."""
         return self.finite & ~self.moments.moved.any(axis=0)
 
     @cached_property
     def split(self) -> np.ndarray:
-        """Frozen entries whose value differs between chains."""
+        """A mask of the frozen entries whose value differs between chains."""
         return self.frozen & (self.values[:, 0] != self.values[:1, 0]).any(axis=0)
 
     @cached_property
     def live(self) -> np.ndarray:
-        """The numbers of the entries that have an R-hat and an ESS: finite, and not frozen."""
+        """The numbers of the entries that have R-hat and ESS: those finite and not frozen."""
         return np.flatnonzero(self.finite & (self.moments.variances.sum(axis=0) > 0))
 
     @cached_property
     def _capacity(self) -> int:
-        """How many entries ArviZ ranks at most."""
+        """The largest number of entries that ArviZ ranks."""
         return min(RANKED_ENTRIES, max(16, RANKED // math.prod(self.values.shape[:2])))
 
     @cached_property
     def rhat(self) -> np.ndarray:
-        """Split R-hat of each live entry: rank-normalised by ArviZ where it can, else plain."""
+        """Split R-hat of each live entry, rank-normalised unless there are too many entries."""
         if len(self.values) > 1 and len(self.live) <= self._capacity:
             return self._arviz("rhat", self.live)
         half = self.values.shape[1] // 2
@@ -112,7 +112,7 @@ class Trace:
 
     @cached_property
     def ess(self) -> np.ndarray:
-        """Bulk ESS of live entries: of all, or of a random subset."""
+        """Bulk ESS of all live entries, or of a random subset of them."""
         entries = self.live
         if len(entries) > self._capacity:
             count = min(SUBSET, self._capacity)
@@ -123,15 +123,15 @@ class Trace:
         import arviz as az
 
         with warnings.catch_warnings():
-            # Folding can make an entry constant; ArviZ ignores the NaN that follows, but warns.
+            # Folding can make an entry constant; ArviZ ignores the resulting NaN, but warns.
             warnings.simplefilter("ignore", RuntimeWarning)
             return getattr(az, what)(self.values[:, :, entries].astype(float))
 
     def modes(self, entries: np.ndarray) -> list[list[int]]:
-        """Chains by the mode they stay in; one group where they drift or overlap.
+        """Chains grouped by the mode in which they stay; one group if they drift or overlap.
 
-        Half-chains belong together where their means are within two standard deviations of each
-        other: so far a mixture of two normals of equal width has a single mode.
+        Half-chains belong to the same group if their means are within two standard deviations of
+        each other: up to this distance, a mixture of two equally wide normals has a single mode.
         """
         means = self.moments.means[:, entries]
         within = self.moments.variances[:, entries].mean(axis=0)
@@ -142,7 +142,7 @@ class Trace:
         return [np.flatnonzero(first == label).tolist() for label in np.unique(first)]
 
     def describe(self, entries: np.ndarray) -> str:
-        """The quantity, how many entries of it are meant, and which is the first."""
+        """A text with the first of these entries and the number of the others."""
         if not self.shape:
             return self.name
         index = np.unravel_index(self.places[entries[0]], self.shape)

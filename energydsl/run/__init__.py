@@ -1,1 +1,1 @@
-"""Long runs: the loop in compiled chunks, checkpoints, kept quantities, and sampling."""
+"""Long runs: sampling, the loop over compiled chunks, checkpoints and kept quantities."""

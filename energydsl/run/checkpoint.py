@@ -1,8 +1,9 @@
-"""Checkpoints: a folder of numbered parts with what a run produced, and one file with its state.
+"""Checkpoints: a folder with a run's results in numbered parts, and one file with its state.
 
-A part is written before the state that counts it, and the state replaces the old one in a single
-rename: a run killed at any instant finds a whole checkpoint. The state holds the number of rows
-and the digest of each part, and a digest of itself, so that damage is noticed.
+A part is written before the state that refers to it, and the new state replaces the old one in a
+single rename, so that the checkpoint is complete even if the process is killed at any moment. The
+state holds the number of rows and the digest of each part, and a digest of itself, by which damaged
+files are detected.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from energydsl.language.model import Model
 from energydsl.run.files import PARTIAL, Lock, write_whole
 
 WORDS = 60
-"""How much of a setting's text a message shows."""
+"""The longest text of a setting, in characters, that a message shows."""
 
 ENDING = ".safetensors"
 
 Identity = Mapping[str, tuple[str, str]]
-"""What must agree for a resume: by the words a user knows it under, its text and its digest."""
+"""What must agree for a resume: a text and a digest of each setting, by its name."""
 
 
 class Part(NamedTuple):
-    """What a state says of a file with rows."""
+    """The name, number of rows and digest of a file with rows."""
 
     name: str
     rows: int
@@ -43,24 +44,24 @@ class Part(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """What an earlier run left."""
+    """The content of an earlier run's checkpoint."""
 
     state: Any
     counters: dict[str, int]
     passed: str
-    """The digest of the batches that went past it, where it read a stream."""
+    """The digest of the batches that the run has read, if it reads a stream."""
     parts: list[dict[str, np.ndarray]]
 
 
 class Checkpoint:
-    """Where one run writes, and what identifies it. Other runs are kept out until `release`.
+    """The checkpoint folder of one run, locked against other runs until `release`.
 
     Args:
-        folder: made if missing.
+        folder: the folder, which is created if missing.
         identity: what must agree for a resume.
 
     Raises:
-        ValueError: no folder that can be written, or one that another run writes to.
+        ValueError: the folder cannot be written, or is in use by another run.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: Identity) -> None:
@@ -73,22 +74,22 @@ class Checkpoint:
             self.lock = Lock(self.folder)
         except OSError as error:
             raise ValueError(
-                f"checkpoint={str(folder)!r} is no folder that can be written: {error}. "
+                f"checkpoint={str(folder)!r} is not a folder that can be written: {error}. "
                 "Give a folder of your own."
             ) from None
 
     @property
     def exists(self) -> bool:
-        """Whether an earlier run left a state here."""
+        """Whether the folder contains the state of an earlier run."""
         return self._path("state").exists()
 
     @property
     def rows(self) -> int:
-        """How many rows are saved."""
+        """The number of saved rows."""
         return sum(part.rows for part in self.parts)
 
     def release(self) -> None:
-        """Let other runs write here."""
+        """Unlock the folder for other runs."""
         self.lock.release()
 
     def save(
@@ -99,14 +100,14 @@ class Checkpoint:
         produced: dict[str, np.ndarray],
         rows: int,
     ) -> None:
-        """Add the rows produced since the last call, then replace the state.
+        """Save the rows produced since the last call, then replace the state.
 
         Raises:
-            OSError: a file cannot be written; the checkpoint stands as it stood.
+            OSError: a file cannot be written; the checkpoint is unchanged.
         """
         parts = self.parts
         if rows:
-            # Under a name that was never used: the old state may still count on any other file.
+            # The name is new, because the old state may still refer to any existing file.
             part = Part(f"part-{self.number:06d}", rows, content(_plain_dict(produced)).digest)
             self.number += 1
             self._write(part.name, produced, {})
@@ -119,11 +120,11 @@ class Checkpoint:
         self.parts = parts
 
     def load(self, like: Any) -> Resumed:
-        """What an earlier run left, its state in the shape of `like`.
+        """The content of an earlier run's checkpoint, with its state in the structure of `like`.
 
         Raises:
-            ValueError: the checkpoint is of another model, kernel or setting, and the message
-                names each difference; or a file is damaged, and the message names it.
+            ValueError: the checkpoint is of another model, kernel or setting, or a file is damaged;
+                the message names the differences or the file.
         """
         leaves, meta = self._read("state")
         text = meta.get("run", "")
@@ -142,9 +143,9 @@ class Checkpoint:
         return Resumed(jax.tree.unflatten(treedef, new), run["counters"], run["passed"], arrays)
 
     def _check_same(self, theirs: dict[str, list[str]]) -> None:
-        """Raise ValueError that names what differs from the run that wrote this."""
+        """Raise ValueError if this run differs from the one that wrote the checkpoint."""
         wrong = [k for k, (_, ours) in self.identity.items() if theirs.get(k, ["", ""])[1] != ours]
-        # Another precision changes every array: it is the one thing to say.
+        # Another precision changes every array, so only the precision is reported.
         wrong = wrong[:1] if wrong[:1] == ["precision"] else wrong
         if wrong:
             listed = "; ".join(_difference(k, theirs.get(k), self.identity[k]) for k in wrong)
@@ -160,7 +161,7 @@ class Checkpoint:
         return arrays
 
     def _remove_leftovers(self) -> None:
-        """Files of saves that were cut short, on which no state counts."""
+        """Remove files of interrupted saves, to which no state refers."""
         kept = {self._path(part.name) for part in self.parts}
         for path in (*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"part-*{ENDING}")):
             if path not in kept:
@@ -170,7 +171,7 @@ class Checkpoint:
         return self.folder / f"{name}{ENDING}"
 
     def _write(self, name: str, arrays: dict[str, np.ndarray], meta: dict[str, str]) -> None:
-        # safetensors corrupts arrays that are not contiguous.
+        # safetensors writes non-contiguous arrays incorrectly.
         write_whole(self._path(name), save(_plain_dict(arrays), meta or None))
 
     def _read(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -182,16 +183,16 @@ class Checkpoint:
             raise self.damaged(name, str(error)) from None
 
     def damaged(self, name: str, why: str) -> ValueError:
-        """What to raise where a file does not hold what was written."""
+        """The error for a file that does not contain what was written."""
         return ValueError(
             f"The checkpoint in {str(self.folder)!r} cannot be resumed: "
-            f"{self._path(name).name!r} is missing, damaged or of another program ({why}). Put "
-            "back a copy of the whole folder, or give another folder to start anew."
+            f"{self._path(name).name!r} is missing, damaged or of another program ({why}). "
+            "Restore a copy of the whole folder, or give another folder to start anew."
         )
 
 
 def model_identity(model: Model) -> dict[str, tuple[str, str]]:
-    """A model's form, parameters and evidence, and the precision they are computed in."""
+    """The identity of a model: its form, parameters, evidence and precision."""
     held = zip(model.skeleton.slots, model.slots, strict=True)
     unnamed = [value for record, value in held if record.name is None]
     data = [a for a in jax.tree.leaves(unnamed) if eqx.is_array(a)]
@@ -207,7 +208,7 @@ def model_identity(model: Model) -> dict[str, tuple[str, str]]:
 
 
 def settings_identity(name: str, module: eqx.Module) -> dict[str, tuple[str, str]]:
-    """A kernel's or an objective's class, and each of its settings under a name of its own."""
+    """The identity of a kernel or an objective: its class and each of its settings."""
     kind = type(module)
     found = {name: (kind.__name__, digest(kind, f"the {name}"))}
     for field in getattr(kind, "__dataclass_fields__", {}):
@@ -217,7 +218,7 @@ def settings_identity(name: str, module: eqx.Module) -> dict[str, tuple[str, str
 
 
 def identity_of(thing: object, what: str) -> tuple[str, str]:
-    """The text and the digest of one setting."""
+    """The text and the digest of one setting's value."""
     if isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
         text = f"{jax.random.key_data(thing).tolist()} of {jax.random.key_impl(thing)}"
     else:
@@ -226,13 +227,13 @@ def identity_of(thing: object, what: str) -> tuple[str, str]:
 
 
 class _Words(str):
-    """A text that stands without quotes in that of what holds it."""
+    """A string whose `repr` has no quotes."""
 
     __repr__ = str.__str__
 
 
 def _words(leaf: Any) -> Any:
-    """An array of one element as that element, another as its dtype and shape."""
+    """The text of a leaf: a scalar array as its number, other arrays as dtype and shape."""
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return leaf
     return _Words(f"{leaf.item():g}" if leaf.ndim == 0 else f"{leaf.dtype}{list(leaf.shape)}")
@@ -245,10 +246,10 @@ def _short(text: str) -> str:
 
 def _difference(name: str, theirs: list[str] | None, ours: list[str]) -> str:
     if theirs is None:
-        return f"{name} is {ours[0]} now, and was not there"
+        return f"{name} is {ours[0]} now, and the earlier run had none"
     if theirs[0] != ours[0]:
         return f"{name} was {theirs[0]}, now {ours[0]}"
-    return f"{name} was another one, which also read {ours[0]}"
+    return f"{name} was different, although both are displayed as {ours[0]}"
 
 
 def _plain_dict(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:

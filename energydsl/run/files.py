@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and folders in which one process writes at a time."""
+"""Atomic writing of files, and locks on folders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ except ImportError:  # Windows
     fcntl = None
 
 PARTIAL = ".partial"
-"""The ending of a file that is being written."""
+"""The suffix of a file that is being written."""
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file aside, then put it in its place: readers find the old one or the new one.
+    """Write a file atomically: readers find either the old content or the new one.
 
     Raises:
-        OSError: it cannot be written (a full disk); an earlier file of this name is untouched.
+        OSError: the file cannot be written (a full disk); an earlier file is unchanged.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -33,7 +33,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 class Lock:
-    """A folder for one process; the system frees it when the process ends, however it ends."""
+    """A lock on a folder; the system releases it when the process ends, even by a crash."""
 
     def __init__(self, folder: Path) -> None:
         self.file = open(folder / "lock", "a+")  # noqa: SIM115 (open as long as the lock is held)
@@ -53,5 +53,5 @@ class Lock:
         self.file.flush()
 
     def release(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self.file.close()

@@ -1,7 +1,7 @@
-"""Long runs in compiled chunks: what drawing and learning have in common.
+"""The loop over compiled chunks that sampling and learning share.
 
-Between chunks a bar moves, a checkpoint is written, and Ctrl-C and SIGTERM are heard; a run is
-only ever found after whole chunks.
+Between chunks the progress bar is updated, the checkpoint is written, and Ctrl-C and SIGTERM are
+handled, so that a run always stops after a complete chunk.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from energydsl.run.checkpoint import Checkpoint, Identity
 from energydsl.run.signals import Listener
 
 CHUNK_SECONDS = 0.25
-"""How long a chunk should take: the bar's and Ctrl-C's beat."""
+"""How long a chunk should take, which is the interval between updates of the progress bar."""
 
 SAVE_SHARE = 20
-"""A checkpoint is written once the run has gone on for this many times what the last one took."""
+"""Time between checkpoints, as a multiple of the time that writing the last one took."""
 
 
 class At(NamedTuple):
-    """How far a run is. Replaced whole, so that Ctrl-C never finds half an advance."""
+    """The progress of a run. It is replaced as a whole, so that Ctrl-C leaves it consistent."""
 
     carry: Any
     steps: int
@@ -37,17 +37,17 @@ class At(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Room on the host for what a run produces, row by row along `axis`."""
+    """Arrays on the host for the results of a run, with its rows along `axis`."""
 
     arrays: dict[str, np.ndarray]
     axis: int = 0
 
     def between(self, first: int, last: int) -> dict[str, np.ndarray]:
-        """Views of some rows."""
+        """Views of the rows from `first` up to `last`."""
         return {k: a[self._at(first, last)] for k, a in self.arrays.items()}
 
     def put(self, first: int, new: dict[str, np.ndarray]) -> int:
-        """Write rows from `first` on; returns where they end."""
+        """Write rows from `first` on, and return the number of the row after them."""
         last = first + next(iter(new.values())).shape[self.axis]
         for name, values in new.items():
             self.arrays[name][self._at(first, last)] = values
@@ -58,20 +58,20 @@ class Store:
 
 
 class AbstractRun(abc.ABC):
-    """A run in progress: where it is on the device, and what it has produced on the host.
+    """A run in progress: its state on the device, and its results on the host.
 
-    Enter it before it begins: it then hears signals, and lets go of its checkpoint at the end.
+    It is a context manager, which handles signals and releases the checkpoint at the end.
     """
 
     word: ClassVar[str]
-    """What its rows are called."""
+    """The word for its rows, such as "draws"."""
 
     at: At
     store: Store
     rows: int
-    """How many are wanted."""
+    """The number of rows to produce."""
     length: int = 1
-    """How many rows the next chunk tries."""
+    """The number of rows of the next chunk."""
     saver: Saver | None = None
 
     def __enter__(self) -> None:
@@ -84,27 +84,27 @@ class AbstractRun(abc.ABC):
 
     @abc.abstractmethod
     def chunk(self, length: int) -> str | None:
-        """Advance by at most `length` rows. Returns why to stop, if there is a reason."""
+        """Advance by at most `length` rows, and return a reason to stop, if there is one."""
 
     @abc.abstractmethod
     def note(self) -> str:
-        """What the bar says of the run, in a few words."""
+        """A short text for the progress bar."""
 
     def passed(self, steps: int) -> str:
-        """The digest of what these first steps read of a stream; empty where nothing streams."""
+        """The digest of the batches that the first steps read; empty if data is not a stream."""
         return ""
 
     def resume(self, checkpoint: str | PathLike | None, identity: Identity) -> None:
-        """Go on from an earlier run's checkpoint in this folder, and write there from now on."""
+        """Resume from the checkpoint in a folder, if there is one, and save there from now on."""
         if checkpoint is not None:
             self.saver = Saver(Checkpoint(checkpoint, identity), self.word)
             self.at = self.saver.resume(self.at, self.store, self.rows)
 
     def go(self, total: int, title: str, progress: bool) -> str | None:
-        """Advance to the end. Returns why the run stopped before it, if it did.
+        """Advance to the end, and return the reason if the run stopped earlier.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM came before there was a row to return.
+            KeyboardInterrupt: Ctrl-C or SIGTERM arrived before the first row was complete.
         """
         stopped = None
         self.listener.patient = True
@@ -116,13 +116,13 @@ class AbstractRun(abc.ABC):
                     before = self.at.steps
                     stopped = self._beat() or self._interrupted()
                     failed = self.saver is not None and self.saver.trouble is not None
-                    said = "the checkpoint is not written" if failed else self.note()
+                    said = "the checkpoint could not be written" if failed else self.note()
                     bar.set_postfix_str(said, refresh=False)
                     bar.update(self.at.steps - before)
                     if self.saver is not None:
                         self.saver.save_when_due(self)
         except KeyboardInterrupt:
-            # A third Ctrl-C, or the program's own handler.
+            # Raised by a third Ctrl-C, or by a signal handler of the program.
             stopped = self._interrupted() or self._stood("interrupted")
         finally:
             if self.saver is not None:
@@ -134,7 +134,7 @@ class AbstractRun(abc.ABC):
         return stopped
 
     def _interrupted(self) -> str | None:
-        """What to say of a signal that was heard."""
+        """A message about the received signal, if there was one."""
         heard = self.listener.heard
         if heard is None:
             return None
@@ -146,7 +146,7 @@ class AbstractRun(abc.ABC):
         return f"{what} after {self.at.rows} of {self.rows} {self.word}"
 
     def _beat(self) -> str | None:
-        """A chunk as long as a bar's beat, found by trying. Returns why to stop, if there is."""
+        """Run one chunk and adapt the chunks' length; returns a reason to stop, if there is one."""
         began = time.perf_counter()
         stopped = self.chunk(self.length)
         seconds = time.perf_counter() - began
@@ -160,9 +160,9 @@ class AbstractRun(abc.ABC):
 
 
 class Saver:
-    """When a run writes its checkpoint: often, but never at more than a few percent of its time.
+    """Saves a run's checkpoint as often as a few percent of its time allow.
 
-    A disk that is full ends no run: the rows stay in memory, and each save tries them again.
+    A full disk does not end the run: the rows stay in memory, and the next save includes them.
     """
 
     def __init__(self, checkpoint: Checkpoint, word: str) -> None:
@@ -171,12 +171,12 @@ class Saver:
         self.last = time.perf_counter()
         self.cost = 0.05
         self.found = ""
-        """The digest of the stream that an earlier run read."""
+        """The digest of the batches that the earlier run read from its stream."""
         self.trouble: str | None = None
-        """What to say of the last save, where it failed."""
+        """A message about the last save if it failed, else None."""
 
     def resume(self, at: At, store: Store, rows: int) -> At:
-        """Where an earlier run stood, its rows put into `store`; `at` where there was none."""
+        """The earlier run's progress, with its rows put into `store`; `at` if there was none."""
         if not self.checkpoint.exists:
             return at
         found = self.checkpoint.load(at.carry)
@@ -184,7 +184,7 @@ class Saver:
         if done > rows:
             raise ValueError(
                 f"The checkpoint holds {done} {self.word}, more than {self.word}={rows}. "
-                "Ask for at least as many, or give another folder."
+                "Give at least that number, or another folder."
             )
         saved = 0
         for part in found.parts:
@@ -195,12 +195,12 @@ class Saver:
         return At(found.state, found.counters["advanced"], done)
 
     def save_when_due(self, run: AbstractRun) -> None:
-        """Save if the run has gone on long enough since the last time."""
+        """Save if enough time has passed since the last save."""
         if time.perf_counter() - self.last > max(1.0, SAVE_SHARE * self.cost):
             self.save(run)
 
     def save(self, run: AbstractRun) -> None:
-        """Write what was produced since the last time, and where the run is."""
+        """Save the rows produced since the last save, and the state of the run."""
         began, at, saved = time.perf_counter(), run.at, self.checkpoint.rows
         counters = {"advanced": at.steps, self.word: at.rows}
         fresh = run.store.between(saved, at.rows)

@@ -1,7 +1,7 @@
-"""Quantities: named functions of a configuration, known by what they compute.
+"""Quantities: named functions of a configuration, compared by what they compute.
 
-A function written anew in every call (a lambda in a loop) is a new object each time; its trace is
-not. Compiled loops take the trace, so that they are compiled once for each thing to compute.
+A lambda that is written in a loop is a new object in every iteration, but its trace is the same.
+Compiled loops take the trace as their argument, so that equal functions are compiled only once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from energydsl._types import Configuration, Quantity
 
 
 class Program(Known):
-    """A traced function without its numbers; equal to another of the same equations.
+    """A traced function without its numerical constants, compared by its equations.
 
-    Equations hold nested functions with their constants, which are part of what is compared.
+    Nested functions and their constants are part of the equations, so they are compared, too.
     """
 
     def __init__(self, jaxpr: jex.Jaxpr, outputs: Any) -> None:
@@ -33,10 +33,10 @@ class Program(Known):
 
     @staticmethod
     def trace(function: Callable[..., Any], *arguments: Any) -> tuple[Program, list[Array], Any]:
-        """A function's program, its numbers, and the shapes of what it returns.
+        """A function's program, its numerical constants, and the shapes of its results.
 
-        Arrays that the function closes over and floating-point numbers of its text are numbers:
-        another learning rate makes no other program.
+        Constants are the arrays that the function closes over and the floating-point literals of
+        its code, so that a new learning rate, for instance, does not change the program.
         """
         traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         jaxpr, numbers = _take_out_numbers(traced)
@@ -44,7 +44,7 @@ class Program(Known):
 
     @cached_property
     def content(self) -> Content:
-        """What the program computes."""
+        """The identity of the program: its equations."""
         return content(self.jaxpr, self.outputs)
 
     def __eq__(self, other: object) -> bool:
@@ -59,7 +59,7 @@ class Program(Known):
 
 
 def _take_out_numbers(jaxpr: jex.Jaxpr) -> tuple[jex.Jaxpr, list[Array]]:
-    """The equations with a constant in place of each floating-point number."""
+    """The equations, with an argument in place of each floating-point literal."""
     numbers = [c if isinstance(c, Array) else jnp.asarray(c) for c in jaxpr.consts]
     variables = []
 
@@ -79,7 +79,7 @@ def _take_out_numbers(jaxpr: jex.Jaxpr) -> tuple[jex.Jaxpr, list[Array]]:
 
 
 class Quantities(eqx.Module):
-    """Traced functions of one configuration; their numbers are arguments."""
+    """Traced functions of one configuration, with their numerical constants as arguments."""
 
     numbers: list[Array]
     program: Program = eqx.field(static=True)
@@ -87,10 +87,10 @@ class Quantities(eqx.Module):
 
     @staticmethod
     def of(keep: Mapping[str, Quantity], x: Any) -> Quantities:
-        """Trace functions at a configuration's shapes.
+        """Trace functions of a configuration with the shapes of `x`.
 
         Raises:
-            ValueError: a function asks for a variable that the configuration does not have.
+            ValueError: a function uses a variable that the configuration does not have.
             TypeError: a function returns something other than one array.
         """
 
@@ -101,7 +101,7 @@ class Quantities(eqx.Module):
             program, numbers, shapes = Program.trace(all_of_them, x)
         except KeyError as error:
             raise ValueError(
-                f"A function of keep= asks for {error}; there are {list(x)}."
+                f"A function of keep= uses {error}; the configuration has {list(x)}."
             ) from None
         for name, shape in shapes.items():
             if not hasattr(shape, "shape"):

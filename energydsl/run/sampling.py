@@ -1,8 +1,7 @@
-"""The one sampling loop: any kernel, in compiled chunks.
+"""Sampling: runs of Markov chains with any kernel, in compiled chunks.
 
-Memory is bounded by a chunk's buffer and by what is kept; between chunks a bar moves, a
-checkpoint is written, and Ctrl-C is heard. The key of step t depends on t alone, so that neither
-chunk sizes nor a resume change a draw.
+The device's memory holds one chunk of draws at a time. The random key of step t depends only on t,
+so that neither the sizes of the chunks nor a resume from a checkpoint change the draws.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration, Quantity, Values, check_key
+from energydsl.analysis.ends import said_of_ends
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.compiler.start import check_starts, starts
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
@@ -32,26 +32,26 @@ from energydsl.run.loop import AbstractRun, At, Store
 from energydsl.run.quantities import Quantities
 
 BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
-"""A chunk's buffer has at most this much memory and this many draws."""
+"""The largest memory in bytes, and the largest number of draws, of a chunk's buffer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chains:
-    """What a run drew. Arrays are NumPy's, (chain, draw, ...).
+    """The result of `sample`, with NumPy arrays of shape (chain, draw, ...).
 
     Attributes:
-        draws: the variables, or the quantities that ``keep=`` named. Spins, bits and labels are of
-            8 bits where that holds them; other integers of 32, which sums and squares need.
+        draws: the draws of each variable, or of each quantity in ``keep=``. Spins, bits and labels
+            are 8-bit integers if these suffice, other integers 32-bit ones.
         stats: the energy of each draw, and the kernel's statistics.
-        last: the configurations at which the chains stand, chains first; they fit ``start=``.
-        ebm: what was sampled.
-        kernel: by what.
-        key: the run's key.
-        warmup: steps before the first draw.
-        thin: steps a draw.
-        seconds: wall time, compilation included.
-        stopped: why the run ended before its last draw, or None.
-        chosen: why this kernel, where none was given.
+        last: the final configuration of each chain, which can be given as ``start=``.
+        ebm: the EBM that was sampled.
+        kernel: the kernel.
+        key: the random key of the run.
+        warmup: the number of steps before the first draw.
+        thin: the number of steps per draw.
+        seconds: the wall time, including compilation.
+        stopped: the reason why the run ended before its last draw, or None.
+        chosen: the reason for the choice of the kernel, if none was given.
     """
 
     draws: dict[str, np.ndarray]
@@ -69,9 +69,24 @@ class Chains:
     def __repr__(self) -> str:
         chains, draws = self.stats["energy"].shape
         names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
-        note = f"; chosen as {self.chosen}" if self.chosen else ""
+        note = f"; chosen because {self.chosen}" if self.chosen else ""
         note += f"; stopped: {self.stopped}" if self.stopped else ""
         return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
+
+
+def lost_at_ends(chains: Chains) -> list[str]:
+    """Messages about probability mass near the ends of domains that draws miss: see `near_ends`.
+
+    If a run kept other quantities than a variable, its last configurations are examined.
+    """
+    found = []
+    for v in chains.ebm.structure.skeleton.free:
+        drawn = chains.draws.get(v.name)
+        if drawn is None or drawn.shape[2:] != v.shape or drawn.dtype != v.domain.dtype:
+            drawn = np.asarray(chains.last[v.name])
+        if said := said_of_ends(v, drawn):
+            found.append(said)
+    return found
 
 
 def check_chains(chains: object, function: str) -> None:
@@ -94,31 +109,31 @@ def sample(
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Chains:
-    """Run Markov chains and return what they drew.
+    """Draw from an EBM by Markov chains.
 
     Args:
-        ebm: what to sample.
-        kernel: one transition, such as ``ed.Gibbs()``. If not given, the one that `EBM.explain`
-            recommends; ``chains.chosen`` says why.
+        ebm: the compiled model.
+        kernel: the kernel, such as ``ed.Gibbs()``. By default the one that `EBM.explain`
+            recommends first; ``chains.chosen`` gives the reason.
         key: a `jax.random.key`; the same key gives the same draws.
-        chains: how many run side by side.
-        warmup: steps before the first draw, in which kernels may adapt.
-        draws: how many to keep of each chain.
-        thin: steps a draw.
-        start: where to begin: one configuration, or one a chain with chains first. Random if not
-            given.
-        keep: functions of one configuration to keep instead of it, by name; discrete variables
-            reach them as 32-bit integers.
-        checkpoint: a folder. A run that finds its own checkpoint there goes on from it, with the
-            same draws as if it had never stopped; `draws` may then be larger.
-        progress: show a bar on a terminal.
+        chains: the number of chains.
+        warmup: the number of steps before the first draw, in which the kernel may adapt.
+        draws: the number of draws of each chain.
+        thin: the number of steps per draw.
+        start: the initial configuration: one for all chains, or one per chain, with the chains on
+            the first axis. Random by default.
+        keep: functions of one configuration, by name, whose values are kept instead of the
+            configurations; they receive discrete variables as 32-bit integers.
+        checkpoint: a folder. If it contains a checkpoint of the same run, the run continues from
+            there, with the same draws as without the interruption; `draws` may be larger.
+        progress: whether to show a progress bar, if the output is a terminal.
 
     Returns:
-        The chains. Ctrl-C ends the run early with what was drawn so far.
+        The chains. Ctrl-C ends the run early, and the draws so far are returned.
 
     Raises:
-        TypeError, ValueError: a kernel that does not fit the model, a start outside the support,
-            numbers that make no sense, or a checkpoint of another run.
+        TypeError, ValueError: the kernel does not fit the model, the start is outside the support,
+            a count is invalid, or the checkpoint is of another run.
     """
     _check_counts(chains=chains, draws=draws, thin=thin)
     if warmup < 0:
@@ -138,7 +153,7 @@ def sample(
 
 
 class _Run(AbstractRun):
-    """Chains first, draws second."""
+    """A run of `sample`; its results have the chains on the first axis, the draws on the second."""
 
     word: ClassVar[str] = "draws"
 
@@ -164,7 +179,7 @@ class _Run(AbstractRun):
         keep: Mapping[str, Quantity] | None,
         checkpoint: str | PathLike | None,
     ) -> None:
-        """Place the chains, make room for the draws, and find an earlier run's checkpoint."""
+        """Initialise the chains, allocate the draws, and resume from a checkpoint if given."""
         xs = _starts(self.ebm, start, self.chains, self.start_key)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
         one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
@@ -175,18 +190,21 @@ class _Run(AbstractRun):
         }
         self.store = Store(arrays, axis=1)
         size = sum(a[:, :1].nbytes for a in arrays.values())
-        # Whatever the number of draws is: another must not compile anew.
+        # The capacity does not depend on the number of draws, so that another is not recompiled.
         self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
         self.at = At(carry, 0, 0)
         if checkpoint is not None:
             self.resume(checkpoint, self._identity(None if start is None else xs))
 
     def finish(self, progress: bool) -> Chains:
-        """Draw what is left to draw."""
+        """Draw the remaining draws, and return the chains."""
         stopped = self.go(self.warmup + self.rows * self.thin, str(self.kernel), progress)
         if stopped is not None:
             warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
-        return self._chains(stopped)
+        chains = self._chains(stopped)
+        for said in lost_at_ends(chains):
+            warnings.warn(f"{said}.", stacklevel=3)
+        return chains
 
     def note(self) -> str:
         return ""
@@ -194,7 +212,7 @@ class _Run(AbstractRun):
     def chunk(self, length: int) -> str | None:
         left = self.warmup - self.at.steps
         if left > 0:
-            # One draw, not kept, of as many steps: the same program serves warmup.
+            # Warmup uses the same program: one draw of that many steps, which is not kept.
             count, thin = 1, min(left, length)
         else:
             count, thin = min(self.rows - self.at.rows, self.capacity, length), self.thin
@@ -229,7 +247,7 @@ class _Run(AbstractRun):
         self.at = At(carry, self.at.steps + count * thin, rows)
 
     def _identity(self, start: Configuration | None) -> Identity:
-        """What must agree between a run and the one that goes on from its checkpoint."""
+        """What must agree between a run and one that resumes from its checkpoint."""
         kept = "configurations" if self.keep is None else str(list(self.keep.names))
         numbers = {"chains": self.chains, "warmup": self.warmup, "thin": self.thin}
         return (
@@ -268,13 +286,13 @@ def _configurations(ebm: EBM, ensemble: AbstractEnsemble, carry: Any) -> Configu
 def _look(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Any, key: Array
 ) -> dict[str, Array]:
-    """All that one draw stores, after one step."""
+    """Everything that is stored for one draw, after one step."""
     carry, info = ensemble.advance(ebm, ensemble.load(ebm), carry, key=key)
     return _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
 
 
 def _shapes(*arguments: Any) -> dict[str, Any]:
-    """The shapes of all that one draw stores; a second run of the same kind traces nothing."""
+    """The shapes of everything stored for one draw, cached between similar runs."""
     arrays, rest = eqx.partition(arguments, eqx.is_array)
     leaves, treedef = jax.tree.flatten(rest)
     return _look_at.eval_shape(arrays, tuple(leaves), treedef)
@@ -288,7 +306,7 @@ def _look_at(arrays: Any, leaves: tuple[Any, ...], treedef: Any) -> dict[str, Ar
 def _observe(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keep: Quantities | None
 ) -> dict[str, Array]:
-    """What is kept of where the chains stand, chains first."""
+    """The kept quantities and the energy of each chain's present configuration."""
     if keep is None:
         kept = _shown(ebm, ensemble.configurations(ebm, carry))
     else:
@@ -297,13 +315,13 @@ def _observe(
 
 
 def _widened(xs: Configuration) -> Configuration:
-    """As functions of a user's get them: what they compute with small integers fits in 32 bits."""
+    """Configurations as the functions of ``keep=`` receive them, with 32-bit integers."""
     small = {n for n, a in xs.items() if jnp.issubdtype(a.dtype, jnp.integer)}
     return {n: a.astype(jnp.int32) if n in small else a for n, a in xs.items()}
 
 
 def _shown(ebm: EBM, xs: Configuration) -> Configuration:
-    """As draws are kept."""
+    """Configurations in the dtypes in which draws are kept."""
     dtypes = {v.name: v.domain.draw_dtype for v in ebm.structure.skeleton.free}
     return {n: a.astype(dtypes[n]) for n, a in xs.items()}
 
@@ -334,13 +352,13 @@ def _run_chunk(
 
     shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
     blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
-    # Draws first, so that each is written in one piece.
+    # The draws are on the first axis, so that each is contiguous in memory.
     buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in shapes.items()}
     return lax.fori_loop(0, count, draw, (carry, buffer))
 
 
 def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configuration:
-    """Where the chains begin: drawn, one for all, or one each."""
+    """The initial configurations: random, one for all chains, or one per chain."""
     if start is None:
         return starts(ebm, chains, key=key)
     ebm.model.check_names(start)

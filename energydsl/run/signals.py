@@ -1,7 +1,8 @@
-"""Signals that ask a program to end, heard between chunks so that nothing drawn is lost.
+"""Handling of SIGINT and SIGTERM between chunks, so that no draws are lost.
 
-Python raises KeyboardInterrupt wherever it stands, in the middle of a save or of a callback that
-swallows it. Here the handler only notes the signal, and the loop looks at the note.
+By default Python raises KeyboardInterrupt at any point of the program, such as in the middle of a
+save, or in a callback that suppresses it. Here the handler only records the signal, and the loop
+checks the record between chunks.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from typing import Any
 HEARD = (signal.SIGINT, signal.SIGTERM)
 
 PATIENCE = 2
-"""Signals that are taken without ending the program; who sends another means it."""
+"""How many signals are recorded before a further one ends the program."""
 
 
 class Listener:
-    """Hears SIGINT (Ctrl-C) and SIGTERM as long as it is entered, then puts the handlers back.
+    """A context manager that handles SIGINT (Ctrl-C) and SIGTERM, then restores the handlers.
 
-    While `patient`, a signal is only noted in `heard`. Otherwise the first one does what it would
-    do without a listener, and one that follows it is ignored: something is being saved. Handlers
-    that the program has set itself are left in place, and so are all where this is not the main
-    thread.
+    While `patient` is True, a signal is only recorded in `heard`. Otherwise the first signal has
+    its usual effect, and later ones are ignored while results are being saved. Handlers that the
+    program has set itself stay in place; outside the main thread, no handler is changed.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Listener:
         signal.raise_signal(number)
 
     def note(self, number: int) -> None:
-        """Remember a signal, here and in the listener that this one stands in for."""
+        """Record a signal, here and in the enclosing listener."""
         self.heard = signal.Signals(number)
         self.times += 1
         before = self.before.get(number)

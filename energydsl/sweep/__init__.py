@@ -1,4 +1,4 @@
-"""Lowerings of a Gibbs sweep, one a file: dense, gather, lattice; `LOWERINGS` lists them."""
+"""Lowerings (implementations) of a Gibbs sweep, each in its own file; `LOWERINGS` lists them."""
 
 from energydsl.sweep.base import AbstractSweep as AbstractSweep
 from energydsl.sweep.base import Block as Block

@@ -1,8 +1,9 @@
-"""The contract of a sweep: one visit to every site it draws, in a representation of its own.
+"""The contract of a Gibbs sweep, which draws each of its sites once from its conditional.
 
-A lowering is a file of this folder: it looks at a structure and answers with an offer, a sweep and
-what it would cost, or with the reason why it does not apply. A sweep is a pytree, whose index
-arrays enter compiled code as arguments.
+A lowering is one way to compute sweeps; each has its own file. For the structure of a model it
+returns an offer, which has an estimate of the cost and builds the sweep, or the reason why it does
+not apply. A sweep is a pytree, whose index arrays enter compiled code as arguments, and may use its
+own representation of the chains' state.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from energydsl.language.variable import Variable
 
 
 class Block:
-    """Sites of one variable that do not interact, to be drawn at once. Equal where they are."""
+    """Sites of one variable that do not interact, to be drawn at once.
+
+    Blocks with the same variable and sites are equal.
+    """
 
     def __init__(self, variable: Variable, sites: np.ndarray) -> None:
         self.variable = variable
@@ -48,66 +52,66 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Offer:
-    """What a lowering would cost, and the sweep itself, built only if it is chosen."""
+    """The cost of a lowering, and a function that builds its sweep if it is chosen."""
 
     cost: float
-    """Operations of one sweep of one chain, by a rough count that serves to compare."""
+    """A rough count of the operations of one sweep of one chain, to compare lowerings."""
 
     build: Callable[[], AbstractSweep]
 
 
 class AbstractSweep(eqx.Module):
-    """How sites are visited. Chains move together; see `pack`."""
+    """A Gibbs sweep of several chains at once, whose state `pack` defines."""
 
     lowering: ClassVar[str]
-    """The word for it in `explain`."""
+    """The name of the lowering in `explain`."""
 
     drawn: eqx.AbstractVar[tuple[str, ...]]
-    """The variables whose free sites it visits; the state holds every free variable."""
+    """The names of the variables whose free sites are drawn; the state has all free variables."""
 
     note: eqx.AbstractVar[str]
-    """What was chosen inside the lowering, in a few words."""
+    """A short description of the sweep's blocks, printed by `explain`."""
 
     @classmethod
     @abc.abstractmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
-        """What this lowering offers, or why it does not apply.
+        """The offer of this lowering, or why it does not apply.
 
         Args:
-            structure: of the model to be swept.
-            blocks: to be visited in this order, already checked; None leaves blocks and order to
-                the lowering, which draws every free site that has a conditional.
+            structure: the structure of the model.
+            blocks: checked blocks in the order in which to draw them. If None, the lowering chooses
+                blocks of all free sites that have a conditional, and their order.
         """
 
     @abc.abstractmethod
     def load(self, structure: Structure, model: Model) -> Any:
-        """What the parameters and the evidence contribute: computed once, used by every sweep."""
+        """The values computed from parameters and evidence, once for all sweeps."""
 
     @abc.abstractmethod
     def pack(self, x: Configuration) -> Any:
-        """A batch of configurations, chains first, in the sweep's own representation."""
+        """The sweep's representation of a batch of configurations, whose first axis is chains."""
 
     @abc.abstractmethod
     def unpack(self, state: Any) -> Configuration:
-        """The way back: a batch of configurations, chains first."""
+        """The inverse of `pack`: a batch of configurations, whose first axis is chains."""
 
     @abc.abstractmethod
     def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
-        """Visit every site of the drawn variables once, in every chain."""
+        """The state after each free site of the drawn variables is drawn once, in every chain."""
 
     def energies(self, model: Model, state: Any) -> Array:
-        """The energy of each chain; a lowering that knows it without unpacking says so here."""
+        """The energy of each chain; a lowering may override this to avoid unpacking."""
         return jax.vmap(model.energy)(self.unpack(state))
 
     def observe(self, function: Callable[[Configuration], Any], state: Any) -> Any:
-        """A function of each chain's configuration, chains first."""
+        """The values of a function of each chain's configuration; the first axis is chains."""
         return jax.vmap(function)(self.unpack(state))
 
 
 def drawable(
     structure: Structure, blocks: Sequence[Block] | None
 ) -> dict[Variable, AbstractConditional]:
-    """The variables that a sweep visits, each with the law of its sites."""
+    """The variables that a sweep draws, each with the conditional of its sites."""
     known = conditionals(structure)
     shown = None if blocks is None else {b.variable for b in blocks}
     return {
@@ -118,7 +122,7 @@ def drawable(
 
 
 def evaluations(structure: Structure, laws: Mapping[Variable, AbstractConditional]) -> float:
-    """Arguments that factors take while each site of these variables is measured once."""
+    """The number of arguments of all factors when each site of these variables is measured once."""
     total = 0.0
     for factor in structure.factors:
         seen = [(laws[f.variable].size, f.index.size) for f in factor.sites.values()
@@ -129,7 +133,7 @@ def evaluations(structure: Structure, laws: Mapping[Variable, AbstractConditiona
 
 @lru_cache(maxsize=16)
 def colour_blocks(structure: Structure) -> tuple[Block, ...]:
-    """The free sites that have a conditional, variable by variable and colour by colour."""
+    """The free sites that have a conditional, as one block for each variable and colour."""
     blocks = []
     for v in drawable(structure, None):
         start = structure.offset[v.name]

@@ -1,4 +1,4 @@
-"""The one choice of a lowering, for the compiler and for blocks of a user's own."""
+"""The choice of a lowering, for the compiler's blocks and for blocks given by the user."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from energydsl.sweep.gather import GatherSweep
 from energydsl.sweep.lattice import LatticeSweep
 
 LOWERINGS: tuple[type[AbstractSweep], ...] = (LatticeSweep, DenseSweep, GatherSweep)
-"""Those that are tried; of the ones that apply, the cheapest is taken."""
+"""The lowerings that are tried; the cheapest that applies is used."""
 
 Considered = tuple[tuple[str, float | Refusal], ...]
-"""Each lowering that was tried, with its predicted cost or with the reason against it."""
+"""Each lowering that was tried, with its predicted cost or the reason why it does not apply."""
 
 
 def choose_sweep(
     structure: Structure, blocks: Sequence[Block] | None = None
 ) -> tuple[AbstractSweep | None, Considered]:
-    """The cheapest sweep over these blocks, or over blocks of its own; None if none applies."""
+    """The cheapest sweep of these blocks, and all lowerings considered.
+
+    If blocks are not given, the lowerings choose them. The sweep is None if no lowering applies.
+    """
     if not drawable(structure, blocks):
         return None, ()
     plans = {kind.lowering: kind.plan(structure, blocks) for kind in LOWERINGS}

@@ -1,8 +1,8 @@
-"""Sweeps over dense energies: layer by layer, one gradient of the energy a layer.
+"""Sweeps of densely connected models: one gradient of the energy for each layer of sites.
 
-Where derivatives determine the conditionals (the energy linear in each finite site and quadratic
-in each real one, say), those of the whole energy give a whole layer's at once; for an RBM they are
-the matrix products.
+If derivatives determine the conditionals (for example, if the energy is linear in each finite site
+and quadratic in each real site), the gradient of the whole energy gives the conditionals of all
+sites of a layer. For an RBM this computes the usual matrix products.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, Block, Offer, colour_blocks, drawable
 
 DENSE_DEGREE = 16
-"""Neighbours a site has on average, from which gradients beat gathers."""
+"""The average number of neighbours of a site above which gradients are faster than gathers."""
 
 MAX_LAYERS = 8
-"""Layers at most: each costs a gradient of the whole energy."""
+"""The most layers of a sweep, as each needs a gradient of the whole energy."""
 
 
 OVERHEAD = 24
-"""What a layer costs for each site beside its factors: with gathers at 4 an argument, gradients
-are then cheaper from `DENSE_DEGREE` neighbours on, in two layers."""
+"""The cost of a layer for each site, in addition to its factors. With gathers at 4 per argument, a
+sweep of two layers is then cheaper by gradients from `DENSE_DEGREE` neighbours on."""
 
 
 class DenseLayer(eqx.Module):
-    """Sites of one variable drawn from one gradient; `mask` where they are not all of it."""
+    """Sites of one variable that are drawn from one gradient; `mask` is None if they are all."""
 
     variable: Variable = eqx.field(static=True)
     law: AbstractConditional
@@ -45,7 +45,7 @@ class DenseLayer(eqx.Module):
 
 
 class DenseSweep(AbstractSweep):
-    """Layer by layer; see the module."""
+    """A sweep that draws layers of sites from gradients of the energy; see the module."""
 
     lowering: ClassVar[str] = "dense"
 
@@ -58,13 +58,17 @@ class DenseSweep(AbstractSweep):
         laws = drawable(structure, blocks)
         odd = [v.name for v, law in laws.items() if not law.derivatives]
         if odd:
-            return Refusal(f"no derivatives determine the conditionals of {odd}")
+            return Refusal(f"the conditionals of {odd} are not determined by derivatives")
         degree = 2 * len(structure.edges) / max(int(structure.free.sum()), 1)
         if degree < DENSE_DEGREE:
-            return Refusal(f"{degree:.1f} neighbours a site; a gradient pays from {DENSE_DEGREE}")
+            return Refusal(
+                f"{degree:.1f} neighbours a site; gradients are used from {DENSE_DEGREE} on"
+            )
         blocks = colour_blocks(structure) if blocks is None else blocks
         if len(blocks) > MAX_LAYERS:
-            return Refusal(f"{len(blocks)} layers, a gradient each; at most {MAX_LAYERS}")
+            return Refusal(
+                f"{len(blocks)} layers, each of which needs a gradient; at most {MAX_LAYERS}"
+            )
 
         def build() -> DenseSweep:
             layers = tuple(DenseLayer(b.variable, laws[b.variable], _mask(b)) for b in blocks)
@@ -105,7 +109,7 @@ def _visit(model: Model, layer: DenseLayer, state: Configuration, key: Array) ->
         value = value if layer.mask is None else jnp.where(layer.mask, value, rest[name])
         return model.energy_of(model.complete(rest | {name: value}))
 
-    # No two sites of a layer interact, so each one's derivatives stand by themselves.
+    # No two sites of a layer interact, so the derivatives in one do not depend on another.
     zero = jnp.zeros(old.shape[1:], layer.law.domain.energy_dtype)
     total = jax.vmap(
         lambda rest: derivatives(lambda v: energy(v, rest), zero, layer.law.derivatives), out_axes=1

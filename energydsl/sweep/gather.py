@@ -1,8 +1,9 @@
-"""Sweeps over irregular graphs: each site gathers the factors it is in, colour by colour.
+"""Sweeps of irregular graphs: the arguments of each site's factors are gathered by index arrays.
 
-Chains stand last, so that a gather reads whole rows. A few blocks are written out one after
-another; many (a dense graph has a colour for each site) are padded alike and scanned, so that the
-program never grows with the graph.
+The sites of one colour are drawn at once. Chains are the last axis of the state, so that a gather
+reads whole rows. A few blocks are compiled one after another; many blocks (a complete graph has a
+colour for each site) are padded to equal length and scanned, so that the compiled program does not
+grow with the graph.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from energydsl.sweep.base import (
 )
 
 UNROLLED = 8
-"""Blocks of one variable in a row up to which each gets code of its own."""
+"""The most consecutive blocks of one variable that are compiled separately rather than scanned."""
 
 GATHERED = 4
-"""What an argument costs that is gathered, where one that stands in line costs 1."""
+"""The cost of a gathered argument, relative to one that is read from contiguous memory."""
 
 
 class GatherSweep(AbstractSweep):
-    """Colour by colour; see the module."""
+    """A sweep that draws sites colour by colour; see the module."""
 
     lowering: ClassVar[str] = "gather"
 
@@ -85,7 +86,7 @@ class GatherSweep(AbstractSweep):
 
 
 def _grouped(blocks: Sequence[Block]) -> list[tuple[Variable, np.ndarray]]:
-    """Blocks with code of their own, and runs of like blocks: their sites, (block, site)."""
+    """Groups of blocks that are compiled together: their variable and sites, (block, site)."""
     groups = []
     for v, run in itertools.groupby(blocks, lambda b: b.variable):
         own = [b.sites for b in run]
@@ -105,7 +106,7 @@ def _build(
         assert isinstance(seen, SiteFactors)
         built.append(seen)
     count = sum(len(sites) for _, sites in groups)
-    note = f"{count} blocks" + (", scanned" if len(built) < count else "")
+    note = f"{count} blocks" + (", in a compiled loop" if len(built) < count else "")
     return GatherSweep(tuple(v.name for v in laws), note, structure.skeleton.free, tuple(built))
 
 
@@ -117,7 +118,7 @@ def _visit(
     def one(state: dict[str, Array], part: tuple) -> tuple[dict[str, Array], None]:
         block, each, key = part
         total = totals(structure, block, (each, shared), state)
-        # XLA would otherwise recompute the gathers in every use.
+        # XLA would otherwise recompute the gathers for every use.
         drawn = block.law.draw(lax.optimization_barrier(total), key=key)
         name = block.variable.name
         return state | {name: state[name].at[block.sites].set(drawn, mode="drop")}, None
@@ -129,7 +130,7 @@ def _visit(
 
 
 def _stack(groups: list[np.ndarray], padding: int) -> np.ndarray:
-    """Blocks as rows, padded with a site that does not exist."""
+    """The blocks as rows of an array, padded with the number of a site that does not exist."""
     stacked = np.full((len(groups), max(map(len, groups))), padding, np.int32)
     for row, sites in zip(stacked, groups, strict=True):
         row[: len(sites)] = sites

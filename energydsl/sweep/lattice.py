@@ -1,8 +1,9 @@
-"""Sweeps over regular lattices: neighbours are shifts, never gathers.
+"""Sweeps of regular lattices, where the neighbours of all sites are a shifted array.
 
-The lattice is cut into interleaved sublattices (one for each residue of a site's coordinates
-modulo a small cell), chosen so that no two sites of one interact. Each is a dense array, so that
-a sublattice is drawn at once from its neighbours' shifted arrays.
+The lattice is tiled by copies of a small cell. The sites at one position of all cells form a
+sublattice, so that a 2 x 2 cell gives 4 interleaved sublattices. The cell is chosen such that no
+two sites of a sublattice interact. Each sublattice is stored as a dense array and drawn at once,
+given the shifted arrays of its neighbours.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from energydsl.sweep.base import AbstractSweep, Block, Offer, drawable, evaluati
 Offset = tuple[int, ...]
 
 Step = tuple[int, int]
-"""One sublattice of one drawn variable: their numbers."""
+"""The number of a drawn variable, and the number of one of its sublattices."""
 
 MAX_CELL = 3
-"""The longest side of the cell of sublattices that is tried."""
+"""The longest side of a cell that is tried."""
 
 
 class Stencil(eqx.Module):
-    """The factors of one batch seen from leaf `slot`: where its other sites lie, as offsets.
+    """The factors of one batch in which a site is leaf `slot`, with the offsets of other sites.
 
-    `indices` hold, for each leaf that does not move, its entry at every site (sublattice first);
-    `valid` says at which sites there is such a factor, None where at all.
+    `offsets` has the displacement of each leaf from the site; None for leaves that are constant
+    during sampling. `indices` has the entries of those leaves at every site, (sublattice, *site).
+    `valid` is True at the sites that have such a factor; None if all sites have one.
     """
 
     number: int = eqx.field(static=True)
@@ -54,7 +56,10 @@ class Stencil(eqx.Module):
 
 
 class LatticeSweep(AbstractSweep):
-    """Sublattice by sublattice; see the module. Its state holds each as an array of its own."""
+    """A sweep that draws one sublattice after another; see the module.
+
+    Its state has a separate array for each sublattice.
+    """
 
     lowering: ClassVar[str] = "lattice"
 
@@ -66,7 +71,7 @@ class LatticeSweep(AbstractSweep):
     laws: tuple[AbstractConditional, ...]
     stencils: tuple[tuple[Stencil, ...], ...]
     free: tuple[Array | None, ...]
-    """For each drawn variable, where it is free; None where everywhere."""
+    """For each drawn variable, True at its free sites; None if all are free."""
 
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
@@ -114,7 +119,7 @@ class LatticeSweep(AbstractSweep):
         for (k, residue), step_key in zip(self.steps, step_keys, strict=True):
             name = self.drawn[k]
             total = self._total(structure, k, residue, tables[k], state)
-            # Each neighbour has several uses; XLA would shift it again for each.
+            # XLA would otherwise shift the neighbours' arrays again for every use.
             drawn = self.laws[k].draw(lax.optimization_barrier(total), key=step_key)
             free = self.free[k]
             if free is not None:
@@ -124,7 +129,7 @@ class LatticeSweep(AbstractSweep):
         return state
 
     def _total(self, structure: Structure, k: int, residue: int, tables: Any, state: Any) -> Array:
-        """The measures of one sublattice: (measure, chain, *sites)."""
+        """The numbers that determine the conditionals of a sublattice, (number, chain, *site)."""
         law = self.laws[k]
         shape = state[self.drawn[k]][residue].shape
         total = jnp.zeros((law.size, *shape))
@@ -146,7 +151,7 @@ class LatticeSweep(AbstractSweep):
 def _grid(
     structure: Structure,
 ) -> tuple[list[tuple[Offset | None, ...]], tuple[int, ...]] | Refusal:
-    """For each batch of factors where its leaves lie, and the cell; or why this is no lattice."""
+    """The offsets of each batch's leaves, and the cell; or why the model is not a lattice."""
     free = structure.skeleton.free
     shapes = {v.shape for v in free}
     if len(shapes) != 1 or not (shape := free[0].shape):
@@ -182,7 +187,7 @@ def _build(
     )
     return LatticeSweep(
         tuple(v.name for v in laws),
-        f"{math.prod(cell)} sublattices, cell {_times(cell)}",
+        f"{math.prod(cell)} interleaved sublattices of a {_times(cell)} cell",
         structure.skeleton.free,
         cell,
         steps,
@@ -198,7 +203,7 @@ def _steps(
     cell: tuple[int, ...],
     blocks: Sequence[Block] | None,
 ) -> tuple[Step, ...] | Refusal:
-    """The sublattices in the order of their visits; blocks, if given, must be made of them."""
+    """The sublattices in the order in which they are drawn, or why blocks are not sublattices."""
     count = math.prod(cell)
     if blocks is None:
         return tuple(itertools.product(range(len(laws)), range(count)))
@@ -210,9 +215,7 @@ def _steps(
         seen = np.unique(residue[block.sites])
         free = ~structure.skeleton.mask(v).ravel()
         if np.isin(residue[free], seen).sum() != len(block.sites):
-            return Refusal(
-                f"block {number} is not made of the sublattices of a {_times(cell)} cell"
-            )
+            return Refusal(f"block {number} is not a union of sublattices of a {_times(cell)} cell")
         steps += [(variables.index(v), int(r)) for r in seen]
     return tuple(steps)
 
@@ -222,7 +225,7 @@ def _times(cell: tuple[int, ...]) -> str:
 
 
 def split(array: Any, cell: tuple[int, ...], fill: float = 0) -> Any:
-    """Cut an array into its sublattices: (residue, *coordinates), padded with `fill`."""
+    """The sublattices of an array, (sublattice, *coordinates), padded with `fill`."""
     xp = jnp if isinstance(array, jax.Array) else np
     padding = [(0, -n % p) for n, p in zip(array.shape, cell, strict=True)]
     array = xp.pad(array, padding, constant_values=fill)
@@ -234,7 +237,7 @@ def split(array: Any, cell: tuple[int, ...], fill: float = 0) -> Any:
 
 
 def join(parts: Array, cell: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-    """The way back from `split`."""
+    """The array of this shape whose sublattices are given: the inverse of `split`."""
     dims = len(cell)
     whole = parts.reshape(*cell, *parts.shape[1:])
     whole = whole.transpose([a for d in range(dims) for a in (dims + d, d)])
@@ -251,7 +254,7 @@ def _value(
     cell: tuple[int, ...],
     state: dict[str, tuple[Array, ...]],
 ) -> Any:
-    """A leaf's argument at every site of a sublattice."""
+    """The values of a leaf for every site of a sublattice."""
     if offset is None:
         return constant if index is None else constant[residue]
     assert isinstance(leaf, Sites)
@@ -288,7 +291,7 @@ def _measure(
 def _offsets(
     factor: Factor, free: tuple[Variable, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[Offset | None, ...], np.ndarray] | Refusal:
-    """Where each moving leaf lies relative to the first one, and which axes wrap around."""
+    """The offset of each free leaf from the first one, and which axes are periodic."""
     moving = {k: leaf for k, leaf in factor.sites.items() if leaf.variable in free}
     found: list[Offset | None] = [None] * len(factor.leaves)
     wraps = np.zeros(len(shape), bool)
@@ -296,14 +299,14 @@ def _offsets(
     for k, leaf in moving.items():
         index = leaf.index
         if index.ndim > 1:
-            return Refusal("a factor takes many sites at once")
+            return Refusal("a factor has an argument that is an array of sites")
         if np.bincount(index, minlength=1).max() > 1:
-            return Refusal("a site stands twice in one batch of factors")
+            return Refusal("two factors of a batch have the same site as the same argument")
         here = np.stack(np.unravel_index(index, shape))
         first = here if first is None else first
         offset = _constant_offset(here - first, shape)
         if offset is None:
-            return Refusal("a batch of factors is not a translated pattern")
+            return Refusal("the factors of a batch are not translates of one pattern")
         found[k] = tuple(int(d) for d in offset)
         wraps |= (here - first != np.array(offset)[:, None]).any(axis=1)
     if len({(leaf.variable, found[k]) for k, leaf in moving.items()}) < len(moving):
@@ -312,7 +315,7 @@ def _offsets(
 
 
 def _constant_offset(difference: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The one displacement of all factors, around the torus if need be."""
+    """The displacement that all factors share, modulo the shape if need be; None if they differ."""
     sizes = np.array(shape)
     if (difference == difference[:, :1]).all():
         return difference[:, 0]
@@ -325,7 +328,7 @@ def _constant_offset(difference: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
 def _cell(
     structure: Structure, offsets: list, shape: tuple[int, ...], wraps: np.ndarray
 ) -> tuple[int, ...] | Refusal:
-    """The smallest cell whose sublattices hold no two interacting sites."""
+    """The smallest cell whose sublattices have no two interacting sites."""
     gaps = set()
     for factor, found in zip(structure.factors, offsets, strict=True):
         moving = [(leaf.variable, found[k]) for k, leaf in factor.sites.items() if found[k]]
@@ -337,7 +340,10 @@ def _cell(
         apart = all(any(d % p for d, p in zip(gap, cell, strict=True)) for gap in gaps)
         if whole and apart:
             return cell
-    return Refusal(f"no cell of side {MAX_CELL} or less separates neighbours of a {shape} lattice")
+    return Refusal(
+        f"no cell of side {MAX_CELL} or less gives sublattices of a {_times(shape)} lattice "
+        "without neighbours in one sublattice"
+    )
 
 
 def _cells(ndim: int) -> Iterator[tuple[int, ...]]:
@@ -355,7 +361,7 @@ def _stencil(
 ) -> Stencil:
     factor = structure.factors[number]
     own, here = factor.sites[slot].index, offsets[slot] or (0,) * len(shape)
-    # Which factor of the batch is seen from each site.
+    # The factor of the batch in which each site is leaf `slot`.
     row = np.zeros(shape, np.int32)
     row.ravel()[own] = np.arange(factor.size)
     valid = np.zeros(shape, bool)

@@ -1,6 +1,5 @@
 """Which kernels are taken where none is given."""
 
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def test_draws_are_by_the_kernel_that_explain_names_first():
 
 
 def test_contrastive_divergence_and_annealing_need_no_kernel():
-    ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"] * jnp.asarray(0.5)))
+    ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"] * ed.parameter("scale", 0.5)))
     data = {"s": np.ones((4, 3), int), "x": np.zeros((4, 2)), "p": np.ones(4)}
     _, history = ed.fit(ebm, ed.ContrastiveDivergence(), data, key=jr.key(0), steps=2)
     assert np.isfinite(history["loss"]).all()
@@ -64,5 +63,5 @@ def test_explain_and_the_choice_read_one_list(monkeypatch):
     said = ebm.explain().as_dict()
     assert next(iter(said["samplers"].items())) == ("First", "it comes first")
     assert choose(ebm) == (First(), "it comes first")
-    assert "it follows gradients" in said["samplers_refused"]["NUTS"]
+    assert "it needs gradients" in said["samplers_refused"]["NUTS"]
     assert "Gibbs alone" in said["samplers_refused"]["Cycle(Gibbs, NUTS)"]

@@ -70,7 +70,7 @@ def test_a_site_in_two_blocks_is_named():
 def test_a_block_of_another_model():
     _, model = chain()
     other = ed.spin("t", 4)
-    with pytest.raises(ValueError, match=r"Block 0 shows t.*not in the model"):
+    with pytest.raises(ValueError, match=r"Block 0 contains t.*not in the model"):
         run(ed.compile(model), ed.Gibbs([other]))
 
 
@@ -85,7 +85,7 @@ def test_a_factor_over_everything_takes_one_site_a_block(monkeypatch):
     x = ed.binary("x", 4)
     ebm = ed.compile(ed.Model(ed.apply(lambda x: x.prod(), x)))
     assert ebm.structure.crowded
-    with pytest.raises(ValueError, match="each block is one site"):
+    with pytest.raises(ValueError, match="each block must be a single site"):
         run(ebm, ed.Gibbs([x[:2], x[2:]]))
     run(ebm, ed.Gibbs())
 
@@ -118,7 +118,7 @@ def test_a_mixed_model_is_refused_for_the_sites_that_gibbs_cannot_draw():
     assert ebm.sweep.drawn == ("s",)
     with pytest.raises(ValueError, match=r"leaves out 2 free sites, y\[0\] first"):
         run(ebm, ed.Gibbs())
-    with pytest.raises(ValueError, match="no block shows them"):
+    with pytest.raises(ValueError, match="no block contains them"):
         run(ebm, ed.Gibbs([s]))
     with pytest.raises(TypeError, match=r"'y'.*leave it out of the blocks"):
         run(ebm, ed.Gibbs([s, y]))

@@ -134,7 +134,7 @@ MISPLACED = [
     (lambda: ed.LogDensity(dist.VonMises(0.0, 1.0))(X), "low=-math.pi"),
     (
         lambda: ed.LogDensity(dist.CategoricalLogits)(C[:2], logits=jnp.zeros(3)),
-        r"3 numbers.*c\[:2\].*as many as it has levels",
+        r"3 numbers.*c\[:2\].*one number for each level",
     ),
     (lambda: ed.LogDensity(dist.CategoricalLogits)(X, logits=jnp.zeros(3)), "3 numbers"),
 ]

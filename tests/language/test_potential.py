@@ -111,7 +111,7 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
     [
         ("ed.Table()", ValueError, "either energy= or log_potential=, one of the two"),
         ("ed.Table([0.0], log_potential=[0.0])", ValueError, "one of the two"),
-        ("ed.Table([0.0, -np.inf])", ValueError, "energy of -inf; a certain event"),
+        ("ed.Table([0.0, -np.inf])", ValueError, "energy of -inf.*forbid the others"),
         ("ed.Table(log_potential=[0.0, np.inf])", ValueError, "energy of -inf"),
         ("ed.Table([0.0, np.nan])(s)", ValueError, r"shape \(2,\) has nan at \(1,\)"),
         ("ed.Table(np.zeros((2, 3)))(s, s)", ValueError, r"\(2, 3\) was called on 2 views with"),
@@ -141,7 +141,7 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
             "levels that count from",
         ),
         ("ed.LogDensity(dist.Normal(np.zeros(2), 1))(x)", ValueError, r"do not broadcast"),
-        ("ed.LogDensity(dist.Dirichlet(np.ones(3)))(s[0])", ValueError, "of at least"),
+        ("ed.LogDensity(dist.Dirichlet(np.ones(3)))(s[0])", ValueError, "by ed.simplex"),
         ("ed.Neural(3)", TypeError, "Neural got int; expected a callable"),
         ("ed.Neural(lambda v: v)(x)", ValueError, r"returned an array of shape \(3,\); expected a"),
         ("ed.Neural(lambda v: v > 0)(x)", ValueError, "out_size='scalar'"),

@@ -115,7 +115,7 @@ def test_the_end_of_a_stream_is_told_and_loses_nothing():
     [
         (2 * spins(0), r"batch 12: The data of 's' has a value outside spin"),
         (spins(0)[:, :2], r"batch 12: The data of 's' has shape \(20, 2\)"),
-        (spins(0)[:7], r"batch 12: It has 7 examples, the first had 20; give all"),
+        (spins(0)[:7], r"batch 12: It has 7 examples, but the first batch had 20"),
         ({"t": spins(0)}, r"batch 12: The data lacks \['s'\]"),
         (1.0 * spins(0), r"batch 12: .*takes integers"),
     ],
@@ -165,7 +165,7 @@ def test_a_broken_loss_is_told_of_a_stream_too():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (stream(0), {}, "an iterator of data without a single batch"),
+        (stream(0), {}, "an iterator of data that yields no batch"),
         (stream(), {"batch": 5}, "batch=5 and an iterator, which gives whole batches"),
         (iter([2 * spins(0)]), {}, "a value outside spin"),
     ],

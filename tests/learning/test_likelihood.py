@@ -22,7 +22,7 @@ def test_log_likelihood_sums_to_one():
     assert np.exp(found.examples).sum() == pytest.approx(1.0, abs=1e-5)
     assert found.kind == "exact" and found.standard_error == 0
     assert found.value == pytest.approx(found.examples.mean())
-    assert str(found) == f"{found.value:.5g} nats an example, of 32 (log Z exact)"
+    assert str(found) == f"{found.value:.5g} nats per example, mean of 32 (log Z exact)"
 
 
 def test_an_estimate_stays_one():

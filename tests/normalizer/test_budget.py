@@ -117,7 +117,7 @@ def test_entries_that_bind_each_other_are_no_levels():
     assert isinstance(ebm.normalizer, ed.Intractable)
     for rule in ("independent", "enumeration", "bipartite", "gaussian", "quadrature"):
         assert reason(ebm, rule) is not None
-    assert "its event's entries bind it" in reason(ebm, "enumeration")
+    assert "constrained jointly with the other entries" in reason(ebm, "enumeration")
 
 
 @dataclasses.dataclass(frozen=True)

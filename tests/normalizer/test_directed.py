@@ -166,7 +166,7 @@ FOOLING = {
 def test_it_is_not_fooled(name):
     ebm = ed.compile(ed.Model(FOOLING[name]()))
     assert not applies(ebm, "normalised")
-    assert "not normalised densities alone" in reason(ebm, "normalised")
+    assert "not a product of normalised conditional densities" in reason(ebm, "normalised")
 
 
 @pytest.mark.parametrize("name", DIRECTED)

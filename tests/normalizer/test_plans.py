@@ -391,7 +391,7 @@ def test_densities_without_draws_have_none():
 
     ebm = ed.compile(ed.Model(Logistic()(X).sum()))
     assert reason(ebm, "normalised") is None
-    assert "no draws of its own" in reason(ebm, "normalised", question="draw")
+    assert "no method for draws" in reason(ebm, "normalised", question="draw")
 
 
 def test_a_model_in_which_everything_is_forbidden_has_no_mode():

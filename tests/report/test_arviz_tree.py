@@ -140,15 +140,15 @@ def test_variables_may_share_a_dimension_of_one_size(kept):
         ({}, {"dims": {"a": ["i", "j"], "b": ["j"]}}, r"'j' has 5 entries in 'b' and 4 in another"),
         ({}, {"dims": {"b": ["a_dim_0"]}}, r"'a_dim_0' has 5 entries in 'b' and 3 in another"),
         ({}, {"dims": {"b": ["chain"]}}, r"An axis of 'b' is called 'chain'"),
-        ({}, {"dims": {"b": ["a"]}}, r"An axis of 'b' is called 'a', which is the name of"),
+        ({}, {"dims": {"b": ["a"]}}, r"An axis of 'b' is called 'a', which is already the name of"),
         ({}, {"coords": {"i": [1]}}, r"coords got \['i'\]; expected some of dims' names: \[\]"),
         (
             {},
             {"dims": {"b": ["i"]}, "coords": {"i": "abc"}},
             r"coords\['i'\] has 3 labels; expected 5",
         ),
-        ({"draw": (2, 9)}, {}, r"is named 'draw', which means something else in a tree"),
-        ({"a/b": (2, 9)}, {}, r"is named 'a/b', which means something else"),
+        ({"draw": (2, 9)}, {}, r"is named 'draw', which is reserved in a tree"),
+        ({"a/b": (2, 9)}, {}, r"is named 'a/b', which is reserved"),
         ({}, {"observed": {"chain": [1]}}, r"is named 'chain'"),
     ],
 )

@@ -93,7 +93,9 @@ def test_constant_alike_in_all_chains_is_not_converged():
     draws[:, :, 1, 2] = 1
     chains = chains_of({"s": draws})
     assert found(chains) == [("warning", "frozen")]
-    assert "alike in all chains: s[1, 2]. Constant is not converged" in message(chains, "frozen")
+    assert "equal in all chains: s[1, 2]. This does not show convergence" in message(
+        chains, "frozen"
+    )
     assert diagnose(chains).numbers["s"]["frozen"] == 1
 
 
@@ -117,7 +119,7 @@ def test_one_frozen_chain_is_named():
     draws[2] = 1
     chains = chains_of({"s": draws})
     assert found(chains) == [("error", "frozen")]
-    assert "Frozen in chains [2], though not in the others: s[0]" in message(chains, "frozen")
+    assert "Constant in chains [2], but not in the others: s[0]" in message(chains, "frozen")
 
 
 def test_a_rare_flip_is_no_frozen_chain():
@@ -175,7 +177,7 @@ def test_too_small_an_ess_says_how_many_draws_would_do():
     draws = np.stack([np.r_[rng.permutation(half), rng.permutation(half)] for _ in range(4)])
     chains = chains_of({"x": draws[..., None]}, model=reals(1), energy=rng.permuted(draws, axis=1))
     said = [f.message for f in diagnose(chains).findings if f.name == "ess"]
-    assert "expected at least 400. Draw more: about draws=" in said[0]
+    assert "expected at least 400. Take more draws: about draws=" in said[0]
     least = diagnose(chains).numbers["x"]["ess"]
     assert f"The bulk ESS of x is {least:,.0f}" in said[-1]
 
@@ -223,7 +225,7 @@ def test_divergences_and_refusals_are_said():
     chains.stats["acceptance_rate"] = np.full((4, 500), 0.02)
     assert found(chains) == [("warning", "diverging"), ("warning", "acceptance")]
     assert message(chains, "diverging").startswith("7 of 2,000 trajectories diverged")
-    assert message(chains, "acceptance").startswith("Of proposals, 2.0% were accepted")
+    assert message(chains, "acceptance").startswith("Only 2.0% of proposals were accepted")
     chains.stats["diverging"][:] = False
     chains.stats["acceptance_rate"][:] = 0.2
     assert not found(chains)
@@ -279,7 +281,7 @@ def test_a_few_bad_sites_of_a_large_lattice_are_found(lattice):
     chains = chains_of({"s": draws}, model=spins((256, 256)))
     assert found(chains) == [("error", "frozen"), ("warning", "frozen")]
     said = [f.message for f in diagnose(chains).findings]
-    assert "Frozen in chains [0, 1]" in said[0] and "s[17, 4] and 1 more of 65,536" in said[0]
+    assert "Constant in chains [0, 1]" in said[0] and "s[17, 4] and 1 more of 65,536" in said[0]
     assert "s[200, 3]." in said[1]
 
 

@@ -329,7 +329,7 @@ def test_things_that_are_no_ebm_or_kernel(ebm):
         ed.diagnose(ebm)
     with pytest.raises(TypeError, match="to_arviz got EBM"):
         ed.to_arviz(ebm)
-    with pytest.raises(ValueError, match=r"asks for 'q'; there are \['s'\]"):
+    with pytest.raises(ValueError, match=r"uses 'q'; the configuration has \['s'\]"):
         run(ebm, keep={"m": lambda x: x["q"]})
 
 

@@ -84,7 +84,7 @@ def test_a_lowering_is_one_class_in_the_list(monkeypatch):
 def test_explain_lists_every_lowering_with_its_cost_or_reason():
     s = ed.spin("s", (4, 4))
     said = ed.compile(ed.Model(-(s * ed.roll(s, 1, 0)).sum())).explain().as_dict()
-    assert said["sweep"].startswith("lattice, 2 sublattices")
+    assert said["sweep"].startswith("lattice, 2 interleaved sublattices")
     assert "operations" in said["lowerings_refused"]["gather"]
     assert "neighbours a site" in said["lowerings_refused"]["dense"]
 

@@ -1,4 +1,7 @@
-"""The laws of single sites given all others, one a file; `CONDITIONALS` lists them in order."""
+"""Conditional distributions of single sites given all others, each in its own file.
+
+`CONDITIONALS` lists them in the order in which they are tried.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ CONDITIONALS: tuple[type[AbstractConditional], ...] = (
     ExponentialConditional,
     LevelConditional,
 )
-"""What is tried for the sites of a variable, in this order: the first that is exact is taken."""
+"""The kinds that are tried for the sites of a variable; the first that is exact is used."""
 
 
 def conditional_for(structure: Structure, variable: Variable) -> AbstractConditional | Refusal:
-    """The cheapest exact law of the sites of a variable, or why none is known."""
+    """The cheapest exact conditional of the sites of a variable, or why none is known."""
     serving = [kind for kind in CONDITIONALS if kind.serves(variable.domain)]
     reasons = []
     for kind in serving:
@@ -36,5 +39,5 @@ def conditional_for(structure: Structure, variable: Variable) -> AbstractConditi
 
 
 def conditionals(structure: Structure) -> dict[str, AbstractConditional | Refusal]:
-    """For each free variable, the law of its sites, or why none is known."""
+    """For each free variable, the conditional of its sites, or why none is known."""
     return {v.name: conditional_for(structure, v) for v in structure.skeleton.free}

@@ -1,8 +1,10 @@
-r"""The law of one site given all others, from the energies of the factors it is in.
+r"""The conditional distribution of one site given all others.
 
-A conditional *measures* each factor as a function of the site alone, g(value): a few numbers that
-add over factors. From their totals it draws the site. Measures are exact: derivatives at 0 say all
-about a polynomial of low degree, a table says all about any g on finitely many levels.
+Its density is proportional to exp(-g(value)), where g is the sum of the factors that contain the
+site, as functions of that site alone. A conditional *measures* each factor by a few numbers that
+determine it and that add over factors: the derivatives at 0 of a polynomial of low degree, or the
+values of any function on finitely many levels. The totals of these numbers determine g up to a
+constant, and so the distribution of the site, exactly.
 """
 
 from __future__ import annotations
@@ -25,54 +27,57 @@ SiteEnergy = Callable[[Array], Array]
 
 
 class AbstractConditional(eqx.Module):
-    """What to measure of a factor, and how to draw a site from the sum of the measures."""
+    """The conditional distribution of a site, determined by numbers that add over factors."""
 
     derivatives: ClassVar[int]
-    """How many derivatives of the energy, at 0, determine the law: 1 for the slope, 2 for slope
-    and curvature. 0 where none do, and the energy is measured at every level instead."""
+    """The number of derivatives of the energy at 0 that determine the distribution: 1 for the
+    slope, 2 for slope and curvature; 0 if the energy is evaluated at every level instead."""
 
     no_law: ClassVar[str]
-    """What is wrong where `improper` is true, after "the conditional of a site"."""
+    """The message for sites where `improper` is true; it follows "the conditional of a site"."""
 
     domain: AbstractDomain = eqx.field(static=True)
 
     @classmethod
     @abc.abstractmethod
     def serves(cls, domain: AbstractDomain) -> bool:
-        """Whether it is a law on this domain at all."""
+        """Whether this kind of conditional applies to sites of this domain."""
 
     @classmethod
     @abc.abstractmethod
     def refusal(cls, structure: Structure, variable: Variable) -> str | None:
-        """Why it is not the exact law of the sites of a variable; None where it is."""
+        """Why this is not the exact conditional of the sites of a variable; None if it is."""
 
     @abc.abstractmethod
     def draw(self, total: Array, *, key: Array) -> Array:
-        """Draw sites; the measures stand on the first axis of `total`."""
+        """One draw of each site; the numbers that determine it are the first axis of `total`."""
 
     @abc.abstractmethod
     def distribution(self, total: Array) -> Any:
-        """The same law as a NumPyro distribution; finite ones count levels from 0."""
+        """The conditional as a NumPyro distribution; over levels, it is one of their indices."""
 
     @abc.abstractmethod
     def log_normalizer(self, total: Array) -> Array:
-        """Log of the sum, or integral, of exp(-g) over each site; derivatives take g(0) as 0."""
+        """The log of the sum or integral of exp(-g) over each site.
+
+        With derivatives, which do not determine the constant, g(0) = 0.
+        """
 
     @abc.abstractmethod
     def mean(self, total: Array) -> Array:
-        """The mean of each site."""
+        """The conditional mean of each site."""
 
     @abc.abstractmethod
     def improper(self, total: Array) -> Array:
-        """True at the sites whose weights exp(-g) have no finite, positive sum or integral."""
+        """True at each site for which the sum or integral of exp(-g) is not finite and positive."""
 
     def centre(self, total: Array) -> Array:
-        """Where to take derivatives so that little is rounded away: 0, or the law's mode."""
+        """The value at which derivatives lose the least to rounding: 0, or the mode."""
         return jnp.zeros_like(total[0])
 
     @property
     def size(self) -> int:
-        """How many numbers measure a factor."""
+        """The number of numbers that describe a factor."""
         return self.derivatives or len(self.domain.values)
 
     def measure(self, energy: SiteEnergy) -> Array:
@@ -83,14 +88,15 @@ class AbstractConditional(eqx.Module):
 
     @property
     def numbers(self) -> Array:
-        """The domain's levels, as energies see them."""
+        """The domain's levels, in the dtype of values in energies."""
         return jnp.asarray(self.domain.values, self.domain.energy_dtype)
 
 
 def derivatives(energy: Callable[[Array], Array], at: Array, count: int) -> Array:
-    """The first derivatives of a scalar in each entry of an array, (count, *shape).
+    """The first `count` derivatives of a scalar in each entry of an array, (count, *shape).
 
-    Entries must not interact: then one direction, all ones, shows every entry's own derivative.
+    Entries must not interact: mixed derivatives are then 0, so that derivatives along the vector of
+    ones are those in each entry.
     """
     order: Callable[[Array], Array] = jax.grad(energy)
     found = [order(at)]

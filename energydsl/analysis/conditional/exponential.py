@@ -16,13 +16,15 @@ from energydsl.language.variable import Variable
 
 
 class ExponentialConditional(AbstractConditional):
-    r"""A positive site with the energy $b x$ + const, $b > 0$: measured by the slope $b$.
+    r"""The exponential distribution of a positive site with the energy $b x$ + const, $b > 0$.
 
-    Drawn by inversion, $x = -\log(u) / b$.
+    It is determined by the slope $b$ and drawn by inversion, $x = -\log(u) / b$.
     """
 
     derivatives: ClassVar[int] = 1
-    no_law: ClassVar[str] = "has no finite integral: given the others, the energy does not rise"
+    no_law: ClassVar[str] = (
+        "has no finite integral: given the other sites, the energy does not increase with the value"
+    )
 
     @classmethod
     def serves(cls, domain: AbstractDomain) -> bool:
@@ -36,7 +38,7 @@ class ExponentialConditional(AbstractConditional):
         return f"its energy is not shown to be linear in single sites (degree {degree:g})"
 
     def draw(self, total: Array, *, key: Array) -> Array:
-        # NaN where it is improper, which the sampling loop reports.
+        # NaN at improper sites, which the sampling loop reports.
         rate = jnp.where(self.improper(total), jnp.nan, total[0])
         return -jnp.log(open_uniform(key, total.shape[1:])) / rate
 

@@ -16,12 +16,15 @@ from energydsl.language.variable import Variable
 
 
 class GaussianConditional(AbstractConditional):
-    r"""A real site with the energy $\tfrac12 a x^2 + b x$ + const: measured by $b$ and $a$."""
+    r"""The Gaussian of a real site with the energy $\tfrac12 a x^2 + b x$ + const, $a > 0$.
+
+    It is determined by the slope $b$ and the curvature $a$ at 0.
+    """
 
     derivatives: ClassVar[int] = 2
     no_law: ClassVar[str] = (
-        "has no finite integral: given the others, the energy does not rise on both sides. "
-        "Energies are minus log-densities: check the signs"
+        "has no finite integral: given the other sites, the energy does not increase in both "
+        "directions. Energies are minus log-densities: check the signs"
     )
 
     @classmethod
@@ -40,12 +43,12 @@ class GaussianConditional(AbstractConditional):
         return jnp.asarray(law.loc) + law.scale * jr.normal(key, total.shape[1:])
 
     def distribution(self, total: Array) -> Any:
-        # NaN where it is improper, which the sampling loop reports.
+        # NaN at improper sites, which the sampling loop reports.
         return dist.Normal(self.mean(total), 1.0 / jnp.sqrt(total[1]), validate_args=False)
 
     def log_normalizer(self, total: Array) -> Array:
         slope, curvature = total
-        # The integral is finite only where the energy rises; NaN says that it is not.
+        # The integral is finite only if the curvature is positive; it is NaN otherwise.
         curvature = jnp.where(curvature > 0, curvature, jnp.nan)
         return slope**2 / (2 * curvature) + jnp.log(2 * jnp.pi / curvature) / 2
 

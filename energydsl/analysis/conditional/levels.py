@@ -17,10 +17,15 @@ from energydsl.language.variable import Variable
 
 
 class LevelConditional(AbstractConditional):
-    r"""Any energy on finitely many levels, measured at each: $p(v) \propto e^{-g(v)}$."""
+    r"""The distribution $p(v) \propto e^{-g(v)}$ of a site with finitely many levels.
+
+    It is determined by the energy at each level.
+    """
 
     derivatives: ClassVar[int] = 0
-    no_law: ClassVar[str] = "has no level that is allowed: given the others, all have zero weight"
+    no_law: ClassVar[str] = (
+        "has no level that is allowed: given the other sites, every level has zero weight"
+    )
 
     @classmethod
     def serves(cls, domain: AbstractDomain) -> bool:
@@ -32,7 +37,8 @@ class LevelConditional(AbstractConditional):
 
     def draw(self, total: Array, *, key: Array) -> Array:
         lowest = jnp.min(total, axis=0)
-        # Where all levels are forbidden the law does not bind: any level leads on.
+        # Where all levels have zero weight there is no conditional distribution; the chain is
+        # outside the support, and a uniform draw lets it go on.
         weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
         ladder = jnp.cumsum(weights, axis=0)
         # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
@@ -41,7 +47,7 @@ class LevelConditional(AbstractConditional):
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
     def distribution(self, total: Array) -> Any:
-        # NumPyro's validation knows no logit of a level that is forbidden.
+        # NumPyro's validation would refuse the infinite logit of a forbidden level.
         return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1), validate_args=False)
 
     def log_normalizer(self, total: Array) -> Array:

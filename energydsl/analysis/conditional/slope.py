@@ -18,9 +18,10 @@ from energydsl.language.variable import Variable
 
 
 class SlopeConditional(AbstractConditional):
-    r"""A finite site with the energy $b v$ + const: measured by the slope $b$.
+    r"""The distribution $p(v) \propto e^{-b v}$ of a site with finitely many numbers as levels.
 
-    Two levels $v_0 < v_1$ are drawn by $p(v_1) = \sigma(-b (v_1 - v_0))$.
+    It is determined by the slope $b$. For two levels $v_0 < v_1$,
+    $p(v_1) = \sigma(-b (v_1 - v_0))$.
     """
 
     derivatives: ClassVar[int] = 1

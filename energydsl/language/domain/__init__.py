@@ -1,6 +1,6 @@
 """Domains: the set in which each site of a variable takes its value.
 
-A kind of domain that has rules of its own is a file of this folder.
+Each kind of domain with rules of its own has its own file.
 """
 
 from energydsl.language.domain.base import AbstractDomain as AbstractDomain

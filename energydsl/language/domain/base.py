@@ -1,8 +1,9 @@
 r"""Domains: the set in which each site of a variable takes its value.
 
-A domain tells its capabilities: whether it is discrete, which levels a site has, whether the
-entries of one event bind each other, its bijection from unconstrained reals, how starts are drawn
-and with which density. The rest of the library asks for these and never for a domain's type.
+A domain is described by its properties: whether it is discrete, which levels a site has, whether
+the entries of one event constrain each other, its bijection from unconstrained reals, and the
+distribution of random starts. The rest of the library uses these properties and never the type of a
+domain.
 """
 
 from __future__ import annotations
@@ -21,76 +22,78 @@ from numpyro.distributions.transforms import IdentityTransform
 from energydsl._types import is_traced, unmasked
 
 Move = Callable[..., tuple[Array, Array]]
-"""From an event, with ``key=``: another, and log q(old | new) - log q(new | old)."""
+"""A function of an event and ``key=`` that returns a proposed event and the log proposal ratio,
+log q(old | new) - log q(new | old)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractDomain(abc.ABC):
-    """What one site may be. Subclasses are final and hold only their own parameters."""
+    """The set of values of one site. Subclasses are final; their fields are their parameters."""
 
     event_ndim: ClassVar[int] = 0
-    """Trailing axes of the shape that make one value (an event) together, such as the one of a
-    simplex: the entries of an event bind each other."""
+    """The number of trailing axes of the shape that form one event, such as the one axis of a
+    probability vector; the entries of an event constrain each other. 0 if each site is an event."""
 
     @property
     @abc.abstractmethod
     def dtype(self) -> np.dtype:
-        """The dtype in which configurations hold this domain."""
+        """The dtype of values in configurations."""
 
     @property
     @abc.abstractmethod
     def energy_dtype(self) -> np.dtype:
-        """The dtype that energies see, float or, where the value is a mere label, integer."""
+        """The dtype of values in energies: integer for labels, otherwise float."""
 
     @property
     def draw_dtype(self) -> np.dtype:
-        """The dtype in which draws are kept: integers wide enough to be squared and added."""
+        """The dtype of values in stored draws, where integers are wide enough to be squared."""
         wide = np.issubdtype(self.dtype, np.integer)
         return np.promote_types(self.dtype, np.int32) if wide else self.dtype
 
     ordered: ClassVar[bool] = True
-    """Whether neighbouring levels are alike: labels are not."""
+    """Whether the order of the levels has a meaning; False for labels."""
 
     @property
     def discrete(self) -> bool:
-        """Whether its values lie apart, so that energies have no slope in them."""
+        """Whether the values are discrete, so that energies have no derivative in them."""
         return np.issubdtype(self.dtype, np.integer)
 
     @property
     def values(self) -> Any:
-        """Every level of a site in rising order, as a NumPy array; None if not finitely many."""
+        """All levels of a site in increasing order, as a NumPy array; None if infinitely many."""
         return None
 
     @property
     def levels(self) -> int | None:
-        """How many levels a site takes, whatever the other sites are.
+        """The number of levels of a site, whatever the values of the other sites.
 
-        None where they are not finitely many, or where the entries of an event bind each other:
-        the entries of a permutation have finitely many values, but none that is free.
+        None if there are infinitely many, or if the entries of an event constrain each other: an
+        entry of a permutation has finitely many values, but which of them are possible depends on
+        the other entries.
         """
         return None if self.event_ndim or self.values is None else len(self.values)
 
     @property
     def transform(self) -> Any:
-        """The bijection from unconstrained reals, as NumPyro has it; None if there is none."""
+        """The NumPyro bijection from unconstrained reals to the domain; None if there is none."""
         return None
 
     @property
     def real_line(self) -> bool:
-        """Whether a site takes every real number, whatever the other sites are."""
+        """Whether a site takes every real number, whatever the values of the other sites."""
         return self.event_ndim == 0 and isinstance(self.transform, IdentityTransform)
 
     @property
     def constraint(self) -> Any:
-        """The support as NumPyro names it; None if it has no name for it."""
+        """The support as a NumPyro constraint; None if NumPyro has none for it."""
         return None
 
     @property
     def move(self) -> Move | None:
-        """A random step from an event to another, for Metropolis-Hastings; None if not known.
+        """A random proposal of an event for Metropolis-Hastings; None if not defined.
 
-        Not needed where there are levels or a transform. The other event may lie outside the
-        support; it is then given a log ratio of -inf.
+        It is not needed if the domain has levels or a transform. The proposed event may lie outside
+        the support; it then needs a log ratio of -inf.
         """
         return None
 
@@ -100,24 +103,24 @@ class AbstractDomain(abc.ABC):
 
     @abc.abstractmethod
     def start(self, shape: tuple[int, ...], *, key: Array) -> Array:
-        """A random point of the support, for chains to begin at."""
+        """A random point of the support, at which chains may start."""
 
     def log_start_density(self, x: Array) -> Array | None:
-        """The log-density (of discrete domains, the log-probability) of `start` at each event.
+        """The log-density (for discrete domains, the log-probability) of `start` at each event.
 
         Returns:
-            An array without the axes of an event, or None where it is not known: then annealing
-            cannot begin at a start.
+            An array without the axes of an event, or None if it is not known; annealing then
+            cannot begin from the distribution of starts.
         """
         return None
 
     @property
     def name(self) -> str:
-        """The word by which users declare it."""
+        """The name of the function by which users declare variables of this domain."""
         return type(self).__name__.lower()
 
     def check_shape(self, shape: tuple[int, ...], name: str) -> None:
-        """Raise ValueError where a variable of this domain cannot have this shape."""
+        """Raise ValueError if a variable of this domain cannot have this shape."""
         if len(shape) < self.event_ndim:
             raise ValueError(
                 f"Variable {name!r} of shape {shape} is too small for {self}, which takes the last "
@@ -125,11 +128,17 @@ class AbstractDomain(abc.ABC):
             )
 
     def check(self, array: object, shape: tuple[int, ...], what: str) -> Array:
-        """Return `array` in this domain's dtype, or say what is wrong with it.
+        """The array, checked and in this domain's dtype.
+
+        Args:
+            array: the values to check.
+            shape: the shape that they must have.
+            what: how to name them in messages.
 
         Raises:
-            TypeError: floats given to a discrete domain.
-            ValueError: another shape, a masked entry, NaN, or a value outside the support.
+            TypeError: floats are given for a discrete domain, or values that are not real numbers.
+            ValueError: the shape is wrong, an entry is masked, or there is NaN or a value outside
+                the support.
         """
         array = array if isinstance(array, jax.Array) else np.asarray(unmasked(array, what))
         if tuple(array.shape) != tuple(shape):
@@ -139,7 +148,7 @@ class AbstractDomain(abc.ABC):
             if not whole:
                 raise TypeError(
                     f"{what} has dtype {array.dtype}, but {self} takes integers; "
-                    f"round it yourself: array.astype({self.dtype})."
+                    f"convert it: array.astype({self.dtype})."
                 )
         elif not (whole or jnp.issubdtype(array.dtype, jnp.floating)):
             raise TypeError(f"{what} has dtype {array.dtype}; {self} takes real numbers.")
@@ -165,7 +174,7 @@ class AbstractDomain(abc.ABC):
     @property
     @abc.abstractmethod
     def support(self) -> str:
-        """The support in words, for messages."""
+        """A description of the support, for messages."""
 
     def __str__(self) -> str:
         fields = dataclasses.fields(self)

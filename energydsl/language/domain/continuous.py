@@ -18,15 +18,16 @@ from numpyro.distributions.transforms import Transform
 from energydsl.language.domain.base import AbstractDomain
 
 COARSEST = 2.0**-12
-"""The largest share of an interval that two neighbouring numbers of its dtype may lie apart."""
+"""The largest distance between neighbouring floating-point numbers that is allowed in an interval,
+as a fraction of the interval's length."""
 
 START = 2.0
-"""Starts are uniform in unconstrained coordinates up to this far from 0."""
+"""Starts are uniform on [-START, START] in unconstrained coordinates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractContinuous(AbstractDomain):
-    """What the continuous domains share: floats, and a bijection."""
+    """A continuous domain, with a bijection from unconstrained reals."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -77,7 +78,7 @@ class Real(AbstractContinuous):
 
 @dataclasses.dataclass(frozen=True)
 class Positive(AbstractContinuous):
-    """(0, inf)."""
+    """The positive numbers, (0, inf)."""
 
     @property
     def constraint(self) -> Any:
@@ -93,7 +94,7 @@ class Positive(AbstractContinuous):
 
 @dataclasses.dataclass(frozen=True)
 class Interval(AbstractContinuous):
-    """[low, high]."""
+    """The interval [low, high]."""
 
     low: float
     high: float
@@ -109,8 +110,8 @@ class Interval(AbstractContinuous):
             raise ValueError(
                 f"interval got low={self.low!r}, high={self.high!r}, where {self.dtype} numbers "
                 f"lie {grain:.2g} apart: {(self.high - self.low) / grain:.3g} in all, too few to "
-                "tell values near an end. Declare the distance from an end instead, as in low + "
-                f"ed.interval(..., low=0, high={self.high - self.low:g}), or run under "
+                "resolve values near an end. Declare the distance from an end instead, as in low + "
+                f"ed.interval(..., low=0, high={self.high - self.low:g}), or use float64 by "
                 "jax.enable_x64."
             )
 
@@ -124,5 +125,5 @@ class Interval(AbstractContinuous):
 
 
 def _over_event(each: Array, ndim: int) -> Array:
-    """The sum over the axes beyond the first `ndim`."""
+    """The sum over all axes but the first `ndim`."""
     return each.sum(axis=tuple(range(ndim, each.ndim)))

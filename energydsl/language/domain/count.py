@@ -1,4 +1,4 @@
-"""Counts: whole numbers without an upper end."""
+"""Counts: non-negative integers without an upper bound."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from energydsl.language.domain.base import AbstractDomain, Move
 from energydsl.language.domain.finite import MAX_LEVEL
 
 START_MEAN = 3.0
-"""Starts are geometric with this mean."""
+"""The mean of starts, which have a geometric distribution."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Count(AbstractDomain):
-    """{0, 1, 2, ...}: infinitely many, held up to 2^24, as far as float32 holds whole numbers."""
+    """The counts {0, 1, 2, ...}; values above 2^24, which float32 does not hold, are refused."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -59,7 +59,7 @@ _STAY = START_MEAN / (1 + START_MEAN)
 
 
 def _step(count: Array, *, key: Array) -> tuple[Array, Array]:
-    """Up or down by m with P(m >= k) = 1/k: mostly by one, at times far."""
+    """A step up or down by m, where P(m >= k) = 1/k: most steps are short, some are long."""
     size_key, sign_key = jr.split(key)
     size = jnp.floor(1.0 / (1.0 - jr.uniform(size_key))).astype(count.dtype)
     new = count + jnp.where(jr.bernoulli(sign_key), size, -size)

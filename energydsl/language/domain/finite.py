@@ -16,22 +16,22 @@ from numpyro.distributions import constraints
 from energydsl.language.domain.base import AbstractDomain
 
 MAX_LEVEL = 2**24
-"""Levels lie within +-MAX_LEVEL: the integers that float32, in which energies see them, holds."""
+"""The largest absolute value of a level: energies use float32, which holds integers up to here."""
 
 
 def _smallest_int(low: int, high: int) -> np.dtype:
-    """The smallest signed dtype that holds both ends."""
+    """The smallest signed integer dtype that holds both numbers."""
     return np.promote_types(np.min_scalar_type(min(low, -1)), np.min_scalar_type(min(~high, -1)))
 
 
 def _is_whole(value: object, low: int) -> bool:
-    """Whether a parameter of a domain is an integer from `low` to MAX_LEVEL."""
+    """Whether the value is an integer from `low` to MAX_LEVEL."""
     return isinstance(value, int | np.integer) and bool(low <= value <= MAX_LEVEL)
 
 
 @dataclasses.dataclass(frozen=True)
 class AbstractFinite(AbstractDomain):
-    """What the finite domains share: a table of levels."""
+    """A domain with finitely many levels, which are listed."""
 
     @property
     @abc.abstractmethod
@@ -70,7 +70,7 @@ class AbstractFinite(AbstractDomain):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractSmall(AbstractFinite):
-    """Values that nobody squares or adds one by one: draws keep them in their small dtype."""
+    """A finite domain of small values, which stored draws keep in their small dtype."""
 
     @property
     def draw_dtype(self) -> np.dtype:
@@ -79,7 +79,7 @@ class AbstractSmall(AbstractFinite):
 
 @dataclasses.dataclass(frozen=True)
 class Spin(AbstractSmall):
-    """{-1, +1}."""
+    """The spins {-1, +1}."""
 
     @property
     def values(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class Spin(AbstractSmall):
 
 @dataclasses.dataclass(frozen=True)
 class Binary(AbstractSmall):
-    """{0, 1}."""
+    """The bits {0, 1}."""
 
     @property
     def values(self) -> np.ndarray:
@@ -101,7 +101,7 @@ class Binary(AbstractSmall):
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(AbstractSmall):
-    """Labels {0 .. levels-1}; energies see integers, fit to index a table."""
+    """The labels {0 .. levels-1}, which are integers in energies so that they can index tables."""
 
     ordered: ClassVar[bool] = False
     number: int
@@ -126,7 +126,7 @@ class Categorical(AbstractSmall):
 
 @dataclasses.dataclass(frozen=True)
 class Integer(AbstractFinite):
-    """{low .. high}, both ends included."""
+    """The integers {low .. high}, both ends included."""
 
     low: int
     high: int

@@ -12,9 +12,9 @@ from energydsl.language.domain.continuous import AbstractContinuous
 
 @dataclasses.dataclass(frozen=True)
 class PositiveDefinite(AbstractContinuous):
-    """Symmetric positive definite matrices, in the last two axes of the shape.
+    """Symmetric positive definite matrices in the last two axes of the shape.
 
-    Densities are over the entries of the lower triangle.
+    Densities are with respect to the entries of the lower triangle.
     """
 
     event_ndim: ClassVar[int] = 2

@@ -12,7 +12,7 @@ from energydsl.language.domain.continuous import AbstractContinuous
 
 @dataclasses.dataclass(frozen=True)
 class Simplex(AbstractContinuous):
-    """Non-negative vectors that sum to 1, along the last axis of the shape."""
+    """Probability vectors along the last axis of the shape: non-negative, with sum 1."""
 
     event_ndim: ClassVar[int] = 1
 
@@ -22,4 +22,4 @@ class Simplex(AbstractContinuous):
 
     @property
     def support(self) -> str:
-        return "vectors of the last axis, >= 0 and summing to 1"
+        return "non-negative vectors with sum 1 along the last axis"

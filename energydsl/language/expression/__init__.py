@@ -1,4 +1,4 @@
-"""Expressions: the tree that an energy is written as, a kind of node a file; the values' range."""
+"""Expressions: the trees in which energies are written. Each kind of node has its own file."""
 
 from energydsl.language.expression.along import cumsum as cumsum
 from energydsl.language.expression.along import diff as diff

@@ -1,6 +1,6 @@
-"""Operations along axes that are no sums: extremes, log-sum-exp, running sums.
+"""Operations along axes other than sums: maximum, minimum, log-sum-exp, running sums.
 
-Nothing in the library knows these nodes: what it must know of any node stands here.
+No other file refers to these nodes; they implement only the methods of `Expression`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _METHODS = ("max", "min")
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Reduction(Expression):
-    """One number of the last `count` axes of the operand."""
+    """A reduction of the last `count` axes of the operand to one number."""
 
     operation: str
     count: int
@@ -54,7 +54,7 @@ class Reduction(Expression):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class RunningSum(Expression):
-    """The sum of the elements up to each one along the last axis."""
+    """Cumulative sums along the last axis."""
 
     @property
     def events(self) -> tuple[int, ...]:
@@ -87,12 +87,12 @@ def minimum_over(operand: Expression, axis: Axes) -> Expression:
 
 
 def logsumexp(x: object, axis: Axes = None) -> Expression:
-    r"""$\log \sum e^{x}$ along `axis`, or over all elements, without overflow."""
+    r"""$\log \sum e^{x}$ along `axis`, or over all elements, computed without overflow."""
     return _reduced("logsumexp", as_expression(x), axis)
 
 
 def cumsum(x: object, axis: int | None = None) -> Expression:
-    """Running sums along `axis`, as `numpy.cumsum`; of the flattened elements if not given."""
+    """Cumulative sums along `axis`, as `numpy.cumsum`; of the flattened elements if not given."""
     x = as_expression(x)
     if axis is None:
         return cumsum(x.reshape(-1), 0)
@@ -101,7 +101,7 @@ def cumsum(x: object, axis: int | None = None) -> Expression:
 
 
 def diff(x: object, axis: int = -1) -> Expression:
-    """Differences of neighbours along `axis`, as `numpy.diff`: pairs, as the compiler sees."""
+    """Differences of neighbours along `axis`, as `numpy.diff`; each depends on two elements."""
     x = as_expression(x)
     (place,) = axes_of(axis, x.ndim)
     before = (slice(None),) * place
@@ -121,7 +121,7 @@ def _reduced(operation: str, operand: Expression, axis: Axes) -> Expression:
 
 
 def _trailing(operand: Expression, axes: Sequence[int]) -> tuple[Expression, tuple[int, ...]]:
-    """The operand with these axes last, and the order that puts them back."""
+    """The operand with these axes last, and the permutation that restores their order."""
     order = [*(a for a in range(operand.ndim) if a not in axes), *axes]
     back = tuple(order.index(a) for a in range(operand.ndim))
     return transpose(operand, *order), back

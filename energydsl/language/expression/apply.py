@@ -1,4 +1,4 @@
-"""A function that the compiler does not look into."""
+"""Calls of functions that the compiler does not analyse."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from energydsl.language.expression.view import energy_dtype
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Apply(Expression):
-    """A function that the compiler does not look into, on the whole or on each event.
+    """A function that the compiler does not analyse, called once or once for each event.
 
-    `function` has an ``energy`` method. `event_ndims` says for each operand how many trailing
-    axes one call takes, the rest being a batch; None means one call on everything.
+    `function` has an ``energy`` method. `event_ndims` is, for each operand, the number of trailing
+    axes that one call takes; the axes before them are a batch. None means one call on all axes.
     """
 
     function: Any
@@ -50,12 +50,12 @@ class Apply(Expression):
 
     @property
     def kind(self) -> str:
-        """The name without what it was made of, as in ``Neural[MLP]``."""
+        """The name without the part in brackets: ``Neural`` for ``Neural[MLP]``."""
         return self.name.partition("[")[0]
 
     @property
     def name(self) -> str:
-        """What to call the function in messages."""
+        """The name of the function in messages."""
         return str(getattr(self.function, "name", type(self.function).__name__))
 
     @property
@@ -70,7 +70,7 @@ class Apply(Expression):
         return broadcast(*shapes, what=f"The batches of {self.name}'s arguments")
 
     def one(self, function: Any, *values: Array) -> Array:
-        """`function.energy` of one event, as floats."""
+        """The value of `function.energy` for one event, in floating point."""
         value = function.energy(*values)
         if isinstance(value, Array | np.ndarray | numbers.Real) and is_real(jnp.result_type(value)):
             return as_float(jnp.asarray(value))
@@ -78,7 +78,7 @@ class Apply(Expression):
         raise TypeError(f"{self.name} returned {what}; expected one array of real numbers.")
 
     def call(self, function: Any, *values: Array) -> Array:
-        """`function.energy` over the batch of events."""
+        """The values of `function.energy` for the batch of events."""
         batch, ndims = self.batch, self.event_ndims or [v.ndim for v in values]
         call = functools.partial(self.one, function)
         for _ in batch:
@@ -94,19 +94,19 @@ class Apply(Expression):
 
 
 MAX_SHAPES = 10_000
-"""Forms of calls that are remembered."""
+"""The number of results whose shapes are cached."""
 
 _SHAPES: dict[Any, tuple[int, ...]] = {}
-"""Shapes of results, by the form of the function and its arguments: thousands of potentials that
-differ in their numbers alone are looked into once."""
+"""The shapes of results, by the form of the function and its arguments: of thousands of potentials
+that differ only in their numbers, one is traced."""
 
 
 def _result_shape(node: Apply, function: Any) -> tuple[int, ...]:
-    """The shape of what a function returns, which it is traced for."""
+    """The shape of the function's result, found by tracing it."""
     blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in node.children]
     leaves, form = jax.tree.flatten(function)
     arrays = all(isinstance(leaf, Array | np.ndarray) for leaf in leaves)
-    # A function that is a leaf may be another one at its next call.
+    # A function that is a leaf is not part of the form, so its result is not cached.
     key = (form, *_forms(leaves), node.event_ndims, *_forms(blank)) if arrays else None
     if key not in _SHAPES:
         shape = jax.eval_shape(lambda *v: node.call(function, *v), *blank).shape
@@ -121,7 +121,7 @@ def _forms(arrays: Sequence[Any]) -> tuple:
 
 
 def _check_events(node: Apply) -> None:
-    """Refuse operands that are too few, or have fewer axes than one call takes."""
+    """Refuse a wrong number of operands, or operands with fewer axes than one call takes."""
     if node.event_ndims is None:
         return
     shapes = [c.shape for c in node.children]
@@ -135,12 +135,12 @@ def _check_events(node: Apply) -> None:
 
 
 def _check_owned(function: Any, name: str) -> None:
-    """Refuse NaN in what a potential owns; infinities may be meant (a mask, a bound)."""
+    """Refuse NaN in a potential's arrays; infinities are allowed, as they may be a mask."""
     for leaf in jax.tree.leaves(function):
         if isinstance(leaf, Expression):
             raise TypeError(
-                f"{name} holds the expression {leaf}; a function that the compiler does not look "
-                "into owns arrays. Give it the expression as an argument beside the views."
+                f"{name} contains the expression {leaf}; a function that the compiler does not "
+                "analyse must contain arrays. Pass the expression as an argument beside the views."
             )
         known = isinstance(leaf, Array | np.ndarray) and not is_traced(leaf)
         if known and jnp.issubdtype(leaf.dtype, jnp.floating) and np.isnan(leaf).any():

@@ -1,4 +1,4 @@
-"""Operations applied element by element, and the signs that stand for them."""
+"""Operations applied element by element, and their operator symbols."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from energydsl.language.expression.tree import Expression, makes
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Elementwise(Expression):
-    """An operation applied element by element, operands broadcast."""
+    """An operation applied element by element to operands that are broadcast."""
 
     operation: str
     static: float | None = None
@@ -42,7 +42,7 @@ class Elementwise(Expression):
 
 @makes("elementwise")
 def elementwise(operation: str, *operands: object, static: float | None = None) -> Expression:
-    """Apply one of `OPERATIONS`, operands broadcast by NumPy's rules."""
+    """One of `OPERATIONS` applied to operands, which are broadcast by NumPy's rules."""
     children = tuple(as_expression(o) for o in operands)
     shape = broadcast(*(c.shape for c in children), what=f"The operands of {operation}")
     return Elementwise(children, shape, operation, static)
@@ -50,13 +50,13 @@ def elementwise(operation: str, *operands: object, static: float | None = None) 
 
 @makes("operator")
 def operator(operation: str, left: object, right: object) -> Any:
-    """An operation by its sign; a model on the right has signs of its own."""
+    """A binary operator; a model on the right defines its own operators."""
     return NotImplemented if hasattr(right, "skeleton") else elementwise(operation, left, right)
 
 
 @makes("power")
 def power(base: object, exponent: numbers.Real) -> Expression:
-    """A power whose exponent is structure."""
+    """A power with a constant exponent, which is part of the model's structure."""
     return elementwise("power", base, static=_exponent(exponent))
 
 
@@ -64,5 +64,5 @@ def _exponent(value: numbers.Real) -> float:
     exponent = float(value)
     if not np.isfinite(exponent):
         raise ValueError(f"An exponent is {exponent}; expected a finite number.")
-    # A whole exponent stays a product, defined and smooth below zero.
+    # A power with an integer exponent is a product, which is smooth below zero as well.
     return int(exponent) if exponent.is_integer() else exponent

@@ -1,4 +1,4 @@
-"""The leaves of a tree: views of variables; and beside them numbers, data and parameters."""
+"""The leaves of a tree: views of variables, numbers, data and parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from energydsl.language.variable import Variable
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class View(Expression):
-    """All of one variable: the leaf that declarations return."""
+    """A view of a whole variable: the leaf that declarations return."""
 
     variable: Variable
 
@@ -42,7 +42,7 @@ class View(Expression):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Value(Expression):
-    """A leaf that is no variable. In a model's own tree its value is in a slot of the model."""
+    """A leaf that is not a variable. In a model's own tree its value is in a slot of the model."""
 
     value: Any
     slot: int | None = None
@@ -57,7 +57,7 @@ class Value(Expression):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Number(Value):
-    """A number of Python's or NumPy's in the energy's text: a constant."""
+    """A Python or NumPy number in the energy: a constant."""
 
     @staticmethod
     def of(value: Any) -> Number:
@@ -70,7 +70,7 @@ class Number(Value):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data(Value):
-    """An array in the energy's text: learning leaves it alone."""
+    """An array in the energy, which learning does not change."""
 
     @staticmethod
     def of(value: Any) -> Data:
@@ -85,11 +85,11 @@ class Data(Value):
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What tells a parameter from another of its name: the declaration, or the potential."""
+    """The declaration or potential that created a parameter, to distinguish equal names."""
 
     mark: str
     owner: str | None = None
-    """The kind of the potential that owns the parameter; None where it was declared."""
+    """The kind of the potential that owns the parameter; None for a declared parameter."""
 
     @staticmethod
     def new(owner: str | None = None) -> Origin:
@@ -98,7 +98,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Parameter(Value):
-    """An array that learning moves, by name, or leaves alone where it is `frozen`.
+    """A named array that learning updates, unless it is `frozen`.
 
     `value` is an array, or a paramax wrapper that constrains one.
     """
@@ -109,7 +109,7 @@ class Parameter(Value):
 
     @property
     def declared(self) -> bool:
-        """Whether it was declared by itself; a potential owns it otherwise."""
+        """Whether it was declared by `energydsl.parameter`; otherwise a potential owns it."""
         return self.origin.owner is None
 
     @staticmethod
@@ -122,23 +122,23 @@ class Parameter(Value):
 
 
 def declared(name: str, init: Any) -> Parameter:
-    """A parameter that is declared by itself: a number, an array, or a paramax wrapper of one."""
+    """A declared parameter, from a number, an array, or a paramax wrapper of an array."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
-            f"ed.parameter got the name {name!r}; expected a name of Python's, by which "
-            "ebm.replace takes it."
+            f"ed.parameter got the name {name!r}; expected a Python identifier, which is its "
+            "keyword in ebm.replace."
         )
     if isinstance(init, Expression):
         raise TypeError(
-            f"Parameter {name!r} got the expression {init}; expected a number, an array or a "
-            "paramax wrapper to begin with."
+            f"Parameter {name!r} got the expression {init} as its initial value; expected a "
+            "number, an array or a paramax wrapper."
         )
     value = init if isinstance(init, paramax.AbstractUnwrappable) else _floating(name, init)
     plain = paramax.unwrap(value)
     if not isinstance(plain, Array | np.ndarray):
         raise TypeError(
-            f"Parameter {name!r} got a wrapper of {type(plain).__name__}; expected one of an "
-            "array. What has several arrays is a potential: ed.Neural(network)."
+            f"Parameter {name!r} got a wrapper of {type(plain).__name__}; expected a wrapper of "
+            "an array. An object with several arrays is a potential: ed.Neural(network)."
         )
     if not is_traced(plain):
         _check_finite(np.asarray(plain), f"Parameter {name!r} of shape {plain.shape}")
@@ -146,7 +146,7 @@ def declared(name: str, init: Any) -> Parameter:
 
 
 def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> Any:
-    """An array that a potential owns, as a parameter of its own; anything else as it is."""
+    """A parameter for an array that a potential owns; any other value unchanged."""
     frozen = isinstance(value, paramax.NonTrainable)
     held = value.tree if frozen else value
     wrapped = isinstance(held, paramax.AbstractUnwrappable)
@@ -162,7 +162,7 @@ def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> 
 
 
 def as_expression(value: object) -> Expression:
-    """Views and parameters stay; numbers and arrays become leaves."""
+    """The value as an expression: expressions unchanged, numbers and arrays as leaves."""
     if isinstance(value, Expression):
         return value
     if isinstance(value, numbers.Number | np.generic):
@@ -171,22 +171,22 @@ def as_expression(value: object) -> Expression:
         return Data.of(value)
     if isinstance(value, paramax.NonTrainable):
         raise TypeError(
-            "An energy got ed.fixed(array). Learning leaves arrays in an energy alone as they "
-            "are: write the array itself."
+            "An energy got ed.fixed(array). Arrays in an energy are data, which learning does not "
+            "change: write the array itself."
         )
     if isinstance(value, paramax.AbstractUnwrappable):
         raise TypeError(
-            f"An energy got paramax's {type(value).__name__}; a constraint is stated with its "
-            'parameter: W = ed.parameter("W", wrapper).'
+            f"An energy got paramax's {type(value).__name__}; expected a constraint to be given "
+            'with its parameter: W = ed.parameter("W", wrapper).'
         )
     raise TypeError(
         f"An energy got {type(value).__name__} {value!r:.60}; expected a view, an array or a "
-        "number. (A model joins models: ed.Model(expression) first.)"
+        "number. (To add it to a model, make it a model first: ed.Model(expression).)"
     )
 
 
 def _value_text(leaf: Value) -> Text:
-    """A number as it is, an array by its shape."""
+    """The text of a number, or an array's shape."""
     if leaf.shape or leaf.value is None or is_traced(leaf.value):
         return "f32" + str(list(leaf.shape)).replace(" ", ""), ATOM
     return number_text(np.asarray(leaf.value).item())
@@ -206,7 +206,7 @@ def _check_finite(array: np.ndarray, what: str, infinite: bool = False) -> None:
     if not is_real(array.dtype):
         raise TypeError(f"{what} has dtype {array.dtype}; expected real numbers.")
     with np.errstate(over="ignore"):
-        # What float32 cannot hold would be infinite in the energy.
+        # A number too large for float32 would be infinite in the energy.
         array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
     bad = np.isnan(array) if infinite else ~np.isfinite(array)
     if bad.any():

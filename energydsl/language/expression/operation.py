@@ -1,4 +1,4 @@
-"""The vocabulary of expressions: elementwise operations, and moves of elements."""
+"""The operations of expressions: elementwise functions, and moves of elements."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from jax import Array
 
 Text = tuple[str, int]
-"""An expression as written, and how tightly it binds: Python's precedence."""
+"""The text of an expression and its operator precedence, as Python's."""
 
 COMPARE, ADD, MULTIPLY, NEGATE, POWER, ATOM = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An elementwise function and how it is written."""
+    """An elementwise function and its notation."""
 
     name: str
     function: Callable[..., Array]
@@ -29,13 +29,14 @@ class Operation:
     precedence: int = ATOM
 
     def text(self, *operands: Text) -> Text:
-        """The operation applied, as a user would write it."""
+        """The text of the operation applied to operands, as a user would write it."""
         if self.symbol is None:
             return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
         p = self.precedence
         if len(operands) == 1:
             return self.symbol + bracket(operands[0], p), p
-        # + - * / lean left, ** right, and comparisons neither way: a < b < c is a chain.
+        # + - * / associate to the left, ** to the right, and comparisons not at all: Python reads
+        # a < b < c as two comparisons.
         left = bracket(operands[0], p + (p in (POWER, COMPARE)))
         right = bracket(operands[1], p + (p != POWER))
         gap = "" if p == POWER else " "
@@ -43,31 +44,31 @@ class Operation:
 
 
 def bracket(operand: Text, level: int) -> str:
-    """The operand's text, in brackets where it binds less tightly than `level`."""
+    """The operand's text, in brackets if its precedence is lower than `level`."""
     text, precedence = operand
     return text if precedence >= level else f"({text})"
 
 
 def as_float(array: Array) -> Array:
-    """Labels and integer parameters as numbers, fit for arithmetic that cannot overflow."""
+    """The array in floating point, where the arithmetic of energies does not overflow."""
     return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
 def number_text(value: float) -> Text:
-    """A number as Python reads it back."""
-    # Python has no integer -0, and reads one back as 0.
+    """The text of a number, which Python reads as the same number."""
+    # Python has no integer -0 and would read "-0" as 0.
     text = f"{value:.6g}" if value or math.copysign(1, value) > 0 else "-0.0"
     return text, NEGATE if text.startswith("-") else ATOM
 
 
 def is_real(dtype: np.dtype) -> bool:
-    """Whether numbers of this dtype, truth values among them, can be an energy."""
+    """Whether the dtype is that of real numbers or truth values, which an energy may have."""
     numeric = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
     return numeric and not jnp.issubdtype(dtype, jnp.complexfloating)
 
 
 def _truth(compare: Callable[..., Array]) -> Callable[..., Array]:
-    """A comparison as the numbers 0 and 1, fit for arithmetic."""
+    """A comparison whose result is the number 0 or 1."""
     return lambda a, b: as_float(compare(a, b))
 
 
@@ -103,7 +104,11 @@ OPERATIONS = {
 
 
 def broadcast(*shapes: tuple[int, ...], what: str) -> tuple[int, ...]:
-    """The common shape, or an error that shows the shapes."""
+    """The shape to which these shapes broadcast.
+
+    Raises:
+        ValueError: they do not broadcast.
+    """
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
@@ -138,7 +143,7 @@ class Move:
 
     @staticmethod
     def reshape(shape: tuple[int, ...]) -> Move:
-        """Another shape for the same elements in the same order."""
+        """The same elements, in the same order, in another shape."""
         return Move("reshape", shape)
 
     def __call__(self, array: Any) -> Any:
@@ -155,11 +160,11 @@ class Move:
         raise ValueError(f"Unknown move {self.kind!r}.")
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape it gives to an array of `shape`; raises as NumPy would."""
+        """The shape of the result for an array of `shape`; raises the errors of NumPy."""
         return self(np.broadcast_to(np.int8(0), shape)).shape
 
     def text(self, operand: str) -> str:
-        """The move applied to `operand`, as a user would write it."""
+        """The text of the move applied to `operand`, as a user would write it."""
         match self.kind:
             case "index":
                 return f"{operand}[{', '.join(_part(p) for p in self.arguments)}]"
@@ -173,7 +178,7 @@ class Move:
 
 
 def _plain(part: Any) -> Any:
-    """An index of Python's own numbers, so that equal moves compare and print alike."""
+    """An index made of Python integers, so that equal moves compare and print as equal."""
     if isinstance(part, slice):
         ends = (part.start, part.stop, part.step)
         return slice(*(None if e is None else operator.index(e) for e in ends))

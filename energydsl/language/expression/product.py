@@ -17,7 +17,7 @@ from energydsl.language.expression.tree import Expression, makes
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class MatMul(Expression):
-    """A matrix product: between variables, a dense pairwise factor."""
+    """A matrix product; between two variables it couples every pair of sites."""
 
     def combine(self, *values: Array) -> Array:
         return jnp.matmul(*map(as_float, values))
@@ -29,7 +29,10 @@ class MatMul(Expression):
 
 @dataclasses.dataclass(frozen=True)
 class SparseProduct:
-    """``x @ S`` with a SciPy sparse matrix, waiting for ``@ y``: only stored entries are edges."""
+    """The first half, ``x @ S``, of ``x @ S @ y`` with a SciPy sparse matrix S.
+
+    Each stored entry of S couples two sites; entries that are not stored make no factor.
+    """
 
     left: Expression
     matrix: sp.sparray | sp.spmatrix
@@ -46,14 +49,14 @@ class SparseProduct:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise TypeError(
-            "A sparse matrix stands between two views: write x @ S @ y. For another use of S, "
-            "take its edge list: (S.data * x[S.row] * y[S.col]).sum()."
+            "A sparse matrix is used between two views: write x @ S @ y. For another use of S, "
+            "write out its entries: (S.data * x[S.row] * y[S.col]).sum()."
         )
 
 
 @makes("matmul")
 def matmul(left: object, right: Any) -> Any:
-    """``left @ right`` for vectors and matrices."""
+    """The product ``left @ right`` of vectors and matrices."""
     a = as_expression(left)
     if sp.issparse(right):
         return SparseProduct(a, right)

@@ -1,6 +1,6 @@
-"""Where the values of an expression lie, as far as its form shows.
+"""The ranges of expressions' values, as far as they follow from the form of the expressions.
 
-A claim is proven or not made: False means "not seen".
+True means that a statement is proven, False that it is not proven.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from energydsl.language.expression.reduction import Sum
 from energydsl.language.expression.tree import Expression, fold
 
 FAR = 80.0
-"""Unconstrained coordinates of the ends of a domain: exp(80) is far, and a float32."""
+"""The unconstrained coordinate taken as an end of a domain: exp(80) is large but fits float32."""
 
 _EVERYWHERE = {
     "add", "subtract", "negative", "multiply", "abs", "exp", "sin", "cos", "tanh", "softplus",
     "maximum", "minimum", "logaddexp", "where", "equal", "not_equal", "less", "less_equal",
     "greater", "greater_equal",
 }  # fmt: skip
-"""Operations that are finite wherever their operands are."""
+"""Operations that are finite wherever their operands are finite."""
 _KEEP_POSITIVE = {"add", "multiply", "divide", "maximum", "minimum", "sqrt"}
-"""Operations that make positive numbers of positive numbers."""
+"""Operations that are positive where their operands are positive."""
 _MAKE_POSITIVE = {"exp", "softplus"}
 
 
 def meets(values: Any, constraint: Any) -> bool:
-    """Whether known numbers all meet a constraint of NumPyro's; asked while JAX traces, too."""
+    """Whether known numbers all meet a NumPyro constraint; works while JAX traces as well."""
     with jax.ensure_compile_time_eval():
         return bool(np.all(constraint(jnp.asarray(values))))
 
 
 def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
-    """Whether all values of a domain meet a constraint of NumPyro's on single numbers.
+    """Whether all values of a domain meet a NumPyro constraint on single numbers.
 
-    Such constraints are intervals, or whole numbers of one: a domain's ends and middle tell.
+    Such a constraint is an interval, or the integers in one, so it is enough to test the ends and
+    the middle of a continuous domain.
     """
     if domain.event_ndim or constraint.event_dim:
         return False
@@ -57,11 +58,11 @@ def domain_in(domain: AbstractDomain, constraint: Any) -> bool:
 
 
 def lies_in(operand: Expression, constraint: Any) -> bool:
-    """Whether an expression meets a constraint of NumPyro's, whatever its variables are.
+    """Whether an expression meets a NumPyro constraint for all values of its variables.
 
-    Parameters by themselves are taken to, being the user's to keep in it; but numbers that should
-    sum to one are not, since a density stays finite where they do not. Functions and networks are
-    taken to be finite.
+    An expression of parameters alone is assumed to meet it, as the user is responsible for that.
+    The simplex is an exception, since a density may be finite, but not normalised, for parameters
+    that do not sum to one. Functions and networks are assumed to be finite.
     """
     if constraint == constraints.simplex:
         return isinstance(operand, View) and operand.variable.domain.constraint == constraint
@@ -76,7 +77,7 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
 
 
 class _Range(NamedTuple):
-    """What is certain of an expression: that it has no variables, is finite, is above 0."""
+    """What is proven of an expression: that it has no variables, is finite, is positive."""
 
     fixed: bool
     finite: bool
@@ -94,7 +95,7 @@ def _range(node: Expression, *below: _Range) -> _Range:
             positive = simplex or domain_in(domain, constraints.positive)
             return _Range(False, True, positive)
         case Value(value=value):
-            # Of what learning may move, the sign is not certain.
+            # The sign of a value that learning may update is not certain.
             return _Range(True, True, isinstance(value, int | float) and value > 0)
         case Elementwise(operation=operation):
             certain = operation in _EVERYWHERE or _is_tame(node, below)
@@ -109,7 +110,7 @@ def _range(node: Expression, *below: _Range) -> _Range:
 
 
 def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:
-    """Whether an operation that is not finite everywhere is so here."""
+    """Whether an operation that can be infinite is finite for these operands."""
     match node.operation:
         case "divide":
             return below[1].positive or isinstance(node.children[1], Value)

@@ -1,4 +1,4 @@
-"""An operand's elements elsewhere: by moves of whole axes, and by index arrays."""
+"""Rearrangements of an operand's elements, by moves of whole axes and by index arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from energydsl.language.expression.tree import Environment, Expression, makes
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rearrange(Expression):
-    """The operand's elements, elsewhere: slices, rolls, transposes, reshapes."""
+    """A slice, roll, transpose or reshape of the operand."""
 
     move: Move
 
@@ -41,7 +41,7 @@ class Gather(Expression):
 
     @property
     def key(self) -> tuple:
-        # The content of an index array is structure: it decides who interacts.
+        # The content of an index array determines which sites interact, so it is structure.
         return (self.slot, self.shape, self.positions.tobytes())
 
     def compute(self, env: Environment, *values: Array) -> Array:
@@ -74,12 +74,12 @@ def reshape(operand: Expression, shape: tuple[int, ...]) -> Expression:
 
 @makes("index")
 def index(operand: Expression, at: object) -> Expression:
-    """NumPy's indexing."""
+    """The elements of an expression at an index, by NumPy's rules."""
     parts = at if isinstance(at, tuple) else (at,)
     if any(isinstance(p, Expression) for p in parts):
         raise TypeError(
-            "An index must be known when the energy is written; to look a parameter up by the "
-            "value of a variable, use ed.Table(table)(view)."
+            "An index must be known when the energy is written. To select an entry of a parameter "
+            "by the value of a variable, use ed.Table(table)(view)."
         )
     parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
     try:

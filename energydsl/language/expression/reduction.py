@@ -40,7 +40,7 @@ def sum_over(operand: Expression, axis: int | tuple[int, ...] | None) -> Express
 
 
 def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    """Axes counted from 0, each once, in rising order; all of them for None."""
+    """The axes, counted from 0 and in increasing order; all axes for None."""
     if axis is None:
         return tuple(range(ndim))
     axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))

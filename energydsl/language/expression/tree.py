@@ -1,11 +1,12 @@
-"""Expressions: NumPy-like arithmetic over views of variables, kept as a tree.
+"""Expressions: NumPy-like arithmetic over views of variables, represented as a tree.
 
-A tree is plain Python: what it computes is decided by its nodes, what it computes *with*
-(numbers, data, parameters, index arrays, potentials) hangs at its leaves until a `Model` takes
-them out into slots, so that the tree which remains is pure structure.
+The nodes of a tree are its operations. The values that they use (numbers, data, parameters, index
+arrays, potentials) are at its leaves until a `Model` moves them into slots; the tree that remains
+is the model's structure.
 
-Each kind of node is a file of its own here. Every node has the operators, and an operator makes a
-node: so an operator asks for its node by name, and the node's file answers by `makes`.
+Each kind of node has a file of its own. Operators are methods of every node and create nodes, so
+they cannot import the other files: they look up the function that creates a node by its name, under
+which the node's file registers it with `makes`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from energydsl.language.expression.operation import ATOM, Text
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What a tree is evaluated in: values of variables, what the slots hold, index arrays."""
+    """The values in which a tree is evaluated: of variables, of slots, and the index arrays."""
 
     variables: dict[str, Array]
     slots: Sequence[Any]
@@ -35,7 +36,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {}
 
 
 def makes[F: Callable[..., Any]](name: str) -> Callable[[F], F]:
-    """Let operators make their nodes by the function that this decorates."""
+    """A decorator that registers a function by which operators create nodes."""
 
     def register(function: F) -> F:
         _MAKERS[name] = function
@@ -50,12 +51,12 @@ def _make(name: str, *arguments: object, **settings: object) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Expression:
-    """An array-valued function of variables and parameters; combine it as you would NumPy arrays.
+    """An array-valued function of variables and parameters, which is used as NumPy arrays are.
 
     Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.max`, `.min`, `.T`,
-    `.transpose` and `.reshape` work as NumPy's do; `energydsl.exp` and its siblings, `roll`,
-    `where` and `apply` give the rest. An elementwise expression is a batch of small factors, one
-    an element.
+    `.transpose` and `.reshape` work as NumPy's do. Other operations are functions of the package:
+    `energydsl.exp` and other elementwise functions, `roll`, `where` and `apply`. The sum of an
+    elementwise expression is a batch of factors, one for each element.
     """
 
     children: tuple[Expression, ...]
@@ -64,38 +65,38 @@ class Expression:
     __hash__ = object.__hash__
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        """The node's own step: its value from its children's."""
+        """The value of the node from the values of its children."""
         return self.combine(*values)
 
     def combine(self, *values: Array) -> Array:
-        """The step of a node that needs nothing else than its children's values.
+        """The value of a node that depends only on its children's values.
 
-        A new operation writes this, and need write no more: where nothing else is known of a
-        node, it is one function of all sites below it, and nothing is claimed of its values.
+        A new kind of operation must implement this method and no other. The compiler then treats
+        it as one function of all sites below it and assumes nothing about its values.
         """
         raise TypeError(f"{type(self).__name__} has no value of its own.")
 
     @property
     def events(self) -> tuple[int, ...] | None:
-        """For each child, how many trailing axes one step takes; the axes before are a batch.
+        """For each child, the number of trailing axes that one event has; the others are a batch.
 
-        None where one step takes all there is. `combine` must work on one step's values too.
+        None where `combine` needs all axes. Otherwise `combine` must accept single events as well.
         """
         return None
 
     @property
     def stays_finite(self) -> bool:
-        """Whether the value is certain to be finite wherever its children's values are."""
+        """Whether the value is certainly finite wherever its children's values are finite."""
         return False
 
     @property
     def key(self) -> tuple:
-        """What tells this node from another over the same children: its own fields."""
+        """The fields that distinguish this node from another with the same children."""
         own = dataclasses.fields(self)[len(dataclasses.fields(Expression)) :]
         return tuple(getattr(self, field.name) for field in own)
 
     def text(self, *operands: Text) -> Text:
-        """The node as a user would write it, and how tightly it binds."""
+        """The node's text, as a user would write it, and its operator precedence."""
         return f"{type(self).__name__.lower()}({', '.join(t for t, _ in operands)})", ATOM
 
     @property
@@ -110,7 +111,7 @@ class Expression:
     def T(self) -> Expression:
         return _make("transpose", self)
 
-    # NumPy must leave `array @ view` to us.
+    # With None, NumPy leaves `array @ view` to the methods of this class.
     __array_ufunc__ = None
 
     def __pos__(self) -> Expression:
@@ -150,7 +151,7 @@ class Expression:
         return _make("elementwise", "divide", other, self)
 
     def __pow__(self, exponent: object) -> Expression:
-        # A number here is structure: x**2 is quadratic, whatever is learnt.
+        # A number here is part of the structure: x**2 remains quadratic, whatever is learnt.
         if isinstance(exponent, numbers.Real):
             return _make("power", self, exponent)
         return _make("elementwise", "power", self, exponent)
@@ -186,7 +187,7 @@ class Expression:
         return _make("index", self, index)
 
     def sum(self, axis: int | tuple[int, ...] | None = None) -> Expression:
-        """Sum over `axis`, or over all: a sum closes a batch of factors."""
+        """The sum over `axis`, or over all elements, as in the sum of a batch of factors."""
         return _make("sum", self, axis)
 
     def max(self, axis: int | tuple[int, ...] | None = None) -> Expression:
@@ -198,19 +199,19 @@ class Expression:
         return _make("min", self, axis)
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Expression:
-        """Mean over `axis`, or over all."""
+        """The mean over `axis`, or over all elements."""
         if not self.size:
             raise ValueError(f"mean got {self}, of shape {self.shape}: no elements to average.")
         total = self.sum(axis)
         return total / (self.size // total.size)
 
     def transpose(self, *axes: int | tuple[int, ...]) -> Expression:
-        """The axes in another order, given as NumPy takes it; all reversed if not given."""
+        """The axes in another order, given as in NumPy; reversed if not given."""
         order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
         return _make("transpose", self, *(operator.index(n) for n in order))
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
-        """The same elements in another shape, given as NumPy takes it."""
+        """The same elements in another shape, given as in NumPy."""
         axes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
         return _make("reshape", self, tuple(operator.index(n) for n in axes))
 
@@ -223,7 +224,7 @@ class Expression:
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
-            "An expression has no truth value: `==` and `<` build energies. "
+            "An expression has no truth value: `==` and `<` make expressions. "
             "Use ed.where(condition, a, b), and `a.shape == b.shape` to compare arrays."
         )
 
@@ -246,14 +247,14 @@ class Expression:
 
 @runtime_checkable
 class Branching(Protocol):
-    """Whatever has children of its own kind."""
+    """An object that has children of its own kind."""
 
     @property
     def children(self) -> tuple[Any, ...]: ...
 
 
 def post_order[N: Branching](root: N) -> Iterator[N]:
-    """Every node once, children first; no recursion, so long sums are safe."""
+    """Every node once, children first. Not recursive, so long sums reach no recursion limit."""
     seen: set[int] = set()
     stack = [(root, False)]
     while stack:
@@ -269,7 +270,7 @@ def post_order[N: Branching](root: N) -> Iterator[N]:
 
 
 def fold(root: Branching, rule: Callable[..., Any]) -> Any:
-    """``rule(node, *results of its children)`` up the tree, shared nodes once."""
+    """The result of ``rule(node, *results of its children)`` at the root; visits nodes once."""
     results: dict[int, Any] = {}
     for node in post_order(root):
         results[id(node)] = rule(node, *(results[id(c)] for c in node.children))
@@ -282,11 +283,12 @@ def evaluate(root: Expression, env: Environment) -> Array:
 
 
 MAX_TEXT = 200_000
-"""Characters of an energy that are printed: a part used twice is written out twice."""
+"""The most characters of an energy that are printed. A part that is used twice is printed twice,
+so a small tree may have a long text."""
 
 
 def render(root: Expression) -> str:
-    """The tree as a user would write it."""
+    """The text of a tree, as a user would write it."""
 
     def rule(node: Expression, *operands: Text) -> Text:
         text, precedence = node.text(*operands)

@@ -1,4 +1,4 @@
-"""What a tree shows of variables: which, at which sites, in which dtype."""
+"""The variables of a tree: which variables and sites it shows, and in which dtype."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from energydsl.language.variable import Variable
 
 
 def variables_of(root: Expression) -> list[Variable]:
-    """The variables of a tree in the order of their first use."""
+    """The variables of a tree, in the order of their first use."""
     found: dict[Variable, None] = {}
     for node in post_order(root):
         if isinstance(node, View):
@@ -23,10 +23,10 @@ def variables_of(root: Expression) -> list[Variable]:
 
 
 def sites_of(view: Expression) -> tuple[Variable, np.ndarray]:
-    """The variable a view shows and the flat number of every site it shows.
+    """The variable that a view shows, and the flat numbers of the sites in the view's shape.
 
     Raises:
-        TypeError: the expression computes something, so that it is not a view.
+        TypeError: the expression is computed from a variable and is not a view.
     """
 
     def rule(node: Expression, *below: tuple[Variable, np.ndarray] | None):
@@ -45,7 +45,7 @@ def sites_of(view: Expression) -> tuple[Variable, np.ndarray]:
 
 
 def energy_dtype(root: Expression) -> np.dtype:
-    """The dtype a tree evaluates to: integer for bare labels, otherwise float."""
+    """The dtype of a tree's value: integer for views of categorical variables, otherwise float."""
     while isinstance(root, Rearrange | Gather):
         root = root.children[0]
     if isinstance(root, View):

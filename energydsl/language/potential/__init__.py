@@ -1,4 +1,4 @@
-"""Potentials: functions that return an energy and own their parameters, one a file."""
+"""Potentials: functions that return an energy and own their parameters, each in its own file."""
 
 from energydsl.language.potential.base import AbstractPotential as AbstractPotential
 from energydsl.language.potential.coupling import Coupling as Coupling

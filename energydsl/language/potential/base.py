@@ -17,53 +17,54 @@ from energydsl.language.expression import Apply, Expression, Origin, owned
 class AbstractPotential(eqx.Module):
     """An energy as a function of values; its array fields are its parameters.
 
-    Write `energy` for one point. Calling the potential on views makes a factor; where the views
-    have more axes than `event_ndims` says one call takes, it makes a batch of like factors.
+    A subclass implements `energy` for one point. Calling the potential on views makes a factor, or
+    a batch of factors where the views have more axes than `event_ndims`.
     """
 
     transparent: ClassVar[bool] = False
-    """True where `energy` uses only operators that expressions have (``+ - * / ** @``, ``.sum``):
-    then the compiler reads its structure, and learns who interacts with whom."""
+    """True if `energy` uses only operators that expressions have (``+ - * / ** @``, ``.sum``). The
+    compiler then derives from its formula which sites interact."""
 
     event_ndims: ClassVar[tuple[int, ...] | None] = None
-    """How many trailing axes of each argument one call takes; None for all of them."""
+    """For each argument, the number of trailing axes that one call takes; None for all axes."""
 
     @abc.abstractmethod
     def energy(self, *values: Any) -> Array:
-        """The energy of one point, in units of k_B T; a scalar."""
+        """The energy of one point, a scalar in units of k_B T."""
 
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
         r"""Whether $\int e^{-E(x, \dots)}\,dx = 1$ over one event of the first argument.
 
-        That is its domain and shape; it must hold whatever the other arguments and the parameters
-        are. Then log Z is 0 of a model in which such densities are each given earlier ones. Asked
-        of the potential with None in place of its arrays; True must be certain.
+        `domain` and `shape` are those of the event. The equality must hold for all values of the
+        other arguments and of the parameters, so this method is called with None in place of the
+        potential's arrays. If a model is a product of such conditional densities, in which every
+        variable is given earlier ones only, its log Z is 0.
         """
         return False
 
     def draw(self, shape: tuple[int, ...], *given: Any, key: Array) -> Array | None:
-        """One exact draw of an event of the first argument, where that is `normalised`.
+        """One exact draw of an event of the first argument, if the potential is `normalised`.
 
         Args:
-            shape: of the event.
-            given: the other arguments.
-            key: for random numbers.
+            shape: the shape of the event.
+            given: the values of the other arguments.
+            key: a random key.
 
         Returns:
-            An array of this shape; None where there are no draws.
+            An array of this shape; None if the potential cannot be drawn from.
         """
         return None
 
     @property
     def name(self) -> str:
-        """What messages and printed models call it."""
+        """The name in messages and in printed models."""
         return type(self).__name__
 
     def __call__(self, *views: object) -> Expression:
-        """The energy of `views`, as an expression to be summed into a model.
+        """The energy of `views` as an expression, to be summed into a model.
 
         Raises:
-            ValueError: `energy` returns something other than one scalar for one event.
+            ValueError: `energy` does not return a scalar for one event.
         """
         if self.transparent:
             return _with_parameters(self).energy(*views)  # type: ignore[return-value]
@@ -78,7 +79,7 @@ class AbstractPotential(eqx.Module):
 
 
 def _with_parameters(potential: AbstractPotential) -> AbstractPotential:
-    """The potential with a parameter of an expression in the place of each of its arrays."""
+    """The potential with a `Parameter` expression in place of each of its arrays."""
     origin = Origin.new(type(potential).__name__)
     leaves, form = jtu.tree_flatten_with_path(
         potential, is_leaf=lambda leaf: isinstance(leaf, paramax.AbstractUnwrappable)

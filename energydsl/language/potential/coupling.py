@@ -1,4 +1,4 @@
-"""Agreement between two vectors of sites."""
+"""Pairwise coupling of two vectors of sites."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from energydsl.language.potential.base import AbstractPotential
 
 
 class Coupling(AbstractPotential):
-    r"""Pairwise agreement between two vectors: $E(x, y) = -x^\top W y$.
+    r"""Pairwise coupling of two vectors: $E(x, y) = -x^\top W y$.
 
     Args:
-        weight: $W$, n x m; positive entries favour equal signs. Unit: $k_B T$.
+        weight: $W$, of shape (n, m); positive entries favour equal signs. Unit: $k_B T$.
 
     Source: Hopfield (1982), PNAS 79(8), 2554-2558.
     """

@@ -1,9 +1,9 @@
-"""Which log-densities are known to be normalised, and over which support.
+"""The log-densities that are known to be normalised, and their supports.
 
-Lists, not guesses: a family counts where its support does not depend on its parameters, a flow
-where it and all that it is made of are listed. What is not listed (truncated, censored, masked,
-a class or function of a user's own) is not claimed. What is claimed is drawn by the object's own
-``sample``.
+They are listed by name: families whose support does not depend on their parameters, and the
+building blocks of flows. A flow is accepted if it consists of listed parts only. Everything else
+(truncated, censored or masked distributions, classes and functions defined by the user) is treated
+as unnormalised. Draws of a normalised density come from the object's own ``sample``.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ FAMILIES = {
     "NegativeBinomialProbs", "Normal", "Poisson", "SoftLaplace", "StudentT", "VonMises",
     "Weibull", "Wishart",
 }  # fmt: skip
-"""NumPyro's, each of a fixed support."""
+"""NumPyro families with a fixed support."""
 
 OF_LABELS = {"CategoricalLogits", "CategoricalProbs"}
-"""NumPyro's over as many levels, from 0, as they have parameters: where they are declared, their
-number is compared with that of the levels."""
+"""NumPyro families over the levels 0, 1, ..., as many as their parameter vector has entries; that
+number is compared with the variable's number of levels when the factor is made."""
 
 WRAPPERS = {"ExpandedDistribution", "Independent"}
-"""NumPyro's, which stay normalised if what they wrap is."""
+"""NumPyro wrappers, which are normalised if the wrapped distribution is."""
 
 FLOW_BASES = {
     "Cauchy", "Gumbel", "Laplace", "Logistic", "MultivariateNormal", "Normal", "StandardNormal",
     "StudentT", "Transformed",
 }  # fmt: skip
-"""flowjax's distributions over all reals."""
+"""flowjax distributions over all real vectors."""
 
 FLOW_STEPS = {
     "Affine", "BlockAutoregressiveNetwork", "Chain", "Concatenate", "Coupling", "DiscreteCosine",
@@ -52,16 +52,16 @@ FLOW_STEPS = {
     "MaskedAutoregressive", "NumericalInverse", "Permute", "Planar", "RationalQuadraticSpline",
     "Reshape", "Sandwich", "Scale", "Scan", "Stack", "TriangularAffine", "Vmap", "_LeakyTanh",
 }  # fmt: skip
-"""flowjax's bijections of the reals onto themselves."""
+"""flowjax bijections of real space onto itself."""
 
 LIBRARIES = {
     "builtins", "equinox", "flowjax", "functools", "inspect", "jax", "jaxlib", "numpy", "paramax",
 }  # fmt: skip
-"""Whose functions and containers a listed flow may hold."""
+"""The libraries whose functions and containers a listed flow may contain."""
 
 
 def is_density(q: Any, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
-    """Whether q, arrays aside, is normalised over values of this shape and domain."""
+    """Whether q is normalised over values of this shape and domain, whatever its arrays are."""
     if isinstance(q, dist.Distribution):
         fits = _fits(q.batch_shape + q.event_shape, shape)
         return fits and all(_is_listed(type(layer)) for layer in _layers(q)) and _on(q, domain)
@@ -72,14 +72,14 @@ def is_density(q: Any, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
 
 
 def is_density_family(family: type[dist.Distribution], domain: AbstractDomain) -> bool:
-    """The same of a NumPyro family called on one event."""
+    """Whether a NumPyro family, called on one event, is normalised over values of the domain."""
     if family.__name__ in OF_LABELS and getattr(dist, family.__name__) is family:
         return counts_from_zero(domain)
     return _is_listed(family) and _on(family, domain)
 
 
 def counts_from_zero(domain: AbstractDomain, levels: int | None = None) -> bool:
-    """Whether the levels are 0, 1, ..., as many as given or however many."""
+    """Whether the domain's levels are 0, 1, 2, ..., and their number is `levels` if given."""
     if domain.levels is None or levels not in (None, domain.levels):
         return False
     return np.array_equal(domain.values, range(domain.levels))
@@ -91,14 +91,14 @@ def _is_listed(family: type) -> bool:
 
 
 def _layers(q: Any) -> Iterator[Any]:
-    """A distribution and what it wraps."""
+    """A distribution, and the distributions inside its wrappers."""
     yield q
     if type(q).__name__ in WRAPPERS:
         yield from _layers(q.base_dist)
 
 
 def _on(q: Any, domain: AbstractDomain) -> bool:
-    """Whether the support of q, entry by entry, is the domain."""
+    """Whether each entry of a value of q has the domain as its support."""
     support = q.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -108,16 +108,16 @@ def _on(q: Any, domain: AbstractDomain) -> bool:
 
 
 def _fits(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether log_prob of values of this shape has each of them once."""
+    """Whether log_prob of a value of this shape includes each of its events exactly once."""
     return len(own) <= len(shape) and all(
         a in (1, b) for a, b in zip(own[::-1], shape[::-1], strict=False)
     )
 
 
 def is_made_of_listed(flow: Any) -> bool:
-    """Whether flowjax's listed classes and the libraries' own functions are all that it holds.
+    """Whether a flow consists only of listed flowjax classes and of functions of the libraries.
 
-    Looks into fields, static ones too, and into what functions have closed over.
+    This examines all fields, including static ones, and the values that functions close over.
     """
     left, seen = [flow], set()
     while left:
@@ -143,12 +143,12 @@ def _is_known(part: Any) -> bool:
 
 
 def _is_own(kind: type, module: str) -> bool:
-    """Whether a class is the one that the module holds under its name."""
+    """Whether the class is the one that its module defines under its name."""
     return kind.__module__ == module and getattr(sys.modules[module], kind.__name__, None) is kind
 
 
 def _parts(part: Any) -> Iterable[Any]:
-    """What an object is made of."""
+    """The parts of an object."""
     match part:
         case dict():
             return part.values()
@@ -160,5 +160,5 @@ def _parts(part: Any) -> Iterable[Any]:
             return (*inspect.getclosurevars(part).nonlocals.values(), *(part.__defaults__ or ()))
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         return [getattr(part, f.name) for f in dataclasses.fields(part) if hasattr(part, f.name)]
-    # Equinox's and JAX's wrappers of a function, such as of one with a derivative of its own.
+    # Equinox and JAX wrap functions, such as those with a custom derivative.
     return [inner for name in ("fn", "fun", "__wrapped__") if (inner := getattr(part, name, None))]

@@ -1,4 +1,4 @@
-"""A family of NumPyro's, called on expressions as its parameters."""
+"""NumPyro families whose parameters are expressions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from energydsl.language.potential.support import check_support, support_of, vari
 
 
 class Family(eqx.Module):
-    """Minus a family's log-density, its parameters given as arguments.
+    """Minus the log-density of a family, with its parameters as arguments.
 
-    `assured` says that those which variables give are sure to be ones that it takes, and that
-    there are as many as the view has levels.
+    `assured` is true if parameters that depend on variables certainly meet the family's
+    constraints, and if there are as many as the view has levels where the family requires it.
     """
 
     family: type[dist.Distribution] = eqx.field(static=True)
@@ -33,7 +33,7 @@ class Family(eqx.Module):
 
     @property
     def name(self) -> str:
-        """With the parametrisation, where a family has several and this is not the first."""
+        """The name of the family, with its parametrisation if that is not the default one."""
         first = _names(self.family)[: len(self.names)]
         which = "" if self.names == first else f"[{', '.join(self.names)}]"
         return self.family.__name__ + which
@@ -52,7 +52,7 @@ class Family(eqx.Module):
 
 
 def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any]) -> Expression:
-    """Minus the log-density of a family, one factor an event, summed."""
+    """Minus the log-density of a family, summed over events, each of which is a factor."""
     needs = family.arg_constraints
     names = tuple(n for n in _names(family) if n in parameters)
     operands = [as_expression(_parameter(parameters[n])) for n in names]
@@ -69,12 +69,12 @@ def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any])
 
 
 def _names(family: Any) -> tuple[str, ...]:
-    """The parameters of a family in the order in which it takes them."""
+    """The names of a family's parameters in the order of its constructor."""
     return tuple(n for n in inspect.signature(family).parameters if n in family.arg_constraints)
 
 
 def bound_parameters(family: Any, parameters: tuple, named: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a family by name, as its own constructor takes them."""
+    """The parameters of a family by name, matched by the rules of its constructor."""
     names, needs = _names(family), family.arg_constraints
     try:
         bound = inspect.signature(family).bind(*parameters, **named)
@@ -86,17 +86,17 @@ def bound_parameters(family: Any, parameters: tuple, named: dict[str, Any]) -> d
     if other := sorted(set(bound.arguments) - set(names)):
         raise TypeError(
             f"LogDensity[{family.__name__}] got {', '.join(other)}; expected no parameters but "
-            f"{', '.join(names)}. What else a distribution needs, build into an instance."
+            f"{', '.join(names)}. For other settings, give an instance of the distribution."
         )
     given = dict(bound.arguments)
     bound.apply_defaults()
-    # A default of a vector or matrix is NumPyro's own, or stands for another parametrisation.
+    # A default of a vector or matrix is set by NumPyro, or belongs to another parametrisation.
     defaults = {n: bound.arguments[n] for n in names if not needs[n].event_dim}
     return {n: value for n, value in (defaults | given).items() if value is not None}
 
 
 def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
-    """Refuse numbers outside a constraint, and a variable that can be outside it."""
+    """Refuse numbers outside a constraint, and variables that may take values outside it."""
     if constraint.event_dim or isinstance(constraint, type(constraints.dependent)):
         return
     if isinstance(operand, Value):
@@ -109,12 +109,12 @@ def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
         if not domain_in(domain, constraint):
             raise ValueError(
                 f"LogDensity got {operand}, which is {domain}, for {what}; expected {constraint}. "
-                "Declare it over that domain, or transform it, as by ed.exp."
+                "Declare it over that domain, or transform it, for example by ed.exp."
             )
 
 
 def _of_labels(family: Any) -> bool:
-    """Whether a family has a number for every level, which it looks up by the value."""
+    """Whether a family's parameter is a vector with one entry for each level of its value."""
     wide = any(needed.event_dim == 1 for needed in family.arg_constraints.values())
     return wide and family.support.is_discrete and not family.support.event_dim
 
@@ -124,7 +124,7 @@ def _check_levels(family: str, view: Expression, numbers: int) -> None:
     if variable is not None and not counts_from_zero(variable.domain, numbers):
         raise ValueError(
             f"LogDensity got {numbers} numbers along the last axis for {family} of {view}, which "
-            f"is {variable.domain}; expected as many as it has levels, and levels that count "
+            f"is {variable.domain}; expected one number for each level, and levels that count "
             "from 0."
         )
 

@@ -8,7 +8,7 @@ from energydsl.language.potential.base import AbstractPotential
 
 
 class Linear(AbstractPotential):
-    r"""A field: $E(x) = b \cdot x$.
+    r"""A linear energy, or field: $E(x) = b \cdot x$.
 
     Args:
         bias: $b$, of the view's shape; a positive entry favours low values. Unit: $k_B T$.

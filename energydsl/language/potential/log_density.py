@@ -1,4 +1,4 @@
-"""A log-density from elsewhere, as an expert."""
+"""Log-densities of other libraries as potentials."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from energydsl.language.potential.support import check_support
 class LogDensity(AbstractPotential):
     r"""Minus a log-density: $E(x) = -\log q(x)$, or $-\log q(x \mid \theta)$.
 
-    A plain NumPyro distribution makes one factor an event of the view (a Normal one a site), and
-    its parameters broadcast against the view; any other object is one factor over all of it.
-    Numbers stay numbers, which learning leaves alone, unless NumPyro has made arrays of them to
-    match another parameter's shape.
+    A plain NumPyro distribution makes one factor for each event of the view (for a Normal, each
+    site), and its parameters broadcast against the view; any other object makes one factor over the
+    whole view. The arrays of a distribution are parameters that learning updates; its numbers are
+    constants, unless NumPyro has turned them into arrays to match another parameter's shape.
 
-    A NumPyro family takes its parameters when it is called, by position or name as NumPyro does,
-    and they are expressions, arrays among them data: ``ed.LogDensity(dist.Normal)(x, mu, tau)``.
+    A NumPyro family is called on the view and its parameters, given by position or name as in
+    NumPyro. They are expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)``. Arrays among them are
+    data.
 
     Args:
-        distribution: a NumPyro distribution or family, or anything with ``log_prob`` (a flowjax
-            flow).
+        distribution: a NumPyro distribution or family, or any object with a method ``log_prob``,
+            such as a flowjax flow.
 
     Raises:
-        TypeError: no ``log_prob``; parameters that the family does not take; or given to a
-            distribution, which has its own.
-        ValueError: a parameter outside its constraint, as numbers or as a variable that may be; a
-            variable with values outside the density's support.
+        TypeError: `distribution` has no ``log_prob``, a family is given parameters that it does not
+            have, or a distribution is given parameters.
+        ValueError: a parameter, or a variable used as a parameter, can be outside the family's
+            constraint, or the variable has values outside the density's support.
     """
 
     distribution: Any
@@ -75,8 +76,8 @@ class LogDensity(AbstractPotential):
             return minus_log_density(q, view, bound_parameters(q, parameters, named))
         if parameters or named:
             raise TypeError(
-                f"{self.name} has its parameters already; give the family to call it on "
-                "expressions, as in ed.LogDensity(dist.Normal)(x, mu, tau)."
+                f"{self.name} has its parameters already. To give parameters as expressions, use "
+                "the family: ed.LogDensity(dist.Normal)(x, mu, tau)."
             )
         if not _is_plain(q):
             check_support(type(q).__name__, getattr(q, "support", None), as_expression(view))
@@ -87,13 +88,13 @@ class LogDensity(AbstractPotential):
 
 
 def _is_plain(q: Any) -> bool:
-    """Whether q is its family called on its own parameters, and nothing around it."""
+    """Whether q is determined by its family and its parameters, without a wrapper."""
     wrapped = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution,
                dist.TransformedDistribution)  # fmt: skip
     if not isinstance(q, dist.Distribution) or isinstance(q, wrapped):
         return False
-    # A family with several parametrisations (MultivariateNormal) cannot be called on all of them,
-    # and a truncated one takes a distribution besides.
+    # A family with several parametrisations (MultivariateNormal) cannot be called on all its
+    # parameters at once, and a truncated family also needs a distribution.
     taken = inspect.signature(type(q).__init__).parameters.values()
     required = {p.name for p in taken if p.default is p.empty and p.name != "self"}
     return required <= set(q.get_args()) == set(type(q).arg_constraints)

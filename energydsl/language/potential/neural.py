@@ -1,4 +1,4 @@
-"""A network as an energy."""
+"""An energy given by a neural network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from energydsl.language.potential.base import AbstractPotential
 
 
 class Neural(AbstractPotential):
-    r"""Any Equinox module or pytree callable: $E(x) = f_\theta(x)$, one factor over the view.
+    r"""The output of a neural network as one factor: $E(x) = f_\theta(x)$.
 
     Args:
-        network: called on the arrays of the views, it returns a scalar; its arrays are parameters.
+        network: an Equinox module or another callable pytree, which takes the arrays of the views
+            and returns a scalar. Its arrays are the parameters.
     """
 
     network: Any

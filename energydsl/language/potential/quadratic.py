@@ -10,11 +10,12 @@ from energydsl.language.potential.base import AbstractPotential
 class Quadratic(AbstractPotential):
     r"""A quadratic form: $E(x) = \tfrac12 x^\top A x - b \cdot x$.
 
-    For real x and positive definite A this is the Gaussian of precision A and mean A^-1 b.
+    For real x and positive definite A this is the Gaussian with precision A and mean A^-1 b.
 
     Args:
-        precision: $A$, n x n, used as $(A + A^\top)/2$ is. Unit: $k_B T$.
-        linear: $b$, of length n.
+        precision: $A$, of shape (n, n); only its symmetric part $(A + A^\top)/2$ matters. Unit:
+            $k_B T$.
+        linear: $b$, of length n. Unit: $k_B T$.
     """
 
     transparent = True

@@ -1,4 +1,4 @@
-"""A density may stand only over a variable all of whose values lie in its support."""
+"""The check that all values of a variable lie in the support of a density over it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from energydsl.language.expression.range import FAR, meets
 from energydsl.language.variable import Variable
 
 DRAWN = 1000
-"""Events drawn of a domain that has neither levels nor one transform for each entry."""
+"""The number of random events that are tested, if a domain has neither levels nor a transform of
+single entries."""
 
 DECLARATIONS = (
     (constraints.boolean, "ed.binary"),
@@ -31,11 +32,11 @@ DECLARATIONS = (
     (constraints.real_vector, "ed.real"),
     (constraints.simplex, "ed.simplex"),
 )
-"""How the domain of each support is declared."""
+"""The declaration of a variable for each support."""
 
 
 def variable_of(view: object) -> Variable | None:
-    """The variable that a view shows; None of what is computed from one."""
+    """The variable that a view shows; None for an expression that is not a view."""
     try:
         return sites_of(as_expression(view))[0]
     except TypeError:
@@ -43,7 +44,7 @@ def variable_of(view: object) -> Variable | None:
 
 
 def support_of(family: Any, parameters: dict[str, Any]) -> Any:
-    """The support of a family; where it depends on parameters that are numbers, of those."""
+    """The support of a family, for these parameters if it depends on them and they are numbers."""
     numbers = {n: paramax.unwrap(p) for n, p in parameters.items()}
     if not _depends(family.support) or any(isinstance(p, Expression) for p in numbers.values()):
         return family.support
@@ -51,10 +52,10 @@ def support_of(family: Any, parameters: dict[str, Any]) -> Any:
 
 
 def check_support(name: str, support: Any, view: Expression) -> None:
-    """Refuse a density over a variable that takes values outside of its support.
+    """Check that all values of the variable lie in the support of the density.
 
     Raises:
-        ValueError: says which domain to declare.
+        ValueError: some do not; the message names the domain to declare.
     """
     variable = variable_of(view)
     if variable is None or _depends(support) or is_traced(support):
@@ -65,19 +66,19 @@ def check_support(name: str, support: Any, view: Expression) -> None:
         return
     raise ValueError(
         f"LogDensity got {view}, which is {domain}, for {name}, whose support is "
-        f"{_described(support)}; outside of it a density says nothing. Declare the variable by "
-        f"{_declaration(support)}."
+        f"{_described(support)}; expected all values of the variable in the support. Declare the "
+        f"variable by {_declaration(support)}."
     )
 
 
 def _depends(support: Any) -> bool:
-    """Whether it is known only with parameters (or, of a wrapper, with what is wrapped)."""
+    """Whether the support depends on parameters, or on the distribution inside a wrapper."""
     unknown = type(constraints.dependent)
     return not isinstance(support, constraints.Constraint) or isinstance(support, unknown)
 
 
 def _samples(variable: Variable, shape: tuple[int, ...]) -> Array:
-    """Values of a variable, its extremes among them, in front of the axes of a view."""
+    """Test values of a variable, including its extremes, along an axis before those of a view."""
     domain = variable.domain
     with jax.ensure_compile_time_eval():
         if domain.levels is not None:
@@ -91,7 +92,7 @@ def _samples(variable: Variable, shape: tuple[int, ...]) -> Array:
 
 
 def _bounds(support: Any) -> tuple[str, str] | None:
-    """The two ends of an interval that is the same for every site."""
+    """The two ends of an interval, as text; None if it is not one interval for all sites."""
     ends = [getattr(support, f"{which}_bound", None) for which in ("lower", "upper")]
     if any(end is None or np.size(end) != 1 for end in ends):
         return None
@@ -115,5 +116,5 @@ def _declaration(support: Any) -> str:
         return known[0]
     bounds = _bounds(support)
     if bounds is None:
-        return "a domain that is this support"
+        return "a domain with this support"
     return f"ed.{'integer' if support.is_discrete else 'interval'}(low=%s, high=%s)" % bounds

@@ -1,4 +1,4 @@
-"""An energy for every combination of levels."""
+"""Tables that hold an energy for every combination of levels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from energydsl.language.potential.base import AbstractPotential
 
 
 class _Lookup(eqx.Module):
-    """An entry of a table, counted from each domain's lowest level."""
+    """The entry of a table for the values of sites; indices count from each lowest level."""
 
     domains: tuple[AbstractDomain, ...] = eqx.field(static=True)
 
@@ -32,7 +32,7 @@ class _Lookup(eqx.Module):
 
 
 def _level(domain: AbstractDomain, value: Array) -> Array:
-    """The number of a level, from its value."""
+    """The index of a level, counted from 0, from its value."""
     levels = domain.values
     step = int(levels[1] - levels[0]) if len(levels) > 1 else 1
     if (np.diff(levels) == step).all():
@@ -43,15 +43,17 @@ def _level(domain: AbstractDomain, value: Array) -> Array:
 class Table(AbstractPotential):
     r"""A table of energies over the levels of finite views: $E(a, b, \dots) = T[a, b, \dots]$.
 
-    Views of arrays make a batch of factors; leading axes of the table beyond one per view are a
-    batch too, so that every edge may have a table of its own.
+    Views that are arrays make a batch of factors. The table's last axes, one for each view, are
+    indexed by levels; axes before them are a batch too, so that every edge may have a table of its
+    own.
 
     Args:
-        energy: $T$, its last axes as long as the views' domains have levels. Unit: $k_B T$.
-        log_potential: $-T$ instead; -inf forbids a combination.
+        energy: $T$; each of its last axes is as long as its view's domain has levels. Unit:
+            $k_B T$.
+        log_potential: $-T$, instead of `energy`; -inf forbids a combination.
 
     Raises:
-        ValueError: both or none of the two given, or axes that do not fit the levels.
+        ValueError: both or neither of the two are given, or the axes do not match the levels.
     """
 
     table: Any
@@ -61,7 +63,7 @@ class Table(AbstractPotential):
             raise ValueError("Table takes either energy= or log_potential=, one of the two.")
         given = energy if log_potential is None else log_potential
         if not isinstance(given, Array | paramax.AbstractUnwrappable | Expression):
-            # Negated by NumPy: an operation of JAX for each of many tables takes long.
+            # Negated by NumPy, as one JAX operation for each of many tables would be slow.
             given = np.asarray(given, dtype=jax.dtypes.canonicalize_dtype(float))
         elif isinstance(given, Array):
             given = as_float(given)
@@ -73,7 +75,7 @@ class Table(AbstractPotential):
             _refuse_certain(np.asarray(values))
 
     def energy(self, *levels: Array) -> Array:
-        """The entry at these levels, counted from 0."""
+        """The table's entry at these levels, which count from 0."""
         return paramax.unwrap(self.table)[levels]
 
     def __call__(self, *views: Expression) -> Expression:
@@ -90,7 +92,7 @@ class Table(AbstractPotential):
 
 
 def _negated(table: Any) -> Any:
-    """Minus a table; a wrapped one stays wrapped, learnt or left alone as before."""
+    """Minus a table; a wrapped table remains wrapped, and frozen if it was."""
     if isinstance(table, paramax.NonTrainable):
         return paramax.NonTrainable(-table.tree)
     if isinstance(table, paramax.AbstractUnwrappable):
@@ -101,13 +103,13 @@ def _negated(table: Any) -> Any:
 def _refuse_certain(energies: np.ndarray) -> None:
     if np.isneginf(energies).any():
         raise ValueError(
-            "Table got an energy of -inf; a certain event is written by forbidding the others "
+            "Table got an energy of -inf. To make a combination certain, forbid the others "
             "(log_potential=-inf)."
         )
 
 
 def _domain(view: Expression) -> AbstractDomain:
-    """The domain of a view: of levels themselves, not of something computed from them."""
+    """The domain of a view, which must have finitely many levels."""
     domain = sites_of(as_expression(view))[0].domain
     if domain.levels is None:
         raise TypeError(

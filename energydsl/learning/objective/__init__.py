@@ -1,4 +1,4 @@
-"""Objectives: what learning goes down, one a file."""
+"""Objectives of learning, one per file."""
 
 from energydsl.learning.objective.base import AbstractObjective as AbstractObjective
 from energydsl.learning.objective.contrastive_divergence import (

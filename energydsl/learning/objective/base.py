@@ -1,6 +1,6 @@
-"""The contract of an objective: what learning goes down, and what it carries from step to step.
+"""The contract of an objective: the loss that learning minimises, and its state.
 
-An objective is a file of this folder, and needs no line in the learning loop.
+Each objective is a file in this folder; the learning loop does not depend on particular ones.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class AbstractObjective(eqx.Module):
 
     @abc.abstractmethod
     def check(self, ebm: EBM, data: Configuration) -> None:
-        """Raise TypeError or ValueError for a model that it does not fit, naming another."""
+        """Raise TypeError or ValueError if it does not apply to a model; suggests another one."""
 
     @abc.abstractmethod
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
-        """The state at the first step; `data` has the examples first."""
+        """The initial state; `data` has the examples on the first axis."""
 
     @abc.abstractmethod
     def loss(
@@ -50,12 +50,12 @@ class AbstractObjective(eqx.Module):
 
 
 def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
-    """The energy of one example: the free energy, where there are latents."""
+    """The function from an example to its energy, or to its free energy if there are latents."""
     return ebm.free_energy if latent(ebm) else ebm.energy
 
 
 def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
-    """Why the latents have no exact free energy, if there is a reason."""
+    """The reason why the latents cannot be summed out exactly, if there is one."""
     example = jax.tree.map(lambda a: a[0], data)
     try:
         jax.eval_shape(energy_shown(ebm), example)

@@ -1,4 +1,4 @@
-"""Contrastive divergence: data against what a few steps of a kernel make of it."""
+"""Contrastive divergence: the energy of data against that of samples by a short chain."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from energydsl.learning.latent import draw_latents, given, latent, slope_energy,
 from energydsl.learning.objective.base import AbstractObjective
 
 CHAINS = 100
-"""Chains where their number is not given."""
+"""The default number of chains."""
 
 
 class ContrastiveDivergence(AbstractObjective):
-    r"""The energy of data against that of samples, $\overline{F(v)} - \overline{F(\tilde v)}$.
+    r"""Contrastive divergence: the loss $\overline{F(v)} - \overline{F(\tilde v)}$.
 
-    Its gradient is that of minus the log-likelihood as far as the samples follow the model. $F$
-    sums the latents out where they are independent given the data (an RBM's), and the gradient of
-    the data's term is exact; else both terms use the energy, the latents drawn by the kernel with
-    the data clamped. The loss itself is no likelihood and may have any sign.
+    It is the mean free energy of data minus that of samples $\tilde v$ by a kernel. Its gradient is
+    that of minus the log-likelihood if the samples are distributed as the model. If the latents are
+    independent given the data, as in an RBM, $F$ sums them out, and the gradient of the data's term
+    is exact. Otherwise both terms use the energy, with latents that the kernel draws while the data
+    is clamped. The loss is not a likelihood and may have any sign.
 
     Args:
-        k: steps of the kernel for one step of learning.
-        kernel: what moves the chains, with its settings as given (nothing is tuned); `Gibbs`,
-            `Langevin` or a cycle of the two if not given.
-        start: where chains begin: at the batch (CD), where the last step left them (persistent
-            CD), or at random (short-run).
-        chains: how many, 100 if not given; with ``start="data"`` one an example.
-        settle: steps of the kernel that draw latents given the data, where no formula does.
+        k: the number of steps of the kernel per step of learning.
+        kernel: the kernel that moves the chains, with fixed settings (there is no warmup); by
+            default the applicable one with the cheapest steps, such as Gibbs or Langevin.
+        start: where the chains of each step begin: ``"data"``, at the batch (CD);
+            ``"persistent"``, where the previous step left them (persistent CD); or ``"noise"``,
+            at random configurations.
+        chains: the number of chains, 100 by default; with ``start="data"``, one per example.
+        settle: the number of steps of the kernel that draw the latents given the data, if they
+            cannot be drawn in closed form.
 
     Source: Hinton (2002), Neural Computation 14(8), 1771-1800; persistent: Tieleman (2008),
     ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32.
@@ -69,7 +72,7 @@ class ContrastiveDivergence(AbstractObjective):
         if self.start == "data" and self.chains is not None:
             raise ValueError(
                 f"ContrastiveDivergence got chains={self.chains} with start='data', which has one "
-                "chain an example; leave chains out, or give batch= to fit."
+                "chain per example; leave chains out, or give batch= to fit."
             )
 
     def check(self, ebm: EBM, data: Configuration) -> None:
@@ -83,8 +86,8 @@ class ContrastiveDivergence(AbstractObjective):
         wrong = no_law(ebm.structure, ebm.model, {**ebm.start(key=jr.key(0)), **shown})
         if wrong is not None:
             raise ValueError(
-                "ContrastiveDivergence needs a law to draw from, and at the first example "
-                f"{wrong}. Start from parameters that give one."
+                "ContrastiveDivergence needs a distribution to draw from, but at the first "
+                f"example {wrong}. Start from parameters for which it exists."
             )
         if isinstance(latent_layer(ebm.structure), Refusal):
             rest = given(ebm, shown)
@@ -102,7 +105,7 @@ class ContrastiveDivergence(AbstractObjective):
         filled, ensemble, carry = batch, self._ensemble(still), state
         if self.start == "persistent":
             carry = ensemble.refresh(still, carry)
-        # Where one key serves, none is split: for a small model that costs as much as a layer.
+        # A key is split only if needed: in a small model that costs as much as a layer.
         if not exact or self.start != "persistent":
             key, clamp_key, start_key = jr.split(key, 3)
             if not exact or self.start == "data":
@@ -129,7 +132,7 @@ class ContrastiveDivergence(AbstractObjective):
         return self._moving(ebm).ensemble(ebm)
 
     def _random(self, ebm: EBM, key: Array) -> Any:
-        """Chains at random configurations, in the kernel's own representation."""
+        """Chains at random configurations, in the ensemble's representation."""
         place_key, start_key = jr.split(key)
         xs = jax.vmap(lambda k: ebm.start(key=k))(jr.split(place_key, self.chains or CHAINS))
         return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
@@ -137,7 +140,7 @@ class ContrastiveDivergence(AbstractObjective):
     def _filled(
         self, ebm: EBM, layer: IndependentSites | Refusal, batch: Configuration, key: Array
     ) -> Configuration:
-        """The batch with its latents drawn given what it shows."""
+        """The batch with latents that are drawn given its visible variables."""
         if not latent(ebm):
             return jax.vmap(lambda v: ebm.model.placed(v))(batch)
 
@@ -164,14 +167,14 @@ class ContrastiveDivergence(AbstractObjective):
 
 
 def _frozen(ebm: EBM) -> EBM:
-    """The same EBM, through which no gradient flows."""
+    """The same EBM, with gradients stopped."""
     return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, ebm)
 
 
 def _advance(
     ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keys: Array
 ) -> tuple[Any, dict[str, Array]]:
-    """A step for each key, and the means of the last one's statistics over chains."""
+    """One step per key; returns the chains and the last step's statistics, averaged over chains."""
     tables = ensemble.load(ebm)
 
     def step(carry: Any, key: Array) -> tuple[Any, dict[str, Array]]:

@@ -1,4 +1,4 @@
-"""Maximum likelihood, exact."""
+"""Exact maximum likelihood."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from energydsl.normalizer import Intractable
 
 
 class MaximumLikelihood(AbstractObjective):
-    r"""Minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$, in nats an example.
+    r"""Maximum likelihood: minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$.
 
-    $F$ is the energy, or the free energy where there are latents. Both terms are exact, so the
-    loss is the figure itself.
+    $F$ is the energy, or the free energy if there are latents. Both terms are computed exactly, so
+    the loss is the negative log-likelihood in nats per example.
 
     Source: Ackley, Hinton & Sejnowski (1985), Cognitive Science 9(1), 147-169, eq. (8).
     """
@@ -26,7 +26,7 @@ class MaximumLikelihood(AbstractObjective):
         if isinstance(ebm.normalizer, Intractable):
             raise TypeError(
                 f"MaximumLikelihood needs exact log Z, which is {ebm.normalizer}. "
-                "Use ContrastiveDivergence(), which needs none."
+                "Use ContrastiveDivergence(), which does not need log Z."
             )
         reason = why_not_summed(ebm, data)
         if reason is not None:
@@ -37,7 +37,9 @@ class MaximumLikelihood(AbstractObjective):
 
         lost = no_growth(ebm.structure, ebm.model)
         if lost is not None:
-            raise ValueError(f"MaximumLikelihood has no log Z to begin with: {lost}.")
+            raise ValueError(
+                f"MaximumLikelihood cannot compute log Z at the initial parameters: {lost}."
+            )
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> None:
         return None

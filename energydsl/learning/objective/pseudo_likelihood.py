@@ -1,4 +1,4 @@
-"""Pseudo-likelihood: every site predicted from all others, without Z."""
+"""Pseudo-likelihood: every site is predicted from all others, without log Z."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from energydsl.learning.objective.base import AbstractObjective
 
 
 class PseudoLikelihood(AbstractObjective):
-    r"""Minus the mean log pseudo-likelihood, $-\sum_i \log p(x_i \mid x_{-i})$, all sites at once.
+    r"""Minus the mean log pseudo-likelihood, $-\sum_i \log p(x_i \mid x_{-i})$ over all sites.
 
-    Sites have conditionals of a known family: finite, Gaussian or exponential ones. Consistent:
-    with data enough it finds what maximum likelihood finds, at the cost of one sweep a step.
+    Every site needs a conditional distribution of a known family: finite, Gaussian or exponential.
+    The estimator is consistent: with enough data it approaches the maximum-likelihood estimate. One
+    step of learning costs about as much as one Gibbs sweep.
 
     Source: Besag (1975), The Statistician 24(3), 179-195.
     """
@@ -37,15 +38,15 @@ class PseudoLikelihood(AbstractObjective):
             if isinstance(law, Refusal):
                 raise TypeError(
                     f"PseudoLikelihood needs the conditional of every site, and {name!r} has none "
-                    f"of a known family ({law.reason}). Use ScoreMatching() where all is real, "
-                    "else ContrastiveDivergence()."
+                    f"of a known family ({law.reason}). Use ScoreMatching() if all variables are "
+                    "real, else ContrastiveDivergence()."
                 )
         self._blocks(ebm)
         wrong = no_law(ebm.structure, ebm.model, jax.tree.map(lambda a: a[0], data))
         if wrong is not None:
             raise ValueError(
-                f"PseudoLikelihood needs the conditional of every site, and at the first example "
-                f"{wrong}. Start from parameters that give one."
+                f"PseudoLikelihood needs the conditional of every site, but at the first example "
+                f"{wrong}. Start from parameters for which it exists."
             )
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> dict[str, SiteFactors]:
@@ -68,7 +69,7 @@ class PseudoLikelihood(AbstractObjective):
         return total, (state, {})
 
     def _blocks(self, ebm: EBM) -> dict[str, SiteFactors]:
-        """The incidences of the variables whose laws one gradient does not show."""
+        """The site factors of the variables whose conditionals do not follow from one gradient."""
         blocks = {}
         for v in visible(ebm):
             law = _law(ebm, v)
@@ -77,7 +78,7 @@ class PseudoLikelihood(AbstractObjective):
             every = np.arange(v.size, dtype=np.int32).reshape(1, -1)
             block = site_factors(ebm.structure, v, law, every)
             if isinstance(block, Refusal):
-                raise TypeError(f"PseudoLikelihood is out of reach: {block.reason}.")
+                raise TypeError(f"PseudoLikelihood does not apply: {block.reason}.")
             blocks[v.name] = block
         return blocks
 
@@ -91,7 +92,7 @@ def _law(ebm: EBM, v: Variable) -> AbstractConditional:
 def _slopes(ebm: EBM, batch: Configuration) -> dict[str, Array]:
     """Measures, (measure, example, site), of the sites in which the energy is linear.
 
-    There dE/dx_i does not depend on x_i, so one gradient measures all sites.
+    For these, dE/dx_i does not depend on x_i, so one gradient gives the measures of all sites.
     """
     linear = [v for v in visible(ebm) if _law(ebm, v).derivatives == 1]
     if not linear:
@@ -106,7 +107,7 @@ def _slopes(ebm: EBM, batch: Configuration) -> dict[str, Array]:
 
 
 def _gathered(ebm: EBM, batch: Configuration, blocks: dict[str, SiteFactors]) -> dict[str, Array]:
-    """Measures of the other sites, from the factors that each is in."""
+    """Measures of the other sites, from the factors that contain them."""
     return {
         name: jnp.swapaxes(measures(ebm.structure, ebm.model, block, batch), 1, 2)
         for name, block in blocks.items()

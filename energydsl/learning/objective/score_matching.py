@@ -1,4 +1,4 @@
-"""Score matching: the energy's slope against the data's, without Z."""
+"""Score matching: the model's score is fitted to that of the data, without log Z."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from energydsl.learning.objective.base import AbstractObjective, energy_shown, w
 
 
 class ScoreMatching(AbstractObjective):
-    r"""The score $s = -\nabla F$ of a real model brought to that of the data.
+    r"""Score matching: the score $s = -\nabla F$ of a real model is fitted to that of the data.
 
-    `explicit`: $\tfrac12 \lVert s(v) \rVert^2 + \operatorname{tr} \nabla s(v)$, the trace exact:
-    one Hessian-vector product a site. `denoising`: data is blurred to $v + \sigma \xi$, and
-    $\tfrac12 \lVert s(v + \sigma \xi) + \xi / \sigma \rVert^2$ follows; cheap in any dimension,
-    but what is learnt is the law of the blurred data, broader by $\sigma^2$.
+    `explicit` minimises $\tfrac12 \lVert s(v) \rVert^2 + \operatorname{tr} \nabla s(v)$. The trace
+    is exact and takes one Hessian-vector product per site. `denoising` adds noise to the data and
+    minimises $\tfrac12 \lVert s(v + \sigma \xi) + \xi / \sigma \rVert^2$ with standard normal
+    $\xi$. It is cheap in any dimension, but learns the distribution of the noisy data, whose
+    variances are larger by $\sigma^2$.
 
     Args:
-        method: which of the two.
-        noise: $\sigma$, in the data's units; for `denoising`.
+        method: ``"denoising"`` or ``"explicit"``.
+        noise: $\sigma$, in the data's units, for ``"denoising"``.
 
     Source: explicit: Hyvarinen (2005), JMLR 6, 695-709, theorem 1; denoising: Vincent (2011),
     Neural Computation 23(7), 1661-1674, eq. (9).
@@ -52,7 +53,7 @@ class ScoreMatching(AbstractObjective):
             if finite and not latent(ebm):
                 other = f"PseudoLikelihood() or {other}"
             raise TypeError(
-                f"ScoreMatching follows slopes over all of the real line, and {odd} have none. "
+                f"ScoreMatching needs gradients on all of the real line, which {odd} do not have. "
                 f"Use {other}."
             )
         reason = why_not_summed(ebm, data)

@@ -487,7 +487,7 @@ def test_objectives_refuse_what_they_do_not_fit():
     [
         (lambda: ed.ContrastiveDivergence(k=0), "k=0; expected a whole number"),
         (lambda: ed.ContrastiveDivergence(start="persistant"), "start='persistant'; expected"),
-        (lambda: ed.ContrastiveDivergence(chains=5), "one chain an example"),
+        (lambda: ed.ContrastiveDivergence(chains=5), "one chain per example"),
         (lambda: ed.ContrastiveDivergence(start="noise", chains=0), "chains=0"),
         (lambda: ed.ScoreMatching(method="sliced"), "method='sliced'; expected 'denoising'"),
         (lambda: ed.ScoreMatching(noise=0.0), "noise=0.0; expected a number above 0"),
