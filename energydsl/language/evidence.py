@@ -58,7 +58,7 @@ def _located(variables: Sequence[Variable], where: Any) -> tuple[Variable, np.nd
 
 
 def _filled(value: Any, shape: tuple[int, ...], what: str) -> Any:
-    """One number fills a view."""
+    """The value as an array; a single number is broadcast to the shape of the view."""
     if isinstance(value, jax.Array):
         return jnp.broadcast_to(value, shape) if value.ndim == 0 else value
     array = np.asarray(unmasked(value, what))
@@ -66,7 +66,7 @@ def _filled(value: Any, shape: tuple[int, ...], what: str) -> Any:
 
 
 def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
-    """Refuse sites that are not whole events, each in its order."""
+    """Refuse sites that are not whole events with their entries in order."""
     k = variable.domain.event_ndim
     event = variable.shape[len(variable.shape) - k :]
     if k and sites.shape[sites.ndim - k :] == event:
@@ -76,7 +76,7 @@ def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
     if k:
         raise ValueError(
             f"condition holds part of a {variable.domain} of {variable.name!r}, or its entries in "
-            "another order; they belong together, so hold whole ones."
+            "another order. The entries constrain each other, so hold whole ones."
         )
 
 

@@ -137,8 +137,8 @@ class AbstractDomain(abc.ABC):
 
         Raises:
             TypeError: floats are given for a discrete domain, or values that are not real numbers.
-            ValueError: the shape is wrong, or there is a masked entry, NaN or a value outside the
-                support.
+            ValueError: the shape is wrong, an entry is masked, or there is NaN or a value outside
+                the support.
         """
         array = array if isinstance(array, jax.Array) else np.asarray(unmasked(array, what))
         if tuple(array.shape) != tuple(shape):
