@@ -65,14 +65,14 @@ class Budget:
         """A message saying by how much a component exceeds the budget; None where it does not."""
         if terms > self.terms:
             times = terms - self.terms
-            return f"2^{terms:.4g} {noun}; budget 2^{self.terms}, exceeded 2^{times:.3g}-fold"
+            return f"2^{terms:.4g} {noun}; budget 2^{self.terms}, 2^{times:.4g} times too many"
         if terms > MAX_TERMS:
             return f"2^{terms:.4g} {noun}; more than 2^{MAX_TERMS} cannot be counted"
         if memory > self.memory:
             times = memory / self.memory
             return (
-                f"{_in_bytes(memory)} of memory; budget {_in_bytes(self.memory)}, exceeded "
-                f"{times:.3g}-fold: ed.compile(model, memory=...)"
+                f"{_in_bytes(memory)} of memory; budget {_in_bytes(self.memory)}, {times:.3g} times "
+                "too much: ed.compile(model, memory=...)"
             )
         return None
 
