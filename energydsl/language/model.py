@@ -163,7 +163,7 @@ class Model(eqx.Module):
     def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
         """The model with variables, or some of their sites, clamped to given values.
 
-        Sites that were held before get the new value. Within one call each site has one value.
+        Sites that were clamped before get the new value. Within one call each site has one value.
 
         Args:
             *given: mappings from a view (``s[0, :]``) or a name to its value.

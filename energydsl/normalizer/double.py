@@ -44,27 +44,30 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
     return eqx.combine(found, made[1])
 
 
+Program = Any
+"""A closed jaxpr, whose class JAX does not export to type checkers."""
+
 _double = jex.Primitive("in_double")
 _double.multiple_results = True
 
 
 @_double.def_impl
-def _run(*leaves: Array, program: Any) -> list[Array]:
+def _run(*leaves: Array, program: Program) -> list[Array]:
     with jax.enable_x64(True):
         return jax.jit(jex.jaxpr_as_fun(program))(*leaves)
 
 
 @_double.def_abstract_eval
-def _shapes(*leaves: Any, program: Any) -> Any:
+def _shapes(*leaves: Any, program: Program) -> Any:
     return program.out_avals
 
 
-def _lowered(context: Any, *leaves: Any, program: Any) -> Any:
+def _lowered(context: Any, *leaves: Any, program: Program) -> Any:
     with jax.enable_x64(True):
         return mlir.lower_fun(jex.jaxpr_as_fun(program), multiple_results=True)(context, *leaves)
 
 
-def _batched(leaves: Any, axes: Any, *, program: Any) -> tuple[list[Array], list[int]]:
+def _batched(leaves: Any, axes: Any, *, program: Program) -> tuple[list[Array], list[int]]:
     with jax.enable_x64(True):
         mapped = jax.vmap(jex.jaxpr_as_fun(program), in_axes=axes)
         wider = jax.make_jaxpr(mapped)(*leaves)

@@ -48,7 +48,9 @@ class Quadrature(AbstractRule):
 
     The value is that of a numerical integration, not proven. What the search cannot see is missed:
     a feature far narrower than its distance from 0, from every number of the model and from every
-    mode, with no slope of U towards it.
+    mode, with no slope of U towards it. Bent ridges that fall off like a square are followed to
+    where they end, by valleys of U between a cell's points; the part of a ridge that lies inside
+    a broad hump shows no such valley, and may be missed while a small error is claimed.
 
     Source: the rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori (1974),
     Publ. RIMS 9, 721-741; bisection: Berntsen, Espelid & Genz (1991), ACM TOMS 17(4), 437-451.

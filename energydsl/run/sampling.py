@@ -83,7 +83,7 @@ def lost_at_ends(chains: Chains) -> list[str]:
     for v in chains.ebm.structure.skeleton.free:
         drawn = chains.draws.get(v.name)
         if drawn is None or drawn.shape[2:] != v.shape or drawn.dtype != v.domain.dtype:
-            drawn = np.asarray(chains.last[v.name])
+            drawn = np.asarray(chains.last.get(v.name, ()))
         if said := said_of_ends(v, drawn):
             found.append(said)
     return found

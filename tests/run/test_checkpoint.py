@@ -193,7 +193,7 @@ OPTIMIZERS = {
 
 def fit(data, **options):
     s = ed.spin("s", 2)
-    ebm = ed.compile(ed.Model(-jnp.asarray(0.1) * s[0] * s[1]))
+    ebm = ed.compile(ed.Model(-ed.parameter("J", 0.1) * s[0] * s[1]))
     options = {"key": KEY, "steps": 3, "progress": False} | options
     return ed.fit(ebm, ed.PseudoLikelihood(), data, **options)
 
