@@ -227,8 +227,7 @@ def apply(function: Callable[..., Array], *views: object) -> Expression:
 
     Args:
         function: takes arrays (integers for categorical views, floats otherwise) and returns one
-            array. Exact rules call it in float64; indices should be `jnp.int32`, which they do not
-            change.
+            array. Exact rules call it in float64.
         *views: views, parameters, arrays or numbers.
     """
     return Apply.of(Function(function), views)
