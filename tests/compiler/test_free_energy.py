@@ -72,7 +72,7 @@ def test_free_energy_with_sites_clamped():
 
 def test_free_energy_says_what_is_missing():
     s = ed.spin("s", 3)
-    with pytest.raises(ValueError, match="no free variable is one"):
+    with pytest.raises(ValueError, match="no free variable is latent"):
         ed.compile(ed.Model(s.sum())).free_energy({"s": np.ones(3)})
     ebm, _ = rbm()
     with pytest.raises(ValueError, match=r"got \['h', 'x'\]"):
