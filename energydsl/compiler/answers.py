@@ -24,7 +24,7 @@ class Marginal:
     Attributes:
         mean: the mean of each site, in the variable's shape; None for labels, which have no mean.
         variance: the variance of each site; None for labels.
-        probabilities: the probabilities of each site's levels, (*shape, levels); None for real
+        probabilities: the probabilities of each site's levels, (shape, levels); None for real
             sites, whose marginal is normal, or a mixture of normals if there are finite sites, too.
         levels: the values to which the last axis of `probabilities` belongs; None for real sites.
     """

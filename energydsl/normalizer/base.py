@@ -71,8 +71,8 @@ class Budget:
         if memory > self.memory:
             times = memory / self.memory
             return (
-                f"{_in_bytes(memory)} of memory; budget {_in_bytes(self.memory)}, {times:.3g} times "
-                "too much: ed.compile(model, memory=...)"
+                f"{_in_bytes(memory)} of memory; budget {_in_bytes(self.memory)}, {times:.3g} "
+                "times too much: ed.compile(model, memory=...)"
             )
         return None
 

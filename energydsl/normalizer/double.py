@@ -39,13 +39,18 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
         # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
         if not is_traced(leaves, jnp.zeros(())):
             return function(*arguments)
-        program = jax.make_jaxpr(flat)(*leaves)
+        program = Program(jax.make_jaxpr(flat)(*leaves))
     found = jax.tree.unflatten(made[0], _double.bind(*leaves, program=program))
     return eqx.combine(found, made[1])
 
 
-Program = Any
-"""A closed jaxpr, whose class JAX does not export to type checkers."""
+class Program:
+    """A traced program, opaque to JAX, which asks of a jaxpr more than this operation needs."""
+
+    def __init__(self, closed: Any) -> None:
+        self.call = jex.jaxpr_as_fun(closed)
+        self.shapes = closed.out_avals
+
 
 _double = jex.Primitive("in_double")
 _double.multiple_results = True
@@ -54,24 +59,24 @@ _double.multiple_results = True
 @_double.def_impl
 def _run(*leaves: Array, program: Program) -> list[Array]:
     with jax.enable_x64(True):
-        return jax.jit(jex.jaxpr_as_fun(program))(*leaves)
+        return jax.jit(program.call)(*leaves)
 
 
 @_double.def_abstract_eval
 def _shapes(*leaves: Any, program: Program) -> Any:
-    return program.out_avals
+    return program.shapes
 
 
 def _lowered(context: Any, *leaves: Any, program: Program) -> Any:
     with jax.enable_x64(True):
-        return mlir.lower_fun(jex.jaxpr_as_fun(program), multiple_results=True)(context, *leaves)
+        return mlir.lower_fun(program.call, multiple_results=True)(context, *leaves)
 
 
 def _batched(leaves: Any, axes: Any, *, program: Program) -> tuple[list[Array], list[int]]:
     with jax.enable_x64(True):
-        mapped = jax.vmap(jex.jaxpr_as_fun(program), in_axes=axes)
-        wider = jax.make_jaxpr(mapped)(*leaves)
-    return _double.bind(*leaves, program=wider), [0] * len(wider.out_avals)
+        mapped = jax.vmap(program.call, in_axes=axes)
+        wider = Program(jax.make_jaxpr(mapped)(*leaves))
+    return _double.bind(*leaves, program=wider), [0] * len(wider.shapes)
 
 
 mlir.register_lowering(_double, _lowered)

@@ -15,7 +15,7 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path):
 def test_a_file_in_its_place_is_refused(tmp_path, below):
     (tmp_path / "taken").write_text("")
     with pytest.raises(
-        ValueError, match=r"output folder '.*taken.*' cannot be written: .*Give one"
+        ValueError, match=r"output folder '.*taken.*' cannot be written: .*Give a folder"
     ):
         output_folder(tmp_path / "taken" / below)
 
