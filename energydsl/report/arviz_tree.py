@@ -7,6 +7,7 @@ and xarray are imported when first used, because their import is slow.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -109,8 +110,6 @@ def _dataset(
 ) -> xarray.Dataset:
     import arviz as az
 
-    import energydsl
-
     lead = [] if group.endswith("data") else list(SAMPLED)
     shapes = {name: array.shape[len(lead) :] for name, array in arrays.items()}
     axes = {
@@ -129,7 +128,7 @@ def _dataset(
         dims={name: list(own) for name, own in axes.items()},
         coords={dim: labels for dim, labels in coords.items() if dim in sizes},
         sample_dims=lead,
-        inference_library=energydsl,
+        inference_library=sys.modules["energydsl"],
         check_conventions=False,
     )
 
