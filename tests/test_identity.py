@@ -232,6 +232,6 @@ def test_rules_with_settings_are_known_by_them():
     plain = ed.compile(ed.Model(ed.spin("s", 2).sum() * 0.1)).findings
 
     def findings(factor):
-        return Findings(plain.structure, plain.normalizer, (), 20, (Scaled(factor),), 0.0)
+        return Findings(plain.structure, plain.budget, (Scaled(factor),), ())
 
     assert findings(1.0) == findings(1.0) != findings(2.0)
