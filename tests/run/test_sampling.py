@@ -361,7 +361,7 @@ def test_a_checkpoint_of_another_run_is_refused(ebm, tmp_path, change, word):
 
 def test_a_checkpoint_that_cannot_be_written(ebm, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="no folder that can be written"):
+    with pytest.raises(ValueError, match="is not a folder that can be written"):
         run(ebm, checkpoint=tmp_path / "file")
 
 
