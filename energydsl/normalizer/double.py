@@ -23,8 +23,10 @@ from energydsl._types import is_traced
 def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
     """`function` of these arguments, in float64; it is not differentiated through.
 
-    Where nothing is traced round it, it is called as it is.
+    Where nothing is traced round it, or float64 is on there too, it is called as it is.
     """
+    if jnp.result_type(float) == jnp.float64:
+        return function(*arguments)
     arrays, rest = eqx.partition(arguments, eqx.is_array)
     leaves, form = jax.tree.flatten(arrays)
     made: list[Any] = []

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.flatten_util import ravel_pytree
 
 from energydsl._types import Configuration
 from energydsl.analysis.evaluation import as_double
@@ -76,12 +77,13 @@ def _hessian_product(model: Model, normalizer: Planned, moving: list[Array]) -> 
         return jax.jvp(slopes, (leaves,), (t,))[1]
 
     with jax.enable_x64(True):
-        return lax.custom_linear_solve(
-            lambda x: x,
-            moving,
-            solve=lambda _, t: in_double(product, rest, normalizer, leaves, t),
-            symmetric=True,
-        )
+        # One vector, since JAX transposes a solve only where every right-hand side is a variable.
+        joined, apart = ravel_pytree(moving)
+
+        def solve(_: Any, t: Array) -> Array:
+            return ravel_pytree(in_double(product, rest, normalizer, leaves, apart(t)))[0]
+
+        return apart(lax.custom_linear_solve(lambda x: x, joined, solve=solve, symmetric=True))
 
 
 @jax.custom_jvp
