@@ -258,12 +258,13 @@ def test_the_error_is_honest_in_networks():
     check_honest(models, [on_a_grid(net, 11.0, 700) for net in nets])
 
 
-def test_rectified_networks_have_a_value():
+def test_rectified_networks_have_a_right_value_or_none():
+    """Kinks along lines can leave a larger error than is accepted: then there is no value."""
     y, nets = ed.real("y", 2), [bowl(jax.nn.relu, seed) for seed in range(6)]
     found = [known(ed.compile(ed.Model(ed.Neural(net)(y)))) for net in nets]
     # The grid's own error is some 1e-6.
     for (v, _), net in zip(found, nets, strict=True):
-        assert v == pytest.approx(on_a_grid(net, 9.0, 2000), abs=5e-6)
+        assert np.isnan(v) or v == pytest.approx(on_a_grid(net, 9.0, 2000), abs=5e-6)
 
 
 def test_learning_inside_fit_warns_of_nothing():
@@ -375,7 +376,7 @@ def test_too_many_states_are_refused_with_the_figures():
     s = ed.spin("s", 6)
     ebm = ed.compile(ed.Model((X**4).sum() + X[0] * X[1] * s.sum() + s[0] * s[1]))
     assert not applies(ebm, "quadrature")
-    assert reason(ebm, "quadrature").startswith("2^21 points of a grid times states; budget 2^20")
+    assert reason(ebm, "quadrature").startswith("2^21 points, its states counted; budget 2^20")
     five = ed.compile(ebm.model.condition({s[5]: 1}))
     assert chosen(five) == {"quadrature"}
     assert "no real site" in reason(ed.compile(ed.Model(s.sum())), "quadrature")
