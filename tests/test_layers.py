@@ -17,6 +17,7 @@ ORDER = {
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | along view | apply | range",
+    "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates ends",

@@ -127,7 +127,7 @@ def _planned(ebm: EBM, function: str, question: Question) -> Planned:
             f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
             "vmap, on an EBM whose parameters are numbers."
         )
-    normalizer = ebm.findings.survey.choose(question)
+    normalizer = ebm.conclusions.survey.choose(question)
     if isinstance(normalizer, Intractable):
         raise IntractableError(
             f"{function} has no exact answer for this model: {normalizer.reason}."

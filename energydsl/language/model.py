@@ -14,6 +14,7 @@ import paramax
 from jax import Array
 from jaxtyping import Float
 
+from energydsl._identity import form
 from energydsl._types import Configuration, Values, is_traced, unmasked
 from energydsl.language.declare import log, logaddexp
 from energydsl.language.evidence import clamps
@@ -287,7 +288,7 @@ class Model(eqx.Module):
         return (
             isinstance(other, Model)
             and self.skeleton == other.skeleton
-            and jax.tree.structure(self.slots) == jax.tree.structure(other.slots)
+            and form(self.slots) == form(other.slots)
         )
 
     def __hash__(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import paramax
 from jax import Array
 
-from energydsl._identity import Content, Known, content
+from energydsl._identity import Content, Known, content, form
 from energydsl._types import is_traced
 from energydsl.language.expression import (
     Apply,
@@ -240,8 +240,7 @@ def _check_same(first: Parameter, other: Parameter) -> None:
 
 def _same_tree(a: Any, b: Any) -> bool:
     leaves, others = jax.tree.leaves(a), jax.tree.leaves(b)
-    same_form = jax.tree.structure(a) == jax.tree.structure(b)
-    return same_form and all(map(same_values, leaves, others))
+    return form(a) == form(b) and all(map(same_values, leaves, others))
 
 
 def same_values(a: Any, b: Any) -> bool:
@@ -251,12 +250,7 @@ def same_values(a: Any, b: Any) -> bool:
 
 def _identity(value: Any) -> tuple:
     """A key that is the same for two uses of one array or potential, but not for equal copies."""
-    leaves, form = jax.tree.flatten(value)
-    try:
-        hash(form)
-    except TypeError:
-        return (id(value),)
-    return (form, *map(id, leaves))
+    return (form(value), *map(id, jax.tree.leaves(value)))
 
 
 def _is_floating(leaf: Any) -> bool:
