@@ -13,7 +13,7 @@ ORDER = {
     "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
     " | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
-    " | evidence merge skeleton parameters | model",
+    " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | along view | apply | range",

@@ -18,7 +18,7 @@ from energydsl._identity import form, static_parts
 from energydsl._types import is_traced
 from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import ATOM, Text, as_float, broadcast, is_real
-from energydsl.language.expression.tree import Environment, Expression
+from energydsl.language.expression.tree import Environment, Expression, slot_number
 from energydsl.language.expression.view import energy_dtype
 
 
@@ -88,7 +88,7 @@ class Apply(Expression):
         return call(*(jnp.broadcast_to(v, batch + e) for v, e in zip(values, events, strict=True)))
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return self.call(env.slots[self.slot], *values)  # type: ignore[index]
+        return self.call(env.slots[slot_number(self.slot)], *values)
 
     def text(self, *operands: Text) -> Text:
         return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
