@@ -18,6 +18,8 @@ from energydsl.language.domain.finite import MAX_LEVEL
 START_MEAN = 3.0
 """The mean of starts, which have a geometric distribution."""
 
+_STAY = START_MEAN / (1 + START_MEAN)
+
 
 @dataclasses.dataclass(frozen=True)
 class Count(AbstractDomain):
@@ -53,9 +55,6 @@ class Count(AbstractDomain):
     @property
     def move(self) -> Move:
         return _step
-
-
-_STAY = START_MEAN / (1 + START_MEAN)
 
 
 def _step(count: Array, *, key: Array) -> tuple[Array, Array]:
