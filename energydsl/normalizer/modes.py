@@ -20,11 +20,8 @@ from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl._types import is_traced
 from energydsl.language.model import Model
-from energydsl.normalizer.cubature import Box, in_passes
+from energydsl.normalizer.cubature import REACH, Marks, first, first_largest, in_passes
 from energydsl.normalizer.integrand import Surface
-
-REACH = 40.0
-"""How far a search goes: to sinh(REACH), from 0 and then in widths of the highest mode."""
 
 _FAR = np.linspace(6, REACH, 18)
 
@@ -34,8 +31,11 @@ GRID = {
 }
 """Points along each axis, before the sinh, by dimension."""
 
-STARTS = 16
-"""Local minima of the grid that are followed."""
+STARTS = 24
+"""Local minima of the grid that are followed: a third the lowest, the others apart."""
+
+APART = 1.0
+"""How far apart those lie, in arcsinh(z): many low minima are those of one narrow ridge."""
 
 NEWTON_STEPS = 60
 """Damped Newton steps from each of them."""
@@ -55,12 +55,8 @@ DENSER = 0.5
 NEGLIGIBLE = -40.0
 """Log of a mass, relative to all, that no digit of the integral sees."""
 
-MARGIN = 20.0
-"""Widths of a mode that belong to it on each side."""
-
-GOLDEN = (5**0.5 - 1) / 2
-NARROWINGS = 40
-"""Steps of the search for the top of a ridge between points of the grid."""
+UNRESOLVED = 1e-12
+"""The least width of a mode, relative to its distance from 0."""
 
 CHUNK = 2**16
 """Factor energies held at once."""
@@ -93,22 +89,8 @@ class Modes(NamedTuple):
     mass: Array
 
 
-class Found(NamedTuple):
-    """What the search hands to the integration: a chart, a box in it, and what is beyond.
-
-    Attributes:
-        chart: in which the box lies.
-        box: outside which the integrand is negligible or unknown.
-        beyond: log of what lies outside, (problems,).
-    """
-
-    chart: Chart
-    box: Box
-    beyond: Array
-
-
-def search(surface: Surface, model: Model) -> Found:
-    """The modes of each problem, and a box about them."""
+def search(surface: Surface, model: Model) -> tuple[Chart, Marks]:
+    """Coordinates about the highest mode of each problem, and where in them all its modes are."""
     modes = _modes(surface, model)
     best = first_largest(modes.mass)
     rows = jnp.arange(surface.count)
@@ -127,20 +109,30 @@ def search(surface: Surface, model: Model) -> Found:
         return jnp.clip(jnp.arcsinh(middle + times * half), -REACH, REACH)
 
     widths = jnp.maximum((mapped(1.0) - mapped(-1.0)) / 2, 1e-12)
-    ends = jnp.min(mapped(-MARGIN), axis=0), jnp.max(mapped(MARGIN), axis=0)
-    return _bounded(surface, model, chart, ends, (mapped(0.0), jnp.where(known, widths, jnp.inf)))
+    # No cell resolves a mode that is narrower than the numbers about it are apart.
+    lengths = jnp.sqrt(jnp.sum(modes.matrix**2, axis=-2))
+    lost = jnp.any(lengths < UNRESOLVED * jnp.max(jnp.abs(modes.place), -1, keepdims=True), -1)
+    widths = jnp.where(lost[..., None], 0.0, widths)
+    return chart, Marks(mapped(0.0), jnp.where(known, widths, jnp.inf))
 
 
 def _modes(surface: Surface, model: Model) -> Modes:
     axis = _axis(surface, model)
-    u = -_look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
+    u = _look(surface, model, axis)
     lowest = _basins(u, len(axis), surface.dim)
+    numbers = jnp.arange(len(lowest), dtype=np.int32)[:, None]
+    steps = jnp.arcsinh(_grid(axis, numbers, surface.dim))
+    rows = jnp.arange(surface.count)
 
-    def take(left: Array, _: None) -> tuple[Array, Array]:
-        k = first_largest(-left)
-        return left.at[k, jnp.arange(surface.count)].set(jnp.inf), k
+    def take(left: tuple[Array, Array], apart: Array) -> tuple[tuple[Array, Array], Array]:
+        lowest, alone = left
+        k = first_largest(-jnp.where(apart, alone, lowest))
+        near = jnp.max(jnp.abs(steps - steps[k, 0]), axis=-1) < APART
+        alone = jnp.where(near, jnp.inf, alone)
+        return (lowest.at[k, rows].set(jnp.inf), alone), k
 
-    _, picked = lax.scan(take, lowest, None, length=STARTS)
+    apart = jnp.arange(STARTS) >= STARTS // 3
+    _, picked = lax.scan(take, (lowest, lowest), apart)
     return jax.vmap(lambda z: _descend(surface, model, z))(_grid(axis, picked, surface.dim))
 
 
@@ -212,24 +204,17 @@ def _concrete(value: Any) -> bool:
     )
 
 
-def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, Array]:
-    """The log integrand and whether it is held, on a grid of a chart: (points, problems)."""
+def _look(surface: Surface, model: Model, axis: Array) -> Array:
+    """U on the square grid of an axis, inf where it is not held: (points, problems)."""
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
 
-    def one(number: Array) -> tuple[Array, Array]:
-        t = _grid(axis, number, surface.dim)
-        return _seen(surface, model, chart, jnp.broadcast_to(t, (surface.count, surface.dim)))
+    def one(number: Array) -> Array:
+        z = _grid(axis, number, surface.dim)
+        u, held = surface(model, jnp.broadcast_to(z, (surface.count, surface.dim)))
+        # NaN and -inf are what overflow leaves far out.
+        return jnp.where(held & (u > -jnp.inf), u, jnp.inf)
 
     return in_passes(one, points, width_of(surface))
-
-
-def _seen(surface: Surface, model: Model, chart: Any, t: Array) -> tuple[Array, Array]:
-    """The log integrand at a point of a chart for each problem, and whether it is held."""
-    z, slope = chart(t)
-    u, held = surface(model, z)
-    # NaN and -inf are what overflow leaves far out.
-    held &= u > -jnp.inf
-    return jnp.where(held, slope - u, -jnp.inf), held
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
@@ -242,92 +227,6 @@ def _basins(u: Array, n: int, dim: int) -> Array:
             there = padded[tuple(slice(k, k + n) for k in step)]
             lowest &= square < there if step < middle else square <= there
     return jnp.where(lowest, square, jnp.inf).reshape(u.shape)
-
-
-def _bounded(
-    surface: Surface,
-    model: Model,
-    chart: Chart,
-    ends: tuple[Array, Array],
-    marks: tuple[Array, Array],
-) -> Found:
-    """The ends of where the integrand is not negligible, or is held no further.
-
-    Args:
-        surface: what is integrated.
-        model: whose energy it is.
-        chart: in which to look.
-        ends: of what the modes take, (problems, dimensions) each.
-        marks: see `Box`, with their widths.
-    """
-    dim = surface.dim
-    axis = jnp.asarray(GRID[dim])
-    logs, held = _look(surface, model, axis, chart)
-    peak = surface.together(jnp.max(logs, axis=0))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    square = (len(axis),) * dim
-    logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-    ridges = _ridges(surface, model, chart, logs)
-    low, high, last = [], [], len(axis) - 1
-    beyond = jnp.full(surface.count, -jnp.inf)
-    for k in range(dim):
-        others = tuple(j for j in range(dim) if j != k)
-        ridge, known = ridges[k], jnp.any(held, axis=others)
-        seen = ridge > peak + NEGLIGIBLE
-        some = jnp.any(seen, axis=0)
-        left = jnp.maximum(_first(seen) - 1, 0)
-        right = jnp.minimum(last - _first(seen[::-1]) + 1, last)
-        first, final = _first(known), last - _first(known[::-1])
-        left = jnp.minimum(jnp.where(some, axis[left], -1.0), ends[0][:, k])
-        right = jnp.maximum(jnp.where(some, axis[right], 1.0), ends[1][:, k])
-        low.append(jnp.maximum(left, axis[first]))
-        high.append(jnp.minimum(right, axis[final]))
-        for end in (first, final):
-            here = jnp.take_along_axis(ridge, end[None], axis=0)[0]
-            beyond = jnp.logaddexp(beyond, here)
-    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), *marks)
-    return Found(chart, box, beyond)
-
-
-def _ridges(surface: Surface, model: Model, chart: Chart, logs: Array) -> Array:
-    """The highest log integrand where a coordinate has a value of the grid, by coordinate.
-
-    Along the other coordinate it is looked for between the points about the highest one, by
-    golden section: a ridge may be much narrower than they are apart.
-
-    Args:
-        surface: what is integrated.
-        model: whose energy it is.
-        chart: in which the grid is.
-        logs: of the integrand on the grid, with an axis for each coordinate.
-
-    Returns:
-        (coordinates, values, problems)
-    """
-    if surface.dim == 1:
-        return logs[None]
-    axis = jnp.asarray(GRID[2])
-    lines = jnp.stack([jnp.swapaxes(logs, 0, 1), logs])
-    best = jnp.stack([first_largest(a) for a in lines])
-    low, high = axis[jnp.maximum(best - 1, 0)], axis[jnp.minimum(best + 1, len(axis) - 1)]
-
-    def seen(other: Array) -> Array:
-        """At points of both kinds of lines: (probes, 2, values, problems)."""
-        here = jnp.broadcast_to(axis[:, None], other[:, 0].shape)
-        t = [jnp.stack([here, other[:, 0]], axis=-1), jnp.stack([other[:, 1], here], axis=-1)]
-        t = jnp.stack(t, axis=1).reshape(-1, surface.count, 2)
-        found = in_passes(lambda t: _seen(surface, model, chart, t)[0], t, width_of(surface))
-        return found.reshape(other.shape)
-
-    def narrow(_: Array, state: tuple) -> tuple:
-        low, high, highest = state
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        first, second = seen(jnp.stack([left, right]))
-        down = first >= second
-        highest = jnp.maximum(highest, jnp.maximum(first, second))
-        return jnp.where(down, low, left), jnp.where(down, right, high), highest
-
-    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, jnp.max(lines, axis=1)))[2]
 
 
 def _descend(surface: Surface, model: Model, z: Array) -> Modes:
@@ -397,23 +296,10 @@ def _lengths(surface: Surface, model: Model, z: Array, u: Array, axes: Array) ->
     rays = jnp.moveaxis(axes, -1, 0) * jnp.stack([lengths, -lengths])[:, :, None, None, None]
     risen = jax.vmap(lambda z: surface(model, z)[0])(z + rays.reshape(-1, *z.shape)) - u > 0.5
     risen = jnp.all(risen.reshape(*rays.shape[:3], -1), axis=0)
-    found = jnp.where(jnp.any(risen, axis=0), lengths[_first(risen)], 1.0)
+    found = jnp.where(jnp.any(risen, axis=0), lengths[first(risen)], 1.0)
     return jnp.moveaxis(found, 0, -1)
 
 
 def width_of(surface: Surface) -> int:
     """Points to take at once."""
     return int(2 ** np.clip(np.log2(CHUNK / surface.size) // 1, 0, 20))
-
-
-def first_largest(values: Array) -> Array:
-    """Where the largest stands on the first axis."""
-    return _first(values == jnp.max(values, axis=0))
-
-
-def _first(flags: Array) -> Array:
-    """The first True on the first axis; the last place if there is none."""
-    # An argmax of float64 cannot be lowered where a surrounding program has 64 bits off.
-    count = len(flags)
-    numbers = lax.broadcasted_iota(np.int32, flags.shape, 0)
-    return jnp.minimum(jnp.min(jnp.where(flags, numbers, count), axis=0), count - 1)

@@ -15,7 +15,7 @@ from energydsl.analysis.joint_states import int32, state_bits
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.normalizer.base import MAX_TERMS, AbstractPlan, AbstractRule, Fields, Lack, Offer
-from energydsl.normalizer.cubature import POINTS, over_cells, refine
+from energydsl.normalizer.cubature import POINTS, SLIGHT, error_of, over_cells, refine
 from energydsl.normalizer.integrand import Surface, dimensions
 from energydsl.normalizer.modes import CHUNK, SCANNED, search, width_of
 
@@ -166,30 +166,31 @@ class _Integral(NamedTuple):
 
 def _integrate(surface: Surface, model: Model) -> _Integral:
     still = jax.tree.map(lambda a: lax.stop_gradient(a) if isinstance(a, Array) else a, model)
-    found, width = search(surface, still), width_of(surface)
+    (chart, marks), width = search(surface, still), width_of(surface)
 
-    def log_density(model: Model, t: Array) -> Array:
-        z, slope = found.chart(t)
-        return slope - surface(model, z)[0]
+    def log_density(model: Model, t: Array) -> tuple[Array, Array]:
+        z, slope = chart(t)
+        u, held = surface(model, z)
+        return slope - u, held
+
+    def known(t: Array) -> tuple[Array, Array]:
+        log, held = log_density(still, t)
+        held &= log < jnp.inf
+        return jnp.where(held, log, -jnp.inf), held
 
     bits = _grid_bits(np.array([surface.bits]), surface.dim)[0]
-    cells = refine(
-        lambda t: log_density(still, t),
-        found.box,
-        surface.together,
-        aim=AIM,
-        most=int(2**bits / POINTS**surface.dim),
-        width=width,
+    most = int(2**bits / POINTS**surface.dim)
+    cells = refine(known, marks, surface.together, aim=AIM, most=most, width=width)
+    whole, beyond = (
+        surface.log_summed(jax.nn.logsumexp(a, axis=0)) for a in (cells.value, cells.edge)
     )
-    whole = surface.log_summed(jax.nn.logsumexp(cells.value, axis=0))
-    beyond = jnp.exp(surface.log_summed(found.beyond) - whole)
-    falls = beyond < ACCEPTED
-    error = jnp.exp(surface.log_summed(jax.nn.logsumexp(cells.error, axis=0)) - whole)
-    error = jnp.maximum(error, AIM) + beyond + ROUNDING * (1 + jnp.abs(whole))
-    known = falls & (error <= ACCEPTED)
-    reference = jnp.where(known, whole, 0.0)
-    parts = over_cells(
-        lambda t: log_density(model, t), cells, jnp.tile(reference, surface.states), width
-    )
+    falls = jnp.exp(beyond - whole) < ACCEPTED
+    error = error_of(cells, jnp.tile(whole, surface.states), surface.summed)
+    error = jnp.maximum(error, AIM) + ROUNDING * (1 + jnp.abs(whole))
+    accepted = falls & (error <= ACCEPTED)
+    reference = jnp.where(accepted, whole, 0.0)
+    references = jnp.tile(reference, surface.states)
+    counts = cells.value > references + np.log(SLIGHT * AIM / (most * surface.states))
+    parts = over_cells(lambda t: log_density(model, t)[0], cells, counts, references, width)
     value = reference + jnp.log(surface.summed(parts))
-    return _Integral(jnp.where(known, value, jnp.nan), error, falls)
+    return _Integral(jnp.where(accepted, value, jnp.nan), error, falls)
