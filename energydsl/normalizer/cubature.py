@@ -1,8 +1,8 @@
 """Adaptive integration of many log integrands at once, over boxes of one or two dimensions.
 
-Each problem has a box of its own, which is bisected where the error of its cells is largest. The
-cells are found without derivatives; the integral over cells that are known is a plain sum, which
-JAX differentiates as often as wanted.
+Each problem's box is divided into cells, of which those with the largest errors are bisected. The
+cells are found without derivatives. Given the cells, the integral is a weighted sum of values of
+the integrand, which JAX can differentiate any number of times.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ ENDS = [0.0158271919734802, 0.0942738402188500, 0.155071987336585, 0.18882157396
 MIDDLE = [0.199773405226859, 0.224926465333340, 0.242611071901408]
 FINE = np.array(ENDS + MIDDLE)
 ROUGH = np.array([77.0, 0.0, 432.0, 0.0, 625.0, 0.0, 672.0]) / 1470
-"""Rules of 13 and 7 points, from the end of an interval to its middle, with a point at each end:
-no jump of an integrand lies between the outermost points and the end, unseen.
+"""Nodes, and the weights of a rule of 13 and of one of 7 points, on one half of an interval.
+
+Both rules have points at the ends of the interval, so that they see a jump anywhere inside it.
 
 Source: Gander & Gautschi (2000), BIT 40(1), 84-101.
 """
@@ -32,43 +33,53 @@ AXIS = np.concatenate([-NODES, [0.0], NODES[::-1]])
 WEIGHTS, ROUGHER = (np.concatenate([half, half[-2::-1]]) for half in (FINE, ROUGH))
 
 POINTS = 13
-"""Of a cell, along each axis."""
+"""Points along each axis of a cell."""
 
 SPLIT = {1: 8, 2: 16}
-"""Cells of a problem that are bisected at once, by dimension."""
+"""How many cells of a problem are bisected in one step, by dimension."""
 
 REACH = 40.0
 """Every coordinate is integrated from -REACH to REACH."""
 
 LEAST = 2e-12
-"""Cells with a shorter side are not bisected: an end of the numbers would vanish between two."""
+"""Cells with a shorter side are not bisected.
+
+The place beyond which the integrand is unknown so always lies inside a cell, never exactly between
+two, where no cell would account for what is beyond.
+"""
 
 NEAR = 6.0
 SIDE = {1: 1.25, 2: 2.5}
 """The largest side of cells that hold points within NEAR of 0, by dimension."""
 
 RESOLVED = 4.0
-"""The largest side of cells at a mark, in widths of the mark."""
+"""The largest side of a cell near a mark, as a multiple of the mark's width."""
 
 GRADE = 4.0
-"""The largest side of a cell, in sides of a cell that touches it and holds some of the mass."""
+"""The largest side of a cell, as a multiple of that of a neighbour which holds some of the mass."""
 
 SPARED = 0.9
-"""Part of the cells that may be made where errors are large; the rest are for those too long."""
+"""Fraction of the allowed cells after which only cells that are too long are still bisected."""
 
 SLIGHT = 1e-2
-"""Part of the aimed error that is neglected: by cells left out, and by cells that grade none."""
+"""A cell is neglected that holds less than this fraction of its share of the aimed error.
+
+It is left out of the sum, and its neighbours may have any size.
+"""
 
 
 class Marks(NamedTuple):
-    """Places at which cells must be small, and how small: (marks, problems, dimensions) each."""
+    """Places near which cells must be small, with widths: both (marks, problems, dimensions).
+
+    An infinite width asks for nothing, and a width of 0 for what no cell fulfils.
+    """
 
     place: Array
     width: Array
 
 
 class Cells(NamedTuple):
-    """The parts of each problem's box: the first `used` rows, (cells, problems, ...)."""
+    """The cells of each problem, (cells, problems, ...), of which the first `used` rows count."""
 
     low: Array
     high: Array
@@ -77,18 +88,22 @@ class Cells(NamedTuple):
     error: Array
     """Log of its error."""
     lean: Array
-    """How much of the error is known to have a sign, with that sign: from -1 to 1."""
+    """The sum of the error's parts with their signs, divided by the error: from -1 to 1."""
     axis: Array
     """The axis along which the integrand is resolved worst."""
     edge: Array
-    """Log of about what lies beyond a cell at an end of the numbers; -inf elsewhere."""
+    """Log of about what lies beyond a cell that has an end of the box, or a point at which the
+    integrand is not known; -inf for other cells."""
     limit: Array
     """The longest side along each axis that is allowed: (cells, problems, dimensions)."""
     used: Array
 
 
 class _Rule(NamedTuple):
-    """Points of [-1, 1]^d, their weights, and for each axis the change to the rougher rule's."""
+    """Points of [-1, 1]^d and their weights in the product of rules of 13 points.
+
+    For each axis, `changes` are the weights with 7 points along that axis, minus those.
+    """
 
     points: np.ndarray
     weights: np.ndarray
@@ -133,32 +148,12 @@ def refine(
     count, dim = marks.place.shape[1:]
     rule, many = _rule(dim), SPLIT[dim]
 
-    def each(cells: Cells, log_total: Array) -> Array:
-        """The share of a cell in a total."""
-        return log_total - together(jnp.log(cells.used.astype(log_total.dtype)))
-
-    def ranks(cells: Cells) -> Array:
-        """The error of cells that are to be bisected, inf if they are too long; or -inf."""
-        long = jnp.any(cells.high - cells.low > cells.limit, axis=-1)
-        aimed = jnp.log(aim) + summed(cells.value, together)
-        rough = (cells.error > each(cells, aimed)) & ~(summed(cells.error, together) <= aimed)
-        large = jnp.min(cells.high - cells.low, axis=-1) > LEAST
-        rough &= large & (cells.used + many <= SPARED * most)
-        long &= large & (cells.used + many <= most)
-        return jnp.where(long, jnp.inf, jnp.where(rough, cells.error, -jnp.inf))
-
-    def bisect(cells: Cells) -> Cells:
-        best, place = lax.top_k(ranks(cells).T, many)
+    def bisect(state: tuple[Cells, Array]) -> tuple[Cells, Array]:
+        cells, rank = state
+        best, place = lax.top_k(rank.T, many)
         place = place.T
         rows = jnp.arange(count)
-        low, high = cells.low[place, rows], cells.high[place, rows]
-        excess = (high - low) / cells.limit[place, rows]
-        longest = (excess[..., -1] > excess[..., 0]).astype(np.int32)
-        axis = jnp.where(jnp.any(excess > 1, axis=-1), longest, cells.axis[place, rows])
-        across = axis[..., None] == jnp.arange(dim)
-        middle = (low + high) / 2
-        lows = jnp.concatenate([low, jnp.where(across, middle, low)])
-        highs = jnp.concatenate([jnp.where(across, middle, high), high])
+        lows, highs = _halves(cells, place)
         split = (best > -jnp.inf).T
         fresh = cells.used + jnp.cumsum(split, axis=0, dtype=np.int32) - 1
         to = jnp.concatenate([place, fresh])
@@ -167,13 +162,27 @@ def refine(
         found = (*found, _limits(marks, lows, highs))
         put = [a.at[to, rows].set(b, mode="drop") for a, b in zip(cells[:-1], found, strict=True)]
         cells = Cells(*put, used=cells.used + jnp.sum(split, axis=0, dtype=np.int32))
-        slight = jnp.log(SLIGHT * aim) + summed(cells.value, together)
-        return _graded(cells, to, cells.value > each(cells, slight))
+        value, error = (together(jax.nn.logsumexp(a, axis=0)) for a in (cells.value, cells.error))
+        aimed = value + jnp.log(aim)
+        share = aimed - together(jnp.log(cells.used.astype(value.dtype)))
+        cells = _graded(cells, to, cells.value > share + jnp.log(SLIGHT))
+        large = jnp.min(cells.high - cells.low, axis=-1) > LEAST
+        rough = large & (cells.error > share) & ~(error <= aimed)
+        rough &= cells.used + many <= SPARED * most
+        long = large & _too_long(cells) & (cells.used + many <= most)
+        return cells, jnp.where(long, jnp.inf, jnp.where(rough, cells.error, -jnp.inf))
 
+    first = jnp.full((most, count), -jnp.inf).at[0].set(jnp.inf)
+    state = _whole_box(most, count, dim), first
+    return lax.while_loop(lambda state: jnp.any(state[1] > -jnp.inf), bisect, state)[0]
+
+
+def _whole_box(most: int, count: int, dim: int) -> Cells:
+    """One cell for each problem."""
     # Rows not yet used hold nothing and touch nothing.
     nothing = jnp.full((most, count), -jnp.inf)
     nowhere = jnp.full((most, count, dim), jnp.inf)
-    start = Cells(
+    return Cells(
         low=nowhere.at[0].set(-REACH),
         high=-nowhere.at[0].set(-REACH),
         value=nothing,
@@ -184,57 +193,75 @@ def refine(
         limit=nowhere.at[0].set(SIDE[dim]),
         used=jnp.ones(count, np.int32),
     )
-    return lax.while_loop(lambda cells: jnp.any(ranks(cells) > -jnp.inf), bisect, start)
 
 
-def summed(logs: Array, together: Callable[[Array], Array]) -> Array:
-    """Log of the sum over cells and over the problems that belong together."""
-    return together(jax.nn.logsumexp(logs, axis=0))
+def _halves(cells: Cells, place: Array) -> tuple[Array, Array]:
+    """Low and high ends of both halves of cells in some rows: the first halves, then the others.
+
+    A cell that is too long is cut across the axis where it is so most, another across the axis
+    along which the integrand is resolved worst.
+    """
+    rows = jnp.arange(place.shape[1])
+    low, high = cells.low[place, rows], cells.high[place, rows]
+    excess = (high - low) / cells.limit[place, rows]
+    longest = (excess[..., -1] > excess[..., 0]).astype(np.int32)
+    axis = jnp.where(jnp.any(excess > 1, axis=-1), longest, cells.axis[place, rows])
+    across = axis[..., None] == jnp.arange(low.shape[-1])
+    middle = (low + high) / 2
+    lows = jnp.concatenate([low, jnp.where(across, middle, low)])
+    highs = jnp.concatenate([jnp.where(across, middle, high), high])
+    return lows, highs
+
+
+def _too_long(cells: Cells) -> Array:
+    return jnp.any(cells.high - cells.low > cells.limit, axis=-1)
 
 
 def error_of(cells: Cells, whole: Array, over: Callable[[Array], Array]) -> Array:
-    """The error of all cells that belong together, relative to exp(whole).
+    r"""The error of all cells that belong together, relative to exp(whole).
 
-    It is the sum of the cells' errors, or less where they have both signs, as those have of kinks
-    that run through many cells: the size of their signed sum and twice the root of the sum of
-    their squares.
+    For errors $e_i$ it is the smaller of $\sum |e_i|$ and $|\sum e_i| + 2 \sqrt{\sum e_i^2}$. The
+    second is smaller where many errors have both signs as if at random, such as those in the cells
+    through which a kink runs.
 
     Args:
         cells: of every problem.
         whole: log of what each problem's error is relative to, (problems,).
         over: the sum over the problems that belong together.
     """
-    long = jnp.any(cells.high - cells.low > cells.limit, axis=-1)
-    each = jnp.where(long, jnp.inf, jnp.exp(cells.error - whole))
+    each = jnp.where(_too_long(cells), jnp.inf, jnp.exp(cells.error - whole))
     total, signed, squares = (over(jnp.sum(a, axis=0)) for a in (each, each * cells.lean, each**2))
     balanced = jnp.abs(signed) + 2 * jnp.sqrt(squares)
     return jnp.where(jnp.isfinite(total), jnp.minimum(total, balanced), jnp.inf)
 
 
 def _graded(cells: Cells, new: Array, counts: Array) -> Cells:
-    """Cells with limits that those which are new have brought.
+    """Cells with limits that follow from new ones: no cell is much larger than its neighbours.
 
-    A narrow ridge that is found in one cell is so followed to where it ends: the cells that it
-    enters next are not much larger than those that resolved it.
+    A narrow ridge that was found in one cell is thereby followed to where it ends, since the cells
+    that it enters next are not much larger than those that resolve it.
 
     Args:
         cells: all of them.
         new: rows of those that are new, (cells, problems); out of range if there are fewer.
-        counts: whether a cell holds some of the mass, (cells, problems).
+        counts: whether a cell holds enough of the mass to limit others, (cells, problems).
     """
     rows = jnp.arange(new.shape[1])
     low, high, known = (
         a.at[new, rows].get(mode="fill", fill_value=fill)
         for a, fill in ((cells.low, jnp.inf), (cells.high, -jnp.inf), (counts, False))
     )
-    touching = jnp.all(
-        (cells.low[:, None] <= high) & (cells.high[:, None] >= low), axis=-1, keepdims=True
-    )
-    brought = jnp.where(touching & known[..., None], GRADE * (high - low), jnp.inf)
-    limit = jnp.minimum(cells.limit, jnp.min(brought, axis=1))
-    sides = GRADE * (cells.high - cells.low)
-    taken = jnp.where(touching & counts[:, None, :, None], sides[:, None], jnp.inf)
-    return cells._replace(limit=limit.at[new, rows].min(jnp.min(taken, axis=0), mode="drop"))
+    allowed = jnp.where(counts[..., None], GRADE * (cells.high - cells.low), jnp.inf)
+
+    def visit(limit: Array, cell: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        low, high, known = cell
+        touches = jnp.all((cells.low <= high) & (cells.high >= low), axis=-1, keepdims=True)
+        given = jnp.where(known[:, None], GRADE * (high - low), jnp.inf)
+        limit = jnp.minimum(limit, jnp.where(touches, given, jnp.inf))
+        return limit, jnp.min(jnp.where(touches, allowed, jnp.inf), axis=0)
+
+    limit, taken = lax.scan(visit, cells.limit, (low, high, known))
+    return cells._replace(limit=limit.at[new, rows].min(taken, mode="drop"))
 
 
 def _assess(
@@ -251,18 +278,10 @@ def _assess(
     peak = jnp.max(logs, axis=1)
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     seen = jnp.exp(logs - peak[:, None])
-    value = jnp.einsum("q,nqp->np", rule.weights, seen)
-    gaps = jnp.einsum("dq,nqp->npd", rule.changes, seen)
-    mean = value / rule.weights.sum()
-    rough = jnp.einsum("q,nqp->np", rule.weights, jnp.abs(seen - mean[:, None]))[..., None]
-    safe = jnp.where(rough > 0, rough, 1.0)
-    part = jnp.abs(gaps) / safe
-    parts = rough * jnp.minimum(jnp.minimum(1.0, 10 * part), (200 * part) ** 1.5)
-    error = jnp.sum(parts, axis=-1)
-    lean = jnp.sum(parts * jnp.sign(gaps), axis=-1) / jnp.where(error > 0, error, 1.0)
+    value, gaps, error, lean = _compared(rule, seen)
     side = high - low
     scale = peak + jnp.sum(jnp.log(side / 2), axis=-1)
-    # Beyond an end of the numbers, the density there is taken to go on for a unit.
+    # The mass beyond an end is taken to be that of its density, going on for one unit.
     ends = jnp.any((low <= -REACH) | (high >= REACH), axis=-1) | ~jnp.all(known, axis=1)
     beyond = jnp.max(seen, axis=1) * 2 ** side.shape[-1] / jnp.min(side, axis=-1)
     edge = jnp.where(ends, scale + jnp.log(beyond), -jnp.inf)
@@ -270,6 +289,27 @@ def _assess(
     axis = (worst[..., -1] > worst[..., 0]).astype(np.int32)
     error = jnp.maximum(scale + jnp.log(error), edge)
     return scale + jnp.log(value), error, jnp.where(ends, 1.0, lean), axis, edge
+
+
+def _compared(rule: _Rule, seen: Array) -> tuple[Array, Array, Array, Array]:
+    """Both rules on values of integrands, (cells, points, problems), as if cells were [-1, 1]^d.
+
+    The error is at most ten times the change from the finer rule to the rougher one, at most the
+    integral of the distance from the mean, and less than either where the change is so small that
+    the integrand must be smooth, as in QUADPACK.
+
+    Returns:
+        The integral; the change along each axis; the error; its lean, see `Cells`.
+    """
+    value = jnp.einsum("q,nqp->np", rule.weights, seen)
+    gaps = jnp.einsum("dq,nqp->npd", rule.changes, seen)
+    mean = value / rule.weights.sum()
+    rough = jnp.einsum("q,nqp->np", rule.weights, jnp.abs(seen - mean[:, None]))[..., None]
+    part = jnp.abs(gaps) / jnp.where(rough > 0, rough, 1.0)
+    parts = rough * jnp.minimum(jnp.minimum(1.0, 10 * part), (200 * part) ** 1.5)
+    error = jnp.sum(parts, axis=-1)
+    lean = jnp.sum(parts * jnp.sign(gaps), axis=-1) / jnp.where(error > 0, error, 1.0)
+    return value, gaps, error, lean
 
 
 def _points(rule: _Rule, low: Array, high: Array) -> Array:
@@ -288,7 +328,7 @@ def _limits(marks: Marks, low: Array, high: Array) -> Array:
 
 
 def in_passes(function: Callable[[Array], Any], points: Array, width: int) -> Any:
-    """A function of one point at many, about `width` of them at once."""
+    """The values of a function of one point at many, about `width` of them at once."""
     count = len(points)
     passes = -(-count // width)
     each = -(-count // passes)
@@ -317,7 +357,7 @@ def over_cells(
     rule = _rule(dim)
     chunk = max(min(width // len(rule.points), most), 1)
     starts = jnp.arange(0, most, chunk, dtype=np.int32)
-    # In place of a cell that does not count, since derivatives need not be finite in that.
+    # This one stands in for cells that are left out: energies may have no finite derivatives there.
     other = first_largest(cells.value)
     columns = jnp.arange(count)
 
