@@ -53,7 +53,8 @@ from energydsl.language.declare import (
 )
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Expression, cumsum, diff, logsumexp
-from energydsl.language.model import Model, mixture
+from energydsl.language.mixture import mixture
+from energydsl.language.model import Model
 from energydsl.language.potential import (
     AbstractPotential,
     Coupling,
@@ -81,7 +82,6 @@ from energydsl.normalizer import (
     Offer,
 )
 from energydsl.normalizer.log_z import LogZ
-from energydsl.report import factor_graph as _factor_graph  # noqa: F401 (Model.graph draws by it)
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.report.diagnose import Diagnosis, Finding, diagnose
 from energydsl.report.plot import plot_energy, plot_samples

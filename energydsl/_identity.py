@@ -27,7 +27,7 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +84,35 @@ def content(*things: object) -> Content:
     """The content of these objects, in this order."""
     reader = _Reader()
     return Content(reader.digest(things).hex(), tuple(reader.opaque))
+
+
+def form(tree: object) -> Hashable:
+    """The structure of a pytree: the types and the static fields of its nodes, without its leaves.
+
+    It distinguishes what a `PyTreeDef` does, and unlike that its hash depends on the static fields.
+    """
+    return _form(jtu.tree_structure(tree))
+
+
+def _form(structure: Any) -> Hashable:
+    node = structure.node_data()
+    if node is None:
+        return None
+    try:
+        hash(node)
+    except TypeError:
+        node = content(node)
+    return node, tuple(map(_form, structure.children()))
+
+
+def static_parts(tree: object) -> list[Any]:
+    """The types and static fields of a pytree's nodes."""
+    nodes, parts = [jtu.tree_structure(tree)], []
+    while nodes:
+        node = nodes.pop()
+        parts += jtu.tree_leaves(node.node_data())
+        nodes += node.children()
+    return parts
 
 
 def digest(thing: object, what: str) -> str:

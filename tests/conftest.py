@@ -1,7 +1,25 @@
 """Fixtures that every test may use."""
 
+import gc
+import sys
+from pathlib import Path
+
+import jax
 import jaxtyping
 import pytest
+
+MAX_MAPS = 20_000
+"""The most memory maps that a process keeps between two files of tests. Each compiled program needs
+some, and Linux allows 65,530 to a process: a process that exceeds them crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_are_freed():
+    yield
+    maps = Path("/proc/self/maps")
+    if sys.platform == "linux" and maps.read_bytes().count(b"\n") > MAX_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

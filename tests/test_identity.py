@@ -17,7 +17,7 @@ import pytest
 
 import energydsl as ed
 from energydsl._identity import content, digest
-from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.conclusions import Conclusions
 from energydsl.run.quantities import Program
 
 TABLE = np.arange(3.0)
@@ -229,9 +229,9 @@ def test_rules_with_settings_are_known_by_them():
 
     # Its methods do not matter here.
     Scaled.__abstractmethods__ = frozenset()
-    plain = ed.compile(ed.Model(ed.spin("s", 2).sum() * 0.1)).findings
+    plain = ed.compile(ed.Model(ed.spin("s", 2).sum() * 0.1)).conclusions
 
-    def findings(factor):
-        return Findings(plain.structure, plain.budget, (Scaled(factor),), ())
+    def concluded(factor):
+        return Conclusions(plain.structure, plain.budget, (Scaled(factor),), ())
 
-    assert findings(1.0) == findings(1.0) != findings(2.0)
+    assert concluded(1.0) == concluded(1.0) != concluded(2.0)

@@ -13,10 +13,11 @@ ORDER = {
     "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
     " | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
-    " | evidence merge skeleton parameters | model",
+    " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
     " | along view | apply | range",
+    "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates ends",

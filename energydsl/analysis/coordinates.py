@@ -8,20 +8,17 @@ $e^{-E(x)}$.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from energydsl._types import Configuration
 from energydsl.analysis.structure import Structure
-from energydsl.language.variable import Variable
+from energydsl.language.variable import Events, Variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +59,10 @@ class Unconstrained:
         """The variables whose sites have coordinates."""
         return tuple(v for v in self.structure.skeleton.free if v.name in self.names)
 
+    @cached_property
+    def _events(self) -> tuple[Events, ...]:
+        return tuple(map(self.structure.skeleton.free_events, self.variables))
+
     def coordinates(self, x: Configuration) -> Array:
         """The coordinates z of a configuration, as one vector."""
         return ravel_pytree(self._parts(x))[0]
@@ -70,12 +71,8 @@ class Unconstrained:
         """The configuration `x` with T(z) at the sites that have coordinates."""
         parts = self._unravel(z, x)
         new = {}
-        for v in self.variables:
-            rows = _rows(x[v.name], v)
-            moved = v.domain.transform(parts[v.name])
-            kept = self._free_events(v)
-            rows = moved if kept.all() else rows.at[np.flatnonzero(kept)].set(moved)
-            new[v.name] = rows.reshape(v.shape)
+        for v, events in zip(self.variables, self._events, strict=True):
+            new[v.name] = events.put(x[v.name], v.domain.transform(parts[v.name]))
         return {**x, **new}
 
     def held(self, z: Array, x: Configuration) -> Array:
@@ -108,27 +105,11 @@ class Unconstrained:
 
     def _parts(self, x: Configuration) -> dict[str, Array]:
         return {
-            v.name: v.domain.transform.inv(
-                _rows(jnp.asarray(x[v.name]), v)[np.flatnonzero(self._free_events(v))]
-            )
-            for v in self.variables
+            v.name: v.domain.transform.inv(events.of(jnp.asarray(x[v.name])))
+            for v, events in zip(self.variables, self._events, strict=True)
         }
 
     def _unravel(self, z: Array, x: Configuration) -> dict[str, Array]:
         shapes = jax.eval_shape(self._parts, {v.name: x[v.name] for v in self.variables})
         blank = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items()}
         return ravel_pytree(blank)[1](z)
-
-    def _free_events(self, v: Variable) -> np.ndarray:
-        held = self.structure.skeleton.mask(v)
-        return ~_rows(held, v).reshape(-1, math.prod(event_shape(v)))[:, 0]
-
-
-def event_shape(v: Variable) -> tuple[int, ...]:
-    """The shape of one event of a variable."""
-    return v.shape[len(v.shape) - v.domain.event_ndim :]
-
-
-def _rows(array: Any, v: Variable) -> Any:
-    """An array of the variable's shape, reshaped to (events, *event)."""
-    return array.reshape(-1, *event_shape(v))

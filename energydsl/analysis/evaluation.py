@@ -24,6 +24,20 @@ def _double(leaf: Any) -> Any:
     return leaf.astype(jnp.float64) if floating else leaf
 
 
+def with_finite[T](tree: T, price: float) -> T:
+    """The same model with finite parameters: `price` in place of infinity, with its sign.
+
+    An infinite entry of a table forbids states; this gives them a finite energy.
+    """
+
+    def bounded(leaf: Any) -> Any:
+        if not (isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            return leaf
+        return jnp.where(jnp.isinf(leaf), jnp.sign(leaf) * price, leaf)
+
+    return jax.tree.map(bounded, tree)
+
+
 def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
     """The value of a leaf at entries `index` of its source, in the dtype of values in energies."""
     match leaf:

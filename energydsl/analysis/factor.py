@@ -34,6 +34,7 @@ from energydsl.language.expression import (
     fold,
 )
 from energydsl.language.expression.operation import as_float
+from energydsl.language.expression.tree import slot_number
 from energydsl.language.variable import Variable
 
 MAX_FACTORS = 50_000_000
@@ -144,7 +145,7 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
             return [Term(node.shape, (), (Sites(variable, index),), _identity, bare=True)]
         case Value(slot=slot):
             index = np.arange(node.size, dtype=np.int32).reshape(node.shape)
-            return [Term(node.shape, (), (Entries(_slot(slot), index),), _identity)]
+            return [Term(node.shape, (), (Entries(slot_number(slot), index),), _identity)]
         case Rearrange(move=move):
             return [_pick(t, move(_numbers(t.shape))) for t in below[0]]
         case Gather(positions=positions):
@@ -214,7 +215,7 @@ def _step(node: Expression, operands: list[Term]) -> Term:
     energies = [t.energy for t in inner]
     functions: tuple[Leaf, ...] = ()
     if isinstance(node, Apply):
-        functions = (Whole(_slot(node.slot)),)
+        functions = (Whole(slot_number(node.slot)),)
 
     def energy(*values: Any) -> Array:
         own, values = values[: len(functions)], values[len(functions) :]
@@ -351,7 +352,8 @@ def _join(terms: list[Term]) -> Term:
 
     def energy(*values: Any) -> Array:
         parts = _split(values, arities)
-        return sum(e(*p) for e, p in zip(energies, parts, strict=True))  # type: ignore[return-value]
+        first, *others = (e(*p) for e, p in zip(energies, parts, strict=True))
+        return sum(others, first)
 
     return Term(closed[0].shape, (), leaves, energy)
 
@@ -413,9 +415,3 @@ def _same(a: Leaf, b: Leaf) -> bool:
     source = a.variable if isinstance(a, Sites) else a.slot
     other = b.variable if isinstance(b, Sites) else getattr(b, "slot", None)
     return source == other and np.array_equal(a.index, b.index)
-
-
-def _slot(slot: int | None) -> int:
-    if slot is None:
-        raise ValueError("Only a model's own tree has slots; factorise model.skeleton.root.")
-    return slot

@@ -243,12 +243,12 @@ def _members(structure: Structure, group: _Group) -> tuple[np.ndarray, np.ndarra
 def _too_many(
     structure: Structure, group: _Group, sites: np.ndarray, degree: int
 ) -> Refusal | None:
-    leaves = structure.factors[group.number].leaves
-    widths = [math.prod(f.index.shape[1:]) for f in leaves if not isinstance(f, Whole)]
+    factor = structure.factors[group.number]
+    widths = [math.prod(f.index.shape[1:]) for f in factor.leaves if not isinstance(f, Whole)]
     entries = sites.size * degree * max(widths)
     if entries <= MAX_ENTRIES:
         return None
-    name = leaves[group.slots[0]].variable.name  # type: ignore[union-attr]
+    name = factor.sites[group.slots[0]].variable.name
     return Refusal(
         f"{sites.size:,} sites of {name!r} with up to {degree:,} factors each need "
         f"{entries:.2g} index entries; budget {MAX_ENTRIES:.2g}"

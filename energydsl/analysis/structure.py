@@ -119,7 +119,7 @@ class Structure:
 
     def _events(self, v: Variable) -> np.ndarray:
         """The sites of each event of a variable, one event per row."""
-        width = math.prod(v.shape[len(v.shape) - v.domain.event_ndim :])
+        width = math.prod(v.event_shape)
         return np.arange(v.size).reshape(-1, width) + self.offset[v.name]
 
     def _event_pairs(self, v: Variable) -> np.ndarray:

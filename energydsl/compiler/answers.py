@@ -40,21 +40,22 @@ class Marginals(Mapping[str, Marginal]):
     """The marginal distributions of single sites: a mapping from variable names to `Marginal`.
 
     Attributes:
-        laws: the `Marginal` of each variable; a clamped site has its evidence with probability 1.
+        variables: the `Marginal` of each variable; a clamped site has its evidence with
+            probability 1.
         kind: "exact".
     """
 
-    laws: dict[str, Marginal]
+    variables: dict[str, Marginal]
     kind: str
 
     def __getitem__(self, name: str) -> Marginal:
-        return self.laws[name]
+        return self.variables[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.laws)
+        return iter(self.variables)
 
     def __len__(self) -> int:
-        return len(self.laws)
+        return len(self.variables)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +95,10 @@ def marginals(ebm: EBM) -> Marginals:
     """
     normalizer = _planned(ebm, "marginals", "marginals")
     found = marginals_of(ebm.model, normalizer)
-    laws = {v.name: _marginal(ebm, v, found.get(v.name)) for v in ebm.model.variables}
+    variables = {v.name: _marginal(ebm, v, found.get(v.name)) for v in ebm.model.variables}
     if any(np.isnan(a).any() for a in found.values()):
         raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
-    return Marginals(laws, normalizer.kind)
+    return Marginals(variables, normalizer.kind)
 
 
 def map_configuration(ebm: EBM) -> Mode:
@@ -127,7 +128,7 @@ def _planned(ebm: EBM, function: str, question: Question) -> Planned:
             f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
             "vmap, on an EBM whose parameters are numbers."
         )
-    normalizer = ebm.findings.survey.choose(question)
+    normalizer = ebm.conclusions.survey.choose(question)
     if isinstance(normalizer, Intractable):
         raise IntractableError(
             f"{function} has no exact answer for this model: {normalizer.reason}."

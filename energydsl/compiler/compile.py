@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from energydsl._types import is_traced
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.structure import Structure
-from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.conclusions import Conclusions
 from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
@@ -62,11 +62,11 @@ def compile(
     _check_free(structure)
     _check_covered(structure)
     sweep, lowerings = choose_sweep(structure)
-    findings = Findings(structure, allowed, tuple(rules), lowerings)
-    normalizer = findings.survey.choose()
+    conclusions = Conclusions(structure, allowed, tuple(rules), lowerings)
+    normalizer = conclusions.survey.choose()
     _check_normalisable(structure, model)
-    findings.seconds = time.perf_counter() - began
-    return EBM(model, sweep, normalizer, findings)
+    conclusions.seconds = time.perf_counter() - began
+    return EBM(model, sweep, normalizer, conclusions)
 
 
 def _check_rule(rule: object) -> None:
@@ -83,14 +83,14 @@ def _check_rule(rule: object) -> None:
 
 def _pickled(ebm: EBM) -> tuple[Any, ...]:
     """How an EBM is pickled: the arguments with which to compile it again."""
-    return _compiled, (ebm.model, ebm.findings.budget, ebm.findings.rules)
+    return _compiled, (ebm.model, ebm.conclusions.budget, ebm.conclusions.rules)
 
 
 def _compiled(model: Model, budget: Budget, rules: tuple[AbstractRule, ...]) -> EBM:
     return compile(model, budget=budget.terms, memory=budget.memory, rules=rules)
 
 
-# The findings contain closures, which cannot be pickled.
+# The conclusions contain closures, which cannot be pickled.
 copyreg.pickle(EBM, _pickled)
 
 

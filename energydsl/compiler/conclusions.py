@@ -1,4 +1,4 @@
-"""The compiler's findings about a model, which do not depend on the model's numbers."""
+"""What the compiler concluded about a model: it does not depend on the model's numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from energydsl.normalizer import RULES, AbstractRule, Budget, Normalizer, Survey
 from energydsl.sweep import Considered
 
 
-class Findings(Known):
-    """The compiler's findings, as one static object.
+class Conclusions(Known):
+    """What the compiler concluded, as one static object.
 
     Two are equal if their structures, budgets and rules are. Rules are compared by type, settings
     and source code.
@@ -45,12 +45,12 @@ class Findings(Known):
         return self._normalizers[rest.skeleton]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Findings) and other.content == self.content
+        return isinstance(other, Conclusions) and other.content == self.content
 
     def __hash__(self) -> int:
         return hash(self._content)
 
     @property
     def content(self) -> Content:
-        """What determines all findings: the structure, the budget and the rules."""
+        """What determines all conclusions: the structure, the budget and the rules."""
         return self._content

@@ -19,7 +19,7 @@ from energydsl.analysis.conditional import conditional_for
 from energydsl.analysis.incidence import measures, site_factors
 from energydsl.analysis.layer import latent_layer, sum_out
 from energydsl.analysis.structure import Structure
-from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.conclusions import Conclusions
 from energydsl.compiler.explain import Explanation, explain
 from energydsl.compiler.recommendation import samplers
 from energydsl.language.expression import Expression, as_expression, sites_of
@@ -42,12 +42,12 @@ class EBM(eqx.Module):
     normalizer: Normalizer
     """How log Z is computed: `Exact` or `Numerical`, with plans and costs, or `Intractable`, with
     the reason."""
-    findings: Findings = eqx.field(static=True)
+    conclusions: Conclusions = eqx.field(static=True)
 
     @property
     def structure(self) -> Structure:
         """The model's factors, the graph of their interactions, and its connected components."""
-        return self.findings.structure
+        return self.conclusions.structure
 
     @property
     def parameters(self) -> Parameters:
@@ -66,7 +66,7 @@ class EBM(eqx.Module):
             ValueError: an unknown name, a wrong shape, NaN, or a new infinity.
         """
         model = self.model.replace(*given, **named)
-        return EBM(model, self.sweep, self.normalizer, self.findings)
+        return EBM(model, self.sweep, self.normalizer, self.conclusions)
 
     def energy(self, x: Values) -> Float[Array, ""]:
         """E(x), in units of k_B T.
@@ -128,7 +128,7 @@ class EBM(eqx.Module):
 
     def _conditioned_log_partition(self, v: Values) -> Array:
         rest = self.model.condition(self.model.placed({n: jnp.asarray(a) for n, a in v.items()}))
-        normalizer = self.findings.normalizer_of(rest)
+        normalizer = self.conclusions.normalizer_of(rest)
         if isinstance(normalizer, Intractable):
             raise IntractableError(
                 f"The latents cannot be summed out exactly: log Z given the rest is {normalizer}."
@@ -216,12 +216,12 @@ class EBM(eqx.Module):
         return {v.name: values[v.name] for v in free}
 
     def explain(self) -> Explanation:
-        """The compiler's findings and choices: printed as a table; `as_dict` returns plain data."""
-        return explain(self.model, self.sweep, self.normalizer, self.findings, samplers(self))
+        """What the compiler concluded, and what it chose; `as_dict` of it returns plain data."""
+        return explain(self.model, self.sweep, self.normalizer, self.conclusions, samplers(self))
 
     def __hash__(self) -> int:
         # Lets jax.jit(ebm.energy) find its compiled program; equality also compares the numbers.
-        return hash(self.findings)
+        return hash(self.conclusions)
 
     def __repr__(self) -> str:
         return f"EBM({self.model.expression}; log Z {self.normalizer})"

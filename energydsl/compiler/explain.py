@@ -1,4 +1,4 @@
-"""The compiler's findings and choices, as a table and as data."""
+"""What the compiler concluded and chose, as a table and as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from energydsl.analysis import graph
 from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.value_checks import has_zero_field, is_attractive, no_growth
-from energydsl.compiler.conclusions import Findings
+from energydsl.compiler.conclusions import Conclusions
 from energydsl.language.model import Model
 from energydsl.normalizer import Intractable, Normalizer
 from energydsl.sweep import AbstractSweep
@@ -34,16 +34,16 @@ LISTED = 5
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """The compiler's findings, which print as a table; `as_dict` returns plain data."""
+    """What the compiler concluded, printed as a table; `as_dict` returns plain data."""
 
-    findings: dict[str, Any]
+    conclusions: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """The findings as strings, numbers, lists and dicts."""
-        return json.loads(json.dumps(self.findings))
+        """The conclusions as strings, numbers, lists and dicts."""
+        return json.loads(json.dumps(self.conclusions))
 
     def __str__(self) -> str:
-        f = self.findings
+        f = self.conclusions
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
         arrays = f" in {', '.join(f['parameters'])}" if f["parameters"] else ""
         rows.append(("parameters", f"{f['parameter_count']:,} numbers{arrays}"))
@@ -73,15 +73,15 @@ def explain(
     model: Model,
     sweep: AbstractSweep | None,
     normalizer: Normalizer,
-    findings: Findings,
+    conclusions: Conclusions,
     samplers: Mapping[str, str | Refusal],
 ) -> Explanation:
     """The explanation of a compiled model."""
-    structure = findings.structure
+    structure = conclusions.structure
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
     components = _grouped(
-        [{**_component(structure, int(c)), **_cost(findings, int(c))} for c in largest]
+        [{**_component(structure, int(c)), **_cost(conclusions, int(c))} for c in largest]
     )
     known = not isinstance(normalizer, Intractable)
     return Explanation(
@@ -99,31 +99,30 @@ def explain(
             "values": _values(structure, model),
             "more_components": len(sizes) - len(largest),
             "normalizer": str(normalizer) if known else "intractable",
-            "rules_refused": findings.survey.refused(int(largest[0])),
-            "sweep": _sweep(sweep, findings),
-            "lowerings_refused": _lowerings_refused(sweep, findings),
+            "rules_refused": conclusions.survey.refused(int(largest[0])),
+            "sweep": _sweep(sweep, conclusions),
+            "lowerings_refused": _lowerings_refused(sweep, conclusions),
             "samplers": {n: said for n, said in samplers.items() if isinstance(said, str)},
             "samplers_refused": {
                 n: said.reason for n, said in samplers.items() if isinstance(said, Refusal)
             },
-            "seconds": findings.seconds,
+            "seconds": conclusions.seconds,
         }
     )
 
 
-def _sweep(sweep: AbstractSweep | None, findings: Findings) -> str:
+def _sweep(sweep: AbstractSweep | None, conclusions: Conclusions) -> str:
     if sweep is None:
         return "none"
-    return (
-        f"{sweep.lowering}, {sweep.note}: {dict(findings.lowerings)[sweep.lowering]:.3g} operations"
-    )
+    cost = dict(conclusions.lowerings)[sweep.lowering]
+    return f"{sweep.lowering}, {sweep.note}: {cost:.3g} operations"
 
 
-def _lowerings_refused(sweep: AbstractSweep | None, findings: Findings) -> dict[str, str]:
+def _lowerings_refused(sweep: AbstractSweep | None, conclusions: Conclusions) -> dict[str, str]:
     """Why no sweep updates certain variables, and why the other lowerings were not chosen."""
-    laws = conditionals(findings.structure)
+    laws = conditionals(conclusions.structure)
     said = {f"of {n}": law.reason for n, law in laws.items() if isinstance(law, Refusal)}
-    for name, found in findings.lowerings:
+    for name, found in conclusions.lowerings:
         if isinstance(found, Refusal):
             said[name] = found.reason
         elif sweep is None or name != sweep.lowering:
@@ -196,9 +195,9 @@ def _component_text(part: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
-def _cost(findings: Findings, component: int) -> dict[str, Any]:
+def _cost(conclusions: Conclusions, component: int) -> dict[str, Any]:
     """The cheapest rule for log Z of one component, with its predicted cost."""
-    found = findings.survey.cheapest(component)
+    found = conclusions.survey.cheapest(component)
     if found is None:
         return {"rule": None, "operations": None, "bytes": None}
     rule, operations, memory = found

@@ -21,6 +21,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl._types import Configuration
+from energydsl.analysis.evaluation import with_finite
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
@@ -28,7 +29,7 @@ from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Apply, Expression, View
 from energydsl.language.model import Model
 from energydsl.language.potential import AbstractPotential
-from energydsl.language.variable import Variable
+from energydsl.language.variable import Events, Variable
 
 PENALTY = 12.0
 """The energy that replaces infinity at the end of the path, in units of k_B T. The log of the
@@ -87,10 +88,7 @@ class Base(eqx.Module):
 
     def coordinates(self, x: Configuration) -> Configuration:
         """The unconstrained coordinates of the free events, (events, *coordinates)."""
-        return {
-            v.name: v.domain.transform.inv(x[v.name].reshape(-1, *_event(v))[self._rows(v)])
-            for v in self.smooth
-        }
+        return {v.name: v.domain.transform.inv(self._events(v).of(x[v.name])) for v in self.smooth}
 
     def draw(self, ebm: EBM, place: Place, *, key: Array) -> Configuration:
         """An exact draw from the base."""
@@ -98,20 +96,19 @@ class Base(eqx.Module):
         x = ebm.start(key=x_key)
         for v, k in zip(self.smooth, jr.split(z_key, len(self.smooth)), strict=True):
             loc, scale = place.loc[v.name], place.scale[v.name]
-            events = v.domain.transform(loc + scale * jr.normal(k, loc.shape))
-            old = x[v.name].reshape(-1, *_event(v))
-            x[v.name] = old.at[self._rows(v)].set(events).reshape(v.shape)
+            drawn = v.domain.transform(loc + scale * jr.normal(k, loc.shape))
+            x[v.name] = self._events(v).put(x[v.name], drawn)
         return x
 
     def log_density(self, place: Place, x: Configuration) -> Array:
         """The log density of the free sites, leaving out uniform ones."""
         total, z = jnp.zeros(()), self.coordinates(x)
         for v in self.uneven:
-            events = x[v.name].reshape(-1, *_event(v))[self._rows(v)]
+            events = self._events(v).of(x[v.name])
             total += jnp.sum(jnp.asarray(v.domain.log_start_density(events)))
         for v in self.smooth:
             potential = _Placed(v.domain)
-            events = x[v.name].reshape(-1, *_event(v))[self._rows(v)]
+            events = self._events(v).of(x[v.name])
             arguments = (events, z[v.name], place.loc[v.name], place.scale[v.name])
             total -= jnp.sum(jax.vmap(potential.of)(*arguments))
         return total
@@ -120,19 +117,17 @@ class Base(eqx.Module):
         """Minus `log_density` as an expression."""
         parts = []
         for v in self.uneven:
-            events = View.of(v).reshape((-1, *_event(v)))[self._rows(v)]
+            events = self._events(v).of(View.of(v))
             parts.append(Apply.of(_Started(v.domain), (events,), (v.domain.event_ndim,)).sum())
         for v in self.smooth:
             loc, scale = place.loc[v.name], place.scale[v.name]
-            events = View.of(v).reshape((-1, *_event(v)))[self._rows(v)]
+            events = self._events(v).of(View.of(v))
             ndims = (v.domain.event_ndim, *(loc.ndim - 1,) * 2)
             parts.append(Apply.of(_Placed(v.domain), (events, loc, scale), ndims).sum())
         return sum(parts[1:], parts[0])
 
-    def _rows(self, v: Variable) -> np.ndarray:
-        """The numbers of a variable's events that are not clamped."""
-        held = self.structure.skeleton.mask(v)
-        return np.flatnonzero(~held.reshape(-1, int(np.prod(_event(v), dtype=int)))[:, 0])
+    def _events(self, v: Variable) -> Events:
+        return self.structure.skeleton.free_events(v)
 
 
 class Path(eqx.Module):
@@ -193,11 +188,7 @@ class _Started(AbstractPotential):
 def _softened(ebm: EBM) -> Model:
     """The model with finite energies in place of the infinite entries of its tables."""
     price = PENALTY + float(np.log(sum(f.size for f in ebm.structure.factors)))
-
-    def finite(leaf: Array) -> Array:
-        return jnp.nan_to_num(leaf, nan=jnp.nan, posinf=price, neginf=-price)
-
-    return jax.tree.map(lambda a: finite(a) if eqx.is_inexact_array(a) else a, ebm.model)
+    return with_finite(ebm.model, price)
 
 
 def _start(v: Variable) -> Array:
@@ -211,7 +202,3 @@ def _is_uniform(domain: AbstractDomain) -> bool:
     with jax.ensure_compile_time_eval():
         levels = jnp.asarray(domain.values, domain.dtype)
         return float(np.ptp(np.asarray(domain.log_start_density(levels)))) == 0.0
-
-
-def _event(v: Variable) -> tuple[int, ...]:
-    return v.shape[len(v.shape) - v.domain.event_ndim :]

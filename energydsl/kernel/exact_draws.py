@@ -77,7 +77,7 @@ class IndependentEnsemble(AbstractEnsemble):
 
 
 def _normalizer(ebm: EBM) -> Planned | Intractable:
-    return ebm.findings.survey.choose("draw")
+    return ebm.conclusions.survey.choose("draw")
 
 
 def _plans(ebm: EBM) -> Planned:

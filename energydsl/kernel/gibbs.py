@@ -70,7 +70,7 @@ class Gibbs(AbstractKernel):
             if isinstance(law, Refusal)
         ]
         if ebm.sweep is None:
-            tried = ebm.findings.lowerings
+            tried = ebm.conclusions.lowerings
             said += [f"not {n}: {p.reason}" for n, p in tried if isinstance(p, Refusal)]
         return "; ".join(said)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,11 +12,12 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.analysis.coordinates import Unconstrained, event_shape
+from energydsl.analysis.coordinates import Unconstrained
+from energydsl.analysis.evaluation import with_finite
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
 from energydsl.kernel.tuning import Tuned
-from energydsl.language.variable import Variable
+from energydsl.language.variable import Events, Variable
 
 Proposal = Callable[..., tuple[Configuration, Array]]
 """A function of a configuration and ``key=`` that returns the proposed configuration and
@@ -72,13 +72,16 @@ class MetropolisHastings(AbstractKernel):
         for v, move_key in zip(free, jr.split(key, len(free)), strict=True):
             if v.domain.levels is not None:
                 x, rate = _move(ebm, _level(ebm, v), x, move_key)
-            elif v.domain.transform is None:
-                x, rate = _move(ebm, _event(ebm, v), x, move_key)
-            else:
+            elif v.domain.transform is not None:
                 space = Unconstrained.of(ebm.structure, (v.name,))
                 x, rate = _move(ebm, _Walk(space, state[v.name].value), x, move_key)
                 rows = space.coordinates(x).size
                 state[v.name] = state[v.name].learn(rate, ALONG_A_LINE if rows == 1 else IN_SPACE)
+            elif v.domain.move is not None:
+                event = _Event(ebm.structure.skeleton.free_events(v), v.domain.move)
+                x, rate = _move(ebm, event, x, move_key)
+            else:
+                raise TypeError(self.reason(ebm))
             rates.append(rate)
         return x, state, {"acceptance_rate": jnp.mean(jnp.stack(rates))}
 
@@ -110,11 +113,6 @@ def _smooth(ebm: EBM) -> list[Variable]:
 def _movable(v: Variable) -> bool:
     domain = v.domain
     return not (domain.levels is None and domain.transform is None and domain.move is None)
-
-
-def _event(ebm: EBM, v: Variable) -> _Event:
-    held = ebm.structure.skeleton.mask(v).reshape(-1, *event_shape(v))
-    return _Event(v, np.flatnonzero(~held.reshape(len(held), -1)[:, 0]))
 
 
 def _level(ebm: EBM, v: Variable) -> _Level:
@@ -157,16 +155,16 @@ def _other_level(v: Variable, level: Array, count: int, key: Array) -> tuple[Arr
 class _Event(eqx.Module):
     """A proposal that changes one event of a variable by its domain's `move`."""
 
-    variable: Variable = eqx.field(static=True)
-    events: np.ndarray
+    events: Events
+    move: Callable[..., tuple[Array, Array]]
 
     def __call__(self, x: Configuration, *, key: Array) -> tuple[Configuration, Array]:
         event_key, move_key = jr.split(key)
-        v = self.variable
-        rows = x[v.name].reshape(-1, *event_shape(v))
-        event = jr.choice(event_key, self.events)
-        new, log_ratio = v.domain.move(rows[event], key=move_key)  # type: ignore[misc]
-        return {**x, v.name: rows.at[event].set(new).reshape(v.shape)}, log_ratio
+        name = self.events.variable.name
+        events = self.events.of(x[name])
+        chosen = jr.choice(event_key, len(events))
+        new, log_ratio = self.move(events[chosen], key=move_key)
+        return {**x, name: self.events.put(x[name], events.at[chosen].set(new))}, log_ratio
 
 
 class _Walk(eqx.Module):
@@ -201,13 +199,7 @@ def _finite(ebm: EBM) -> EBM:
     A state with k forbidden factors then has an energy of about k * FORBIDDEN, so that moves to
     fewer forbidden factors are accepted, and moves to more are rejected.
     """
-
-    def bounded(leaf: Any) -> Any:
-        if not (isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
-            return leaf
-        return jnp.where(jnp.isinf(leaf), jnp.sign(leaf) * FORBIDDEN, leaf)
-
-    return jax.tree.map(bounded, ebm)
+    return with_finite(ebm, FORBIDDEN)
 
 
 def _acceptance(old: Array, new: Array, log_q: Array) -> Array:

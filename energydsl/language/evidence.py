@@ -1,4 +1,4 @@
-"""What a model is given: sites held at values, checked and put together."""
+"""Evidence: the values at which sites of a model are clamped, checked and combined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl._types import is_traced, unmasked
+from energydsl._types import is_traced, same_values, unmasked
 from energydsl.language.expression import as_expression, sites_of
 from energydsl.language.variable import Variable
 
@@ -22,6 +22,35 @@ class Clamp(NamedTuple):
     variable: Variable
     sites: np.ndarray
     values: Array
+
+
+class Given(NamedTuple):
+    """Clamped variables: arrays of their full shapes, and True at the sites that are clamped."""
+
+    evidence: dict[str, Array]
+    clamped: dict[str, np.ndarray]
+
+
+def together(parts: Sequence[Given]) -> Given:
+    """The evidence of several models in one.
+
+    Raises:
+        ValueError: two of them clamp one variable at different sites or values.
+    """
+    whole = Given({}, {})
+    for part in parts:
+        for name, mask in part.clamped.items():
+            values = part.evidence[name]
+            if name in whole.clamped and not (
+                np.array_equal(mask, whole.clamped[name])
+                and same_values(whole.evidence[name], values)
+            ):
+                raise ValueError(
+                    f"Two models hold {name!r} at different values or sites; "
+                    "add them first, then condition the sum."
+                )
+            whole.clamped[name], whole.evidence[name] = mask, values
+    return whole
 
 
 def clamps(variables: Sequence[Variable], pairs: Iterable[tuple[Any, Any]]) -> list[Clamp]:
@@ -68,9 +97,8 @@ def _filled(value: Any, shape: tuple[int, ...], what: str) -> Any:
 def _check_whole_events(variable: Variable, sites: np.ndarray) -> None:
     """Refuse sites that are not whole events with their entries in order."""
     k = variable.domain.event_ndim
-    event = variable.shape[len(variable.shape) - k :]
-    if k and sites.shape[sites.ndim - k :] == event:
-        rows = sites.reshape(-1, math.prod(event))
+    if k and sites.shape[sites.ndim - k :] == variable.event_shape:
+        rows = sites.reshape(-1, math.prod(variable.event_shape))
         if (rows == rows[:, :1] + np.arange(rows.shape[1])).all():
             return
     if k:

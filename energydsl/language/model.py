@@ -14,9 +14,9 @@ import paramax
 from jax import Array
 from jaxtyping import Float
 
+from energydsl._identity import form
 from energydsl._types import Configuration, Values, is_traced, unmasked
-from energydsl.language.declare import log, logaddexp
-from energydsl.language.evidence import clamps
+from energydsl.language.evidence import Given, clamps, together
 from energydsl.language.expression import (
     Environment,
     Expression,
@@ -27,7 +27,7 @@ from energydsl.language.expression import (
 from energydsl.language.expression.operation import as_float
 from energydsl.language.merge import merge_like_terms
 from energydsl.language.parameters import Parameters, like
-from energydsl.language.skeleton import Skeleton, Slot, function_of, put_back, same_values, take_out
+from energydsl.language.skeleton import Skeleton, Slot, function_of, put_back, take_out
 from energydsl.language.variable import Variable
 
 
@@ -62,7 +62,8 @@ class Model(eqx.Module):
         variables = _distinct(variables_of(root))
         if not variables:
             raise ValueError(f"Model got the energy {root}, which depends on no variable.")
-        evidence, clamped = _merge_evidence([e for e in energies if isinstance(e, Model)])
+        given = [e.given for e in energies if isinstance(e, Model)]
+        evidence, clamped = together(given)
         tree, self.slots, self.indices, records = take_out(merge_like_terms(root))
         _check_names(records, variables)
         self.evidence = evidence
@@ -135,6 +136,11 @@ class Model(eqx.Module):
             n: jnp.where(masks[n], self.evidence[n], a) if masks[n].any() else a
             for n, a in x.items()
         }
+
+    @property
+    def given(self) -> Given:
+        """The evidence, and which sites of each variable it holds."""
+        return Given(self.evidence, self.skeleton.clamped)
 
     def check_names(self, x: Values) -> None:
         """Raise ValueError unless the keys of `x` are exactly the free variables."""
@@ -256,17 +262,17 @@ class Model(eqx.Module):
 
     def __radd__(self, other: Expression | int) -> Model:
         # The builtin sum() starts from 0.
-        return self if isinstance(other, int) and other == 0 else Model(other, self)  # type: ignore[arg-type]
+        return self if isinstance(other, int) and other == 0 else Model(_scalar(other), self)
 
     def __sub__(self, other: Model | Expression) -> Model:
         other = Model(other)
-        return _over(self.expression - other.expression, self, other)
+        return over(self.expression - other.expression, self, other)
 
     def __rsub__(self, other: Expression) -> Model:
         return Model(other) - self
 
     def __neg__(self) -> Model:
-        return _over(-self.expression, self)
+        return over(-self.expression, self)
 
     def __mul__(self, factor: Any) -> Model:
         if isinstance(factor, Model):
@@ -274,20 +280,20 @@ class Model(eqx.Module):
                 "Models cannot be multiplied. A product of the distributions of two models is the "
                 "sum of their energies: write a + b."
             )
-        return _over(factor * self.expression, self)
+        return over(factor * self.expression, self)
 
     __rmul__ = __mul__
 
     def __truediv__(self, temperature: Any) -> Model:
-        if np.any(np.asarray(_known(temperature, 1.0)) == 0):
+        if np.any(np.asarray(known_value(temperature, 1.0)) == 0):
             raise ValueError(f"model / T got T = {temperature}; expected a number other than 0.")
-        return _over(self.expression / temperature, self)
+        return over(self.expression / temperature, self)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Model)
             and self.skeleton == other.skeleton
-            and jax.tree.structure(self.slots) == jax.tree.structure(other.slots)
+            and form(self.slots) == form(other.slots)
         )
 
     def __hash__(self) -> int:
@@ -316,53 +322,10 @@ class Model(eqx.Module):
         return str(self)
 
 
-def mixture(*models: Model, weights: Any = None) -> Model:
-    r"""The mixture (OR) of models: $E(x) = -\log \sum_k w_k e^{-E_k(x)}$.
-
-    The components are not normalised first: component k has probability
-    $w_k Z_k / \sum_j w_j Z_j$.
-
-    Args:
-        *models: at least two models of the same variables.
-        weights: $w$, positive, one for each model; equal if not given. To learn the weights, give
-            them as one `energydsl.parameter` with a constraint that keeps it positive.
-
-    Raises:
-        ValueError: fewer than two models are given, their variables differ, or the weights are not
-            positive or not one for each model.
-    """
-    if len(models) < 2:
-        raise ValueError(f"mixture got {len(models)} models; expected at least two.")
-    names = [sorted(str(v) for v in model.variables) for model in models]
-    if any(other != names[0] for other in names):
-        raise ValueError(
-            f"mixture got models over {' and '.join(map(str, names))}; expected the same "
-            "variables, as a model defines no distribution of a variable that it does not contain."
-        )
-    if weights is None:
-        weights = [1.0 / len(models)] * len(models)
-    if len(weights) != len(models):
-        raise ValueError(f"mixture got {len(weights)} weights for {len(models)} models.")
-    each = [weights] if isinstance(weights, Expression) else weights
-    if not all((np.asarray(_known(w, 1.0)) > 0).all() for w in each):
-        raise ValueError(f"mixture got weights {weights}; expected positive numbers.")
-    logs = [_log(w) for w in weights]
-    total = logs[0] - models[0].expression
-    for each_log, model in zip(logs[1:], models[1:], strict=True):
-        total = logaddexp(total, each_log - model.expression)
-    return _over(-total, *models)
-
-
-def _known(value: Any, otherwise: Any) -> Any:
+def known_value(value: Any, otherwise: Any) -> Any:
     """The value of a number, an array or a parameter; `otherwise` if it is not known yet."""
     plain = paramax.unwrap(value.value if isinstance(value, Value) else value)
     return otherwise if isinstance(plain, Expression) or is_traced(plain) else plain
-
-
-def _log(weight: Any) -> Any:
-    if isinstance(weight, Expression):
-        return log(weight)
-    return jnp.log(weight) if isinstance(weight, Array) else float(np.log(weight))
 
 
 _draw_graph: list[Callable[[Model, str | None], Any]] = []
@@ -380,10 +343,10 @@ def _replace(model: Model, **changes: Any) -> Model:
     return new
 
 
-def _over(expression: Expression, *models: Model) -> Model:
+def over(expression: Expression, *models: Model) -> Model:
     """A model of this energy, with the evidence of the given models."""
     new = Model(expression)
-    evidence, clamped = _merge_evidence(models)
+    evidence, clamped = together([model.given for model in models])
     return _replace(new, skeleton=new.skeleton.holding(clamped), evidence=evidence)
 
 
@@ -416,23 +379,6 @@ def _distinct(variables: list[Variable]) -> list[Variable]:
                 "Rename one, or declare it once and use it twice."
             )
     return variables
-
-
-def _merge_evidence(models: Sequence[Model]) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
-    evidence: dict[str, Array] = {}
-    clamped: dict[str, np.ndarray] = {}
-    for model in models:
-        for name, mask in model.skeleton.clamped.items():
-            if name in clamped and not (
-                np.array_equal(mask, clamped[name])
-                and same_values(evidence[name], model.evidence[name])
-            ):
-                raise ValueError(
-                    f"Two models hold {name!r} at different values or sites; "
-                    "add them first, then condition the sum."
-                )
-            clamped[name], evidence[name] = mask, model.evidence[name]
-    return evidence, clamped
 
 
 def _is_frozen(leaf: Any) -> bool:

@@ -11,6 +11,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jax import Array
 
+from energydsl._identity import form
 from energydsl._types import is_traced
 from energydsl.language.expression.operation import is_real
 
@@ -54,17 +55,16 @@ def like(value: Any, held: Any, name: str) -> Any:
         ValueError: the shape differs, or there is NaN, or an infinity where the present value has
             none.
     """
-    form = jax.tree.structure(held)
     if isinstance(held, Array):
         return _array_like(value, held, name)
     pairs = list(zip(jax.tree.leaves(value), jax.tree.leaves(held), strict=False))
     same = all(new is old or new == old for new, old in pairs if not isinstance(old, Array))
-    if jax.tree.structure(value) != form or not same:
+    if form(value) != form(held) or not same:
         raise TypeError(
             f"replace got {type(value).__name__} for {name!r}, which is {type(held).__name__}; "
             f"expected a value of the same type and structure as parameters[{name!r}]."
         )
-    return form.unflatten(
+    return jax.tree.structure(held).unflatten(
         _array_like(new, old, name) if isinstance(old, Array) else old for new, old in pairs
     )
 

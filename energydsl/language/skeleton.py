@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 import paramax
 from jax import Array
 
-from energydsl._identity import Content, Known, content
-from energydsl._types import is_traced
+from energydsl._identity import Content, Known, content, form
+from energydsl._types import same_values
 from energydsl.language.expression import (
     Apply,
     Data,
@@ -30,7 +31,7 @@ from energydsl.language.expression import (
     fold,
     post_order,
 )
-from energydsl.language.variable import Variable
+from energydsl.language.variable import Events, Variable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,11 @@ class Skeleton(Known):
     def mask(self, variable: Variable) -> np.ndarray:
         """True at the clamped sites of a variable."""
         return self.clamped.get(variable.name, np.zeros(variable.shape, bool))
+
+    def free_events(self, variable: Variable) -> Events:
+        """The events of a variable that are not clamped."""
+        held = self.mask(variable).reshape(-1, math.prod(variable.event_shape))
+        return Events(variable, np.flatnonzero(~held[:, 0]))
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -240,23 +246,12 @@ def _check_same(first: Parameter, other: Parameter) -> None:
 
 def _same_tree(a: Any, b: Any) -> bool:
     leaves, others = jax.tree.leaves(a), jax.tree.leaves(b)
-    same_form = jax.tree.structure(a) == jax.tree.structure(b)
-    return same_form and all(map(same_values, leaves, others))
-
-
-def same_values(a: Any, b: Any) -> bool:
-    """Whether two arrays are known to be equal; False if one is traced."""
-    return a is b or (not is_traced(a, b) and np.array_equal(a, b))
+    return form(a) == form(b) and all(map(same_values, leaves, others))
 
 
 def _identity(value: Any) -> tuple:
     """A key that is the same for two uses of one array or potential, but not for equal copies."""
-    leaves, form = jax.tree.flatten(value)
-    try:
-        hash(form)
-    except TypeError:
-        return (id(value),)
-    return (form, *map(id, leaves))
+    return (form(value), *map(id, jax.tree.leaves(value)))
 
 
 def _is_floating(leaf: Any) -> bool:

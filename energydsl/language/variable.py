@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from energydsl.language.domain import AbstractDomain
 
@@ -42,6 +44,11 @@ class Variable:
         """The number of sites."""
         return math.prod(self.shape)
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one event: the axes whose entries the domain binds together."""
+        return self.shape[len(self.shape) - self.domain.event_ndim :]
+
     def check(self, array: object, batch: tuple[int, ...] = ()) -> jnp.ndarray:
         """A value, or a batch of values, checked and in the domain's dtype.
 
@@ -57,3 +64,33 @@ class Variable:
     def __str__(self) -> str:
         shape = ", ".join(map(str, self.shape))
         return f"{self.name}: {self.domain}[{shape}]" + (" latent" if self.latent else "")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Events:
+    """Some of a variable's events, by their numbers in its array."""
+
+    variable: Variable
+    numbers: np.ndarray
+
+    @property
+    def sites(self) -> np.ndarray:
+        """The sites of each event: positions in the flat array, (events, sites)."""
+        return self._rows(np.arange(self.variable.size))[self.numbers].reshape(
+            len(self.numbers), math.prod(self.variable.event_shape)
+        )
+
+    def of(self, array: Any) -> Any:
+        """These events of an array or expression of the variable's shape: (events, *event)."""
+        rows = self._rows(array)
+        return rows if len(self.numbers) == rows.shape[0] else rows[self.numbers]
+
+    def put(self, array: Array, events: Array) -> Array:
+        """The array with new values of these events."""
+        rows = self._rows(array)
+        whole = len(self.numbers) == len(rows)
+        rows = events if whole else rows.at[self.numbers].set(events)
+        return rows.reshape(self.variable.shape)
+
+    def _rows(self, array: Any) -> Any:
+        return array.reshape(-1, *self.variable.event_shape)

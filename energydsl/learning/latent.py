@@ -54,9 +54,9 @@ def draw_latents(
 
 def given(ebm: EBM, v: Configuration) -> EBM:
     """The EBM of the latents, conditioned on the visible variables."""
-    findings, held = ebm.findings, ebm.model.condition(ebm.model.placed(v))
-    budget = findings.budget
-    return compile_model(held, budget=budget.terms, memory=budget.memory, rules=findings.rules)
+    conclusions, held = ebm.conclusions, ebm.model.condition(ebm.model.placed(v))
+    budget = conclusions.budget
+    return compile_model(held, budget=budget.terms, memory=budget.memory, rules=conclusions.rules)
 
 
 def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:

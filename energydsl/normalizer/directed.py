@@ -228,8 +228,8 @@ def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
 def _has_draws(structure: Structure, factor: Factor) -> bool:
     """Whether the density draws events of the right shape, found by tracing one draw.
 
-    A density of another library may have a sampler that fails, as that of a flow does whose inverse
-    is not known in closed form: it then has no draws.
+    A sampler that is not there, such as that of a flow whose inverse has no closed form, raises
+    NotImplementedError or RuntimeError: the density then has no draws.
     """
     shape = next(iter(factor.sites.values())).index.shape[1:]
     static, returned = structure.function(factor), []
@@ -240,7 +240,7 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
 
     try:
         jax.eval_shape(one, *map(structure.abstract, factor.leaves))
-    except Exception:
+    except (NotImplementedError, RuntimeError):
         return False
     return returned == [shape]
 

@@ -1,8 +1,9 @@
-"""Programs in float64 inside others that are not.
+"""Programs in float64 inside programs in float32.
 
-Where JAX's default is float32, a program traced in float64 still becomes machine code under the
-default, and some operations (an index from `argmax`, say) then fail. Here a program is one
-operation of JAX's, which is traced, batched and compiled in float64 whatever stands round it.
+`jax.enable_x64(True)` affects tracing. A traced program is translated to machine code later, with
+the outer precision, and some operations (the index that `argmax` returns) then fail. Here a program
+in float64 is one JAX primitive, which is traced, batched and translated in float64 whatever the
+precision of the program that contains it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from energydsl._types import is_traced
 
 
 def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function` of these arguments, in float64; it is not differentiated through.
+    """The value of `function` at these arguments, in float64; JAX does not differentiate it.
 
-    Where nothing is traced round it, or float64 is on there too, it is called as it is.
+    The function is called directly if no program is being traced.
     """
-    if jnp.result_type(float) == jnp.float64:
-        return function(*arguments)
     arrays, rest = eqx.partition(arguments, eqx.is_array)
     leaves, form = jax.tree.flatten(arrays)
     made: list[Any] = []
@@ -38,7 +37,7 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.tree.leaves(found)
 
     with jax.enable_x64(True):
-        # Inside jit even a new array is abstract; vmap shows in what it maps over alone.
+        # Under jit even a new array is abstract; under vmap only the mapped arguments are.
         if not is_traced(leaves, jnp.zeros(())):
             return function(*arguments)
         program = Program(jax.make_jaxpr(flat)(*leaves))
@@ -47,7 +46,7 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Program:
-    """A traced program, opaque to JAX, which asks of a jaxpr more than this operation needs."""
+    """A traced program. JAX does not look inside it, as it would require more of a jaxpr."""
 
     def __init__(self, closed: Any) -> None:
         self.call = jex.jaxpr_as_fun(closed)

@@ -242,7 +242,7 @@ def _memory(structure: Structure) -> np.ndarray:
 def _expand(factor: Factor, values: list[Any]) -> tuple[Array, Array, Array]:
     """Value, gradient and Hessian of each factor with respect to its concatenated sites."""
     where = list(factor.sites)
-    shapes = [factor.leaves[k].index.shape[1:] for k in where]  # type: ignore[union-attr]
+    shapes = [leaf.index.shape[1:] for leaf in factor.sites.values()]
     ends = np.cumsum([int(np.prod(s, dtype=int)) for s in shapes])
     axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves)
 

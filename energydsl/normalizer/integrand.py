@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,11 +133,8 @@ class Coordinates:
 
 def free_events(structure: Structure, v: Variable) -> tuple[np.ndarray, int]:
     """The sites of each free event of a variable, and the coordinates one event has."""
-    k = v.domain.event_ndim
-    event = v.shape[len(v.shape) - k :]
-    sites = np.arange(v.size).reshape(-1, int(np.prod(event, dtype=int))) + structure.offset[v.name]
-    inverse = v.domain.transform.inverse_shape(event)
-    return sites[structure.free[sites[:, 0]]], int(np.prod(inverse, dtype=int))
+    sites = structure.skeleton.free_events(v).sites + structure.offset[v.name]
+    return sites, math.prod(v.domain.transform.inverse_shape(v.event_shape))
 
 
 def dimensions(structure: Structure) -> np.ndarray:

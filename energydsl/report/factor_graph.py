@@ -12,7 +12,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from energydsl.analysis.factor import Factor
 from energydsl.analysis.structure import Structure
-from energydsl.language.model import Model, draw_graphs_by
+from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.report.canvas import COLOURS, blank, saved
 
@@ -173,6 +173,3 @@ def _upright(places: np.ndarray, structure: Structure) -> np.ndarray:
         np.stack([columns - columns.mean(), rows.mean() - rows], axis=1),
     )
     return places @ rotation
-
-
-draw_graphs_by(draw_factor_graph)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import energydsl as ed
 import energydsl.analysis.factor
-import energydsl.language.merge
 from energydsl.analysis.evaluation import as_double, factor_energies
 from energydsl.analysis.structure import Structure
+from energydsl.language.merge import terms
 from tests.language.expressions import LEAVES, configuration, energies, model_of, replaced
 
 
@@ -135,7 +135,7 @@ def test_equal_arguments_become_one():
 
 
 def test_a_long_sum_times_a_long_sum_stays_whole(monkeypatch):
-    monkeypatch.setattr(energydsl.language.merge, "FEW", 1_000)
+    monkeypatch.setattr(terms, "FEW", 1_000)
     first = sum(t[k % 4] * s[0, k % 4] for k in range(60))
     structure = Structure(ed.Model(first * first))
     assert len(structure.factors) == 1

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import energydsl as ed
 from energydsl.analysis.structure import Structure
-from energydsl.language import merge
 from energydsl.language.expression import post_order
+from energydsl.language.merge import terms as merge
 
 SITES, MANY = 6, merge.FEW + 3
 RNG = np.random.default_rng(23)

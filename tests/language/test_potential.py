@@ -373,3 +373,36 @@ def test_a_vector_from_one_event_is_refused():
         Vector(jnp.ones(2))(ed.real("x", (4, 2)))
     with pytest.raises(ValueError, match=r"got arguments of shapes .*; expected 1, of at least"):
         Cube(jnp.ones(2))(ed.real("x", (4, 2)), ed.real("y", (4, 2)))
+
+
+class Rows(ed.AbstractPotential):
+    """Reads the entries of its argument that a setting lists."""
+
+    weight: jax.Array
+    rows: object = eqx.field(static=True)
+
+    def energy(self, x):
+        return (self.weight * x[jnp.asarray(self.rows)]).sum()
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+@pytest.mark.parametrize("count", [2, 40])
+def test_potentials_of_one_class_may_have_different_settings(kind, count):
+    s, rows = ed.spin("s", 5), [kind((k % 5, (k + 2) % 5)) for k in range(count)]
+    weight = np.array([0.3, -0.2], np.float32)
+    terms = [Rows(jnp.asarray((-1.0) ** k * weight), rows[k])(s) for k in range(count)]
+    model = ed.Model(sum(terms))
+    field = np.zeros(5)
+    for k in range(count):
+        np.add.at(field, list(rows[k]), (-1.0) ** k * weight)
+    expected = np.logaddexp(field, -field).sum()
+    np.testing.assert_allclose(ed.log_partition(ed.compile(model)), expected, rtol=1e-6)
+    assert model == model.replace(Rows=model.parameters["Rows"])
+    assert model != ed.Model(sum(terms[:-1], Rows(jnp.asarray(weight), kind((0, 1)))(s)))
+
+
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+def test_an_array_as_a_setting_is_refused():
+    rows = Rows(jnp.ones(2), np.array([0, 1]))
+    with pytest.raises(TypeError, match=r"Rows holds an array in a static field.*tuple"):
+        rows(ed.spin("s", 5))

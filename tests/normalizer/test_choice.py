@@ -328,8 +328,8 @@ def test_rules_are_told_apart_by_their_settings_and_their_code():
         jitted = eqx.filter_jit(ed.log_partition)(ebm)
         assert jitted == pytest.approx(np.log(rule.scale / 2), rel=1e-6)
     first, second = (ed.compile(model, rules=[Exponential(s)]) for s in (1.0, 3.0))
-    assert first.findings != second.findings
-    assert first.findings == ed.compile(model, rules=[Exponential(1.0)]).findings
+    assert first.conclusions != second.conclusions
+    assert first.conclusions == ed.compile(model, rules=[Exponential(1.0)]).conclusions
 
 
 def test_a_rule_whose_settings_cannot_be_compared_is_refused():

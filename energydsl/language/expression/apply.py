@@ -14,10 +14,11 @@ import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._identity import form, static_parts
 from energydsl._types import is_traced
 from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import ATOM, Text, as_float, broadcast, is_real
-from energydsl.language.expression.tree import Environment, Expression
+from energydsl.language.expression.tree import Environment, Expression, slot_number
 from energydsl.language.expression.view import energy_dtype
 
 
@@ -87,7 +88,7 @@ class Apply(Expression):
         return call(*(jnp.broadcast_to(v, batch + e) for v, e in zip(values, events, strict=True)))
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return self.call(env.slots[self.slot], *values)  # type: ignore[index]
+        return self.call(env.slots[slot_number(self.slot)], *values)
 
     def text(self, *operands: Text) -> Text:
         return f"{self.name}({', '.join(t for t, _ in operands)})", ATOM
@@ -104,10 +105,10 @@ that differ only in their numbers, one is traced."""
 def _result_shape(node: Apply, function: Any) -> tuple[int, ...]:
     """The shape of the function's result, found by tracing it."""
     blank = [jax.ShapeDtypeStruct(c.shape, energy_dtype(c)) for c in node.children]
-    leaves, form = jax.tree.flatten(function)
+    leaves = jax.tree.leaves(function)
     arrays = all(isinstance(leaf, Array | np.ndarray) for leaf in leaves)
     # A function that is a leaf is not part of the form, so its result is not cached.
-    key = (form, *_forms(leaves), node.event_ndims, *_forms(blank)) if arrays else None
+    key = (form(function), *_kinds(leaves), node.event_ndims, *_kinds(blank)) if arrays else None
     if key not in _SHAPES:
         shape = jax.eval_shape(lambda *v: node.call(function, *v), *blank).shape
         if key is None or len(_SHAPES) > MAX_SHAPES:
@@ -116,7 +117,7 @@ def _result_shape(node: Apply, function: Any) -> tuple[int, ...]:
     return _SHAPES[key]
 
 
-def _forms(arrays: Sequence[Any]) -> tuple:
+def _kinds(arrays: Sequence[Any]) -> tuple:
     return tuple((a.shape, str(a.dtype)) for a in arrays)
 
 
@@ -135,7 +136,13 @@ def _check_events(node: Apply) -> None:
 
 
 def _check_owned(function: Any, name: str) -> None:
-    """Refuse NaN in a potential's arrays; infinities are allowed, as they may be a mask."""
+    """Refuse NaN in a potential's arrays (infinities may be a mask), and arrays as settings."""
+    if any(isinstance(part, Array | np.ndarray) for part in static_parts(function)):
+        raise TypeError(
+            f"{name} holds an array in a static field. JAX compares static fields by ==, which "
+            "arrays do not support: leave out static=True (arrays of integers are never learnt), "
+            "or hold a tuple."
+        )
     for leaf in jax.tree.leaves(function):
         if isinstance(leaf, Expression):
             raise TypeError(

@@ -15,7 +15,7 @@ from jax import Array
 
 from energydsl._types import is_traced, unmasked
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
-from energydsl.language.expression.tree import Environment, Expression
+from energydsl.language.expression.tree import Environment, Expression, slot_number
 from energydsl.language.variable import Variable
 
 
@@ -52,7 +52,7 @@ class Value(Expression):
         return (type(self).__name__, self.slot, self.shape)
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return env.slots[self.slot]  # type: ignore[index]
+        return env.slots[slot_number(self.slot)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

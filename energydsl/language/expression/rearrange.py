@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from energydsl.language.expression.operation import ATOM, Move, Text, bracket
-from energydsl.language.expression.tree import Environment, Expression, makes
+from energydsl.language.expression.tree import Environment, Expression, makes, slot_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -45,7 +45,7 @@ class Gather(Expression):
         return (self.slot, self.shape, self.positions.tobytes())
 
     def compute(self, env: Environment, *values: Array) -> Array:
-        return values[0].ravel()[env.indices[self.slot]]  # type: ignore[index]
+        return values[0].ravel()[env.indices[slot_number(self.slot)]]
 
     def text(self, *operands: Text) -> Text:
         shape = ",".join(map(str, self.shape))

@@ -32,6 +32,13 @@ class Environment:
     indices: Sequence[Array]
 
 
+def slot_number(slot: int | None) -> int:
+    """The number of a slot, which only the nodes of a model's own tree have."""
+    if slot is None:
+        raise ValueError("Only a model's own tree has slots: model.skeleton.root.")
+    return slot
+
+
 _MAKERS: dict[str, Callable[..., Any]] = {}
 
 

@@ -11,7 +11,7 @@ import paramax
 from jax import Array
 
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Apply, Expression, Origin, owned
+from energydsl.language.expression import Apply, Expression, Origin, as_expression, owned
 
 
 class AbstractPotential(eqx.Module):
@@ -67,7 +67,7 @@ class AbstractPotential(eqx.Module):
             ValueError: `energy` does not return a scalar for one event.
         """
         if self.transparent:
-            return _with_parameters(self).energy(*views)  # type: ignore[return-value]
+            return as_expression(_with_parameters(self).energy(*views))
         factor = Apply.of(self, views, self.event_ndims)
         if factor.shape != factor.batch:
             returned = factor.shape[len(factor.batch) :]

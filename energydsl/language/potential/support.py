@@ -86,8 +86,7 @@ def _samples(variable: Variable, shape: tuple[int, ...]) -> Array:
         elif domain.transform is not None and not domain.event_ndim:
             each = domain.transform(jnp.array([-FAR, 0.0, FAR]))
         else:
-            event = variable.shape[len(variable.shape) - domain.event_ndim :]
-            return domain.start((DRAWN, *event), key=jax.random.key(0))
+            return domain.start((DRAWN, *variable.event_shape), key=jax.random.key(0))
         return jnp.broadcast_to(each.reshape(-1, *(1,) * len(shape)), (len(each), *shape))
 
 
