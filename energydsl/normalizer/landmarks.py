@@ -27,21 +27,21 @@ CHUNK = 2**17
 """Numbers that are held at once, all points that are evaluated together taken together."""
 
 
-def text_of(surface: Surface, model: Model) -> jex.ClosedJaxpr:
+def text_of(surface: Surface, model: Model) -> Any:
     """The program that computes U at one point of each problem."""
     arrays, rest = eqx.partition(model, eqx.is_array)
     at = jnp.zeros((surface.count, surface.dim))
     return jax.make_jaxpr(lambda a, z: surface(eqx.combine(a, rest), z)[0])(arrays, at)
 
 
-def width_of(text: jex.ClosedJaxpr) -> int:
+def width_of(text: Any) -> int:
     """How many points to evaluate at once: a power of two, so that CHUNK numbers are held."""
     outputs = [v for program in _programs(text) for e in _plain(program).eqns for v in e.outvars]
     held = max(sum(int(np.prod(getattr(v.aval, "shape", ()))) for v in outputs), 1)
     return int(2 ** np.clip(np.log2(CHUNK / held) // 1, 0, 20))
 
 
-def landmarks(surface: Surface, model: Model, text: jex.ClosedJaxpr, most: int) -> Array:
+def landmarks(surface: Surface, model: Model, text: Any, most: int) -> Array:
     """Numbers near which modes may lie, in unconstrained coordinates.
 
     They are those in the model's small arrays, those that are written in the text of its energy,
@@ -64,7 +64,7 @@ def landmarks(surface: Surface, model: Model, text: jex.ClosedJaxpr, most: int) 
     return jnp.where(jnp.isfinite(numbers), numbers, 0.0)
 
 
-def _written(text: jex.ClosedJaxpr) -> Iterator[float]:
+def _written(text: Any) -> Iterator[float]:
     """The numbers in the text of a program and of all that it calls."""
     for program in _programs(text):
         for constant in getattr(program, "consts", ()):

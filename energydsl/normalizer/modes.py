@@ -7,13 +7,12 @@ of the grid, damped Newton steps go down to the modes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend import core as jex
 
 from energydsl.language.model import Model
 from energydsl.normalizer.cubature import REACH, Marks, first, first_largest, in_passes
@@ -86,7 +85,7 @@ class Modes(NamedTuple):
     mass: Array
 
 
-def search(surface: Surface, model: Model, text: jex.ClosedJaxpr) -> tuple[Chart, Marks]:
+def search(surface: Surface, model: Model, text: Any) -> tuple[Chart, Marks]:
     """Coordinates about the mode of each problem with the largest mass, and all modes in them.
 
     Args:
@@ -119,7 +118,7 @@ def search(surface: Surface, model: Model, text: jex.ClosedJaxpr) -> tuple[Chart
     return chart, Marks(mapped(0.0), jnp.where(known, widths, jnp.inf))
 
 
-def _modes(surface: Surface, model: Model, text: jex.ClosedJaxpr) -> Modes:
+def _modes(surface: Surface, model: Model, text: Any) -> Modes:
     axis = _axis(surface.dim, landmarks(surface, model, text, LANDMARKS[surface.dim]))
     u = _look(surface, model, axis, width_of(text))
     lowest = _basins(u, len(axis), surface.dim)

@@ -151,7 +151,9 @@ class Wide(eqx.Module):
     numbers: jax.Array
 
     def __call__(self, y):
-        return jnp.sum(jnp.tanh(jnp.arange(1000.0) * y + 7.25)) + jnp.sum(self.numbers * y**2)
+        inner = jax.jit(lambda x: 13.5 * x)(y)
+        wide = jnp.sum(jnp.tanh(jnp.arange(1000.0) * y + 7.25))
+        return wide + inner + jnp.sum(self.numbers * y**2)
 
 
 def test_passes_hold_the_numbers_between_input_and_energy():
@@ -165,7 +167,9 @@ def test_passes_hold_the_numbers_between_input_and_energy():
         widths.append(width_of(text))
         if model is wide:
             marks = np.asarray(landmarks(surface, ebm.model, text, 48))
-            assert all(np.isclose(marks, x).any() for x in (0.0, 2.5, 11.0, 7.25, np.log(7.25)))
+            assert all(
+                np.isclose(marks, x).any() for x in (0.0, 2.5, 11.0, 7.25, 13.5, np.log(7.25))
+            )
             assert len(landmarks(surface, ebm.model, text, 1)) == 2
     assert CHUNK / 16000 < widths[0] <= CHUNK / 1000
     assert widths[1] > 1000

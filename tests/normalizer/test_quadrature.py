@@ -298,7 +298,7 @@ def test_the_error_is_honest_at_a_narrow_ridge_inside_a_hump(number, steepness):
 
 def test_a_narrow_ridge_does_not_hide_a_normal_apart():
     ring_number = RIDGES.index(ring)
-    found, claimed = in_a_hump(ring_number, 9450.0, 0.75, 2.0, spot=0.0)
+    found, claimed = in_a_hump(ring_number, 9450.0, 0.75, 0.1, spot=0.0)
     assert abs(found - np.log(3)) <= claimed <= ACCEPTED
 
 
