@@ -54,7 +54,7 @@ def together(parts: Sequence[Given]) -> Given:
 
 
 def clamps(variables: Sequence[Variable], pairs: Iterable[tuple[Any, Any]]) -> list[Clamp]:
-    """What views or names are to be held at, each variable's at once.
+    """The clamps of each variable, from pairs of a view or a name and its value.
 
     Raises:
         TypeError, ValueError: see `Model.condition`.

@@ -1,4 +1,4 @@
-"""Data, and how it fits a model's variables."""
+"""The check that data fit a model's variables."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from energydsl.learning.latent import latent, visible
 
 
 def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Configuration:
-    """Data in its variables' dtypes, examples first, or what is wrong with it.
+    """The data as arrays in the dtypes of their variables, after all checks.
 
     Args:
-        ebm: whose data it is.
-        data: an array for each free variable that is no latent, examples first; or the array of
-            the only one.
-        function: what it was given to, for the message.
+        ebm: the compiled model.
+        data: an array for each free variable that is not latent, with the examples along the first
+            axis; or one array, if there is one such variable.
+        function: the name of the public function that was called, for messages.
 
     Raises:
-        TypeError, ValueError: names, shapes or values that do not fit, entries under a mask,
-            or no examples.
+        TypeError, ValueError: a name, shape or value does not fit, entries are masked, or there
+            are no examples.
     """
     shown = {v.name: v for v in visible(ebm)}
     if not shown:
@@ -67,5 +67,5 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
 
 
 def count_of(data: Configuration) -> int:
-    """How many examples there are."""
+    """The number of examples."""
     return len(next(iter(data.values())))

@@ -1,8 +1,8 @@
-"""The one learning loop: any objective, in compiled chunks.
+"""The learning loop, which minimises any objective in compiled chunks of steps.
 
-The key and the minibatch of step t depend on t alone, so that neither chunk sizes nor a resume
-change what is learnt. A step's update is put in by the step after it: the parameters that a run
-holds are always ones at which the loss was seen to be finite.
+The random key and the minibatch of step t depend only on t, so that the size of the chunks and a
+resume do not change the result. The update that a step computes is applied at the beginning of the
+next step. The parameters in memory are therefore always ones whose loss was found to be finite.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from energydsl.run.checkpoint import Identity, identity_of, model_identity, sett
 from energydsl.run.loop import AbstractRun, At, Store
 
 CAPACITY = 4096
-"""Steps of a chunk at most: the rows of its buffer."""
+"""The most steps of one chunk: the number of rows of its buffer."""
 
 DIVERGED = 1e3
-"""A run has diverged where the loss has risen above the first one by this many times its size."""
+"""A run has diverged when its loss exceeds the first loss L by this number times 1 + |L|."""
 
 LEARNING_RATE = 1e-2
 
 
 class History(dict[str, np.ndarray]):
-    """What was seen at each step: ``loss``, and what the objective tells, each of shape (step,).
+    """The ``loss`` and the objective's other scalars at each step, as arrays of shape (step,).
 
     Attributes:
-        objective: the objective, with what the arrays of its own have learnt.
-        stopped: why the run ended before its last step, or None.
-        seconds: wall time, compilation included.
+        objective: the objective, with the learnt values of its own arrays.
+        stopped: why the run ended before its last step; None if it did not.
+        seconds: the wall time, including compilation.
     """
 
     objective: AbstractObjective | None = None
@@ -68,35 +68,36 @@ def fit(
 ) -> tuple[EBM, History]:
     """Learn a model's parameters from data.
 
-    What moves is what `energydsl.parameter` declares and what potentials own, where
-    `energydsl.fixed` does not freeze it: neither numbers nor arrays of the energy's text, which
-    are data. Constraints (paramax wrappers) hold, as their insides are what moves. Arrays of floats
-    that an objective owns learn beside the model's, and come back in ``history.objective``.
+    The parameters that `energydsl.parameter` declares and the arrays that potentials own are
+    learnt, except those that `energydsl.fixed` freezes. Numbers and arrays in the energy are data
+    and are not changed. Constraints (paramax wrappers) remain satisfied, because the optimizer
+    updates the unconstrained array inside the wrapper. Floating-point arrays that the objective
+    owns are learnt together with the model's; ``history.objective`` has their final values.
 
     Args:
-        ebm: where to begin.
-        objective: what to go down, such as ``ed.ContrastiveDivergence()``.
-        data: an array for each variable that is no latent, examples first; or one array, where
-            there is one such variable. Or an iterator of batches of such data, all of one size:
-            a step each, ending where it ends.
-        key: a `jax.random.key`; the same key learns the same.
-        optimizer: optax's; Adam at a rate of 0.01 if not given.
-        steps: how many updates.
-        batch: examples a step, in a new order each epoch, what is left over left out; all of them
-            if not given.
-        checkpoint: a folder. A run that finds its own checkpoint there goes on from it, and ends
-            bit for bit where it would have ended; `steps` may then be larger. An iterator must
-            begin anew, with the same batches: those of the steps taken are passed over.
-        progress: show a bar on a terminal.
+        ebm: the compiled model with its initial parameters.
+        objective: the loss to minimise, such as ``ed.ContrastiveDivergence()``.
+        data: an array for each variable that is not latent, with the examples along the first
+            axis; or one array, if there is one such variable. Or an iterator of such batches, all
+            of one size: each step uses one batch, and learning ends when the iterator does.
+        key: a `jax.random.key`; equal keys give equal results.
+        optimizer: an optax optimizer; Adam with learning rate 0.01 if not given.
+        steps: the number of updates.
+        batch: the number of examples per step. Their order is drawn anew in each epoch, and
+            examples that do not fill a batch are left out of the epoch. All examples if not given.
+        checkpoint: a folder. A run that finds its own checkpoint there continues from it, and its
+            result is bit for bit that of an uninterrupted run; `steps` may then be larger. An
+            iterator must start again with the same batches: those already used are skipped.
+        progress: whether to show a progress bar on a terminal.
 
     Returns:
-        The EBM with what was learnt, and what was seen on the way. A loss that is not finite or
-        diverges stops the run, with a warning, at the last parameters before it; Ctrl-C ends it
-        with those reached.
+        The EBM with the learnt parameters, and the history of the loss. If the loss diverges or is
+        not finite, the run stops with a warning and returns the last parameters with a finite
+        loss; Ctrl-C returns the parameters reached so far.
 
     Raises:
-        TypeError, ValueError: an objective that does not fit the model, data outside the domains,
-            numbers that make no sense, or a checkpoint of another run.
+        TypeError, ValueError: the objective does not apply to the model, data lie outside the
+            domains, a setting is invalid, or the checkpoint is of another run.
     """
     check_ebm(ebm, "fit")
     check_key(key, "fit", ebm)
@@ -118,26 +119,26 @@ def fit(
 
 
 class _Carry(NamedTuple):
-    """What goes from step to step on the device."""
+    """The state that each step passes to the next."""
 
     moving: Moving
-    """The arrays that learn, at which the last loss was taken."""
+    """The learnt arrays, at which the last loss was computed."""
     change: Moving
-    """What the next step adds to them."""
+    """The update that the next step adds to them."""
     optimum: Any
     """The optimizer's state."""
     state: Any
     order: Array
-    """What the examples' reader keeps: this epoch's order."""
+    """The order of the examples in the present epoch."""
 
 
 class _Fit(AbstractRun):
-    """Steps."""
+    """A run of the learning loop."""
 
     word: ClassVar[str] = "steps"
 
     sound: bool = True
-    """Whether the update to come is one that a finite loss gave parameters for."""
+    """Whether the next update was computed from a finite loss, so that it may be applied."""
 
     def __init__(
         self,
@@ -166,8 +167,8 @@ class _Fit(AbstractRun):
         self.at = At(_Carry(moving, none, optimum, state, source.order), 0, 0)
 
     def begin(self, checkpoint: str | PathLike | None) -> None:
-        """Make room for the history, and find an earlier run's checkpoint."""
-        # No step yet: the program is compiled, and shows what it will tell.
+        """Allocate the history, and look for an earlier run's checkpoint."""
+        # Zero steps: this compiles the program and shows which scalars it returns.
         _, told = self._compute(*self.source.read(0))
         self.store = Store({k: np.empty(self.rows, a.dtype) for k, a in told.items()})
         if checkpoint is not None:
@@ -177,7 +178,7 @@ class _Fit(AbstractRun):
             self._check_stream(self.saver.found)
 
     def _check_stream(self, found: str) -> None:
-        """Raise ValueError unless the stream began with the batches of the steps taken."""
+        """Raise ValueError unless the iterator began with the batches that were used before."""
         if self.passed(self.at.steps) != found:
             raise ValueError(
                 f"The checkpoint is of another run: data are other batches among the first "
@@ -189,7 +190,7 @@ class _Fit(AbstractRun):
         return self.source.passed(steps)
 
     def finish(self, progress: bool) -> tuple[EBM, History]:
-        """Take the steps that are left."""
+        """Take the remaining steps."""
         stopped = self.go(self.rows, type(self.objective).__name__, progress)
         moving = self.at.carry.moving
         if self.sound:
@@ -244,7 +245,7 @@ class _Fit(AbstractRun):
         self.at = At(carry, rows, rows)
 
     def _identity(self) -> Identity:
-        """What must agree between a run and the one that goes on from its checkpoint."""
+        """What must agree between a run and a later one that continues from its checkpoint."""
         optimizer = (self.update, self.at.carry.optimum)
         return (
             model_identity(self.ebm.model)
@@ -296,7 +297,7 @@ def _run_chunk(
     key: Array,
     numbers: Array,
 ) -> tuple[_Carry, dict[str, Array]]:
-    """`count` steps from step `first` on, and what they told in a buffer of CAPACITY rows."""
+    """`count` steps, beginning with step `first`, and their scalars in CAPACITY rows."""
     first, count = numbers
 
     def step(carry: _Carry, i: Array) -> tuple[_Carry, dict[str, Array]]:

@@ -1,4 +1,4 @@
-"""What learning moves: the model's parameters, and the arrays that an objective owns."""
+"""The arrays that learning updates: the model's parameters and the objective's own arrays."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from energydsl.learning.objective.base import AbstractObjective
 
 
 class Moving(NamedTuple):
-    """Arrays that learn together."""
+    """All arrays that one optimizer updates."""
 
     slots: Any
-    """The model's, in its slots; None in the place of what stays."""
+    """The model's slots, with None in place of everything that is not learnt."""
     own: dict[str, Array]
-    """The objective's, by the path to each: ``log_z``, ``network.layers[0].weight``."""
+    """The objective's arrays by their paths, such as ``log_z`` or ``network.layers[0].weight``."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to learn."""
+        """Whether there are no such arrays."""
         return not jax.tree.leaves(self)
 
     def not_finite(self, ebm: EBM) -> list[str]:
-        """The names of what holds NaN or an infinity."""
+        """The names of the arrays that contain NaN or an infinity."""
         records = zip(ebm.model.skeleton.slots, self.slots, strict=True)
         named = [(str(record.name), arrays) for record, arrays in records]
         named += [(f"the objective's {name}", array) for name, array in self.own.items()]
@@ -39,13 +39,13 @@ class Moving(NamedTuple):
 
 
 def moving_of(ebm: EBM, objective: AbstractObjective) -> Moving:
-    """What of a model and of an objective learning moves, where it is now."""
+    """The arrays of a model and an objective that are learnt, with their present values."""
     slots = eqx.filter(ebm.model.slots, ebm.model.learnt)
     return Moving(slots, {n: jnp.asarray(a) for n, a in _named(objective) if _learns(a)})
 
 
 def moved(ebm: EBM, objective: AbstractObjective, moving: Moving) -> tuple[EBM, AbstractObjective]:
-    """The EBM and the objective with these arrays in their places."""
+    """The EBM and the objective with these values of the learnt arrays."""
     slots = eqx.combine(moving.slots, ebm.model.slots)
     leaves = [moving.own.get(name, leaf) for name, leaf in _named(objective)]
     structure = jax.tree.structure(objective, is_leaf=_is_setting)
@@ -54,13 +54,13 @@ def moved(ebm: EBM, objective: AbstractObjective, moving: Moving) -> tuple[EBM, 
 
 
 def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:
-    """What an objective holds, by the path to each; what stays as it is, whole."""
+    """The leaves of an objective by their paths; settings are not taken apart."""
     leaves, _ = jtu.tree_flatten_with_path(objective, is_leaf=_is_setting)
     return [(jtu.keystr(path).lstrip("."), leaf) for path, leaf in leaves]
 
 
 def _is_setting(part: Any) -> bool:
-    """Whether learning leaves what is in here alone: what is frozen, kernels and models."""
+    """Whether a part is not learnt: frozen arrays, kernels and models."""
     return isinstance(part, paramax.NonTrainable | AbstractKernel | EBM | Model)
 
 

@@ -1,4 +1,4 @@
-"""Components with continuous sites, all at once: U(z) over their unconstrained coordinates."""
+"""The potential energy U(z) of several components at once, in unconstrained coordinates z."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 
 RESOLVED = 1e-2
-"""Coordinates count as held by a dtype where the bijection can be undone to this precision."""
+"""A coordinate is resolved by a dtype if applying the bijection and its inverse changes it by less
+than this, relative."""
 
 
 class Surface:
-    """U(z) of some components at once, each state of their finite sites by itself.
+    """U(z) of several components, separately for each joint state of their finite sites.
 
-    A problem is a state of a component; problems are numbered with the components running fastest,
-    and those beyond a component's own number of states have infinite U.
+    A problem is one joint state of one component. Problems are numbered with the components running
+    fastest. If a component has fewer states than another, its remaining problems have infinite U.
 
     Args:
-        structure: of the model.
-        components: by number, all with equally many coordinates.
+        structure: the structure of the model.
+        components: the numbers of the components, all with the same number of coordinates.
     """
 
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
@@ -38,18 +39,18 @@ class Surface:
         self._energies = Energies(structure, components)
         self.states = self._states.largest
         self.count = self.states * self.components
-        """Problems."""
+        """The number of problems."""
         self.bits = int(state_bits(structure)[components].max())
         self.size = (self._energies.size + structure.sites) * self.states
-        """Numbers that one z of each problem takes."""
+        """The numbers that are held in memory for one point z of each problem."""
         self.transforms = self._coordinates.transforms
 
     def __call__(self, model: Model, z: Array) -> tuple[Array, Array]:
-        """U, Jacobian included, and whether the dtype holds what lies at z (see `Coordinates`).
+        """U(z) with its Jacobian term, and whether the dtype resolves the values at z.
 
         Args:
-            model: whose energy it is.
-            z: (problems, coordinates).
+            model: the model, with its present parameters.
+            z: a point of each problem, (problems, coordinates).
         """
 
         def one(t: Array, z: Array) -> tuple[Array, Array]:
@@ -72,22 +73,23 @@ class Surface:
         return jax.nn.logsumexp(logs.reshape(self.states, self.components), axis=0)
 
     def together(self, logs: Array) -> Array:
-        """`log_summed`, handed to each of the problems that were summed."""
+        """`log_summed`, repeated for each problem of the component."""
         return jnp.tile(self.log_summed(logs), self.states)
 
 
 class Coordinates:
-    """The unconstrained reals behind the continuous free sites of some components.
+    """The unconstrained coordinates of the free continuous sites of several components.
 
     Args:
-        structure: of the model.
-        components: by number; z has a row for each, and a column for each of its coordinates.
+        structure: the structure of the model.
+        components: the numbers of the components; z has a row for each component and a column for
+            each of its coordinates.
     """
 
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
         self._count, self._events = len(components), []
         self.transforms: list[Transform] = []
-        """Bijections of the sites that have one each."""
+        """The bijections of domains whose events are single sites."""
         used = np.zeros(len(components), int)
         position = positions(structure, components)
         for v in structure.variables:
@@ -98,7 +100,7 @@ class Coordinates:
             sites, owner = sites[owner >= 0] - structure.offset[v.name], owner[owner >= 0]
             if not len(owner):
                 continue
-            # The j-th event of a component stands behind those before it.
+            # The columns of a component's j-th event follow those of its earlier events.
             order = np.argsort(owner, kind="stable")
             sites, owner = sites[order], owner[order]
             first = np.searchsorted(owner, owner)
@@ -110,11 +112,11 @@ class Coordinates:
                 self.transforms.append(v.domain.transform)
 
     def put(self, values: Configuration, z: Array) -> tuple[Configuration, Array, Array]:
-        """`values` with what lies at z written into them.
+        """`values` with the values at the coordinates z written into them.
 
         Returns:
             The values; for each component the log-determinant of the Jacobian, and whether the
-            dtype holds the values apart from those at the domain's ends.
+            dtype distinguishes its values from the ends of their domains.
         """
         values = dict(values)
         jacobian, held = jnp.zeros(self._count), jnp.ones(self._count, bool)
@@ -132,13 +134,13 @@ class Coordinates:
 
 
 def free_events(structure: Structure, v: Variable) -> tuple[np.ndarray, int]:
-    """The sites of each free event of a variable, and the coordinates one event has."""
+    """The sites of each free event of a variable, and the number of coordinates of one event."""
     sites = structure.skeleton.free_events(v).sites + structure.offset[v.name]
     return sites, math.prod(v.domain.transform.inverse_shape(v.event_shape))
 
 
 def dimensions(structure: Structure) -> np.ndarray:
-    """Unconstrained coordinates of each component."""
+    """The number of unconstrained coordinates of each component."""
     dims = np.zeros(len(structure.component_sizes), int)
     for v in structure.variables:
         if v.domain.transform is not None:
@@ -148,7 +150,7 @@ def dimensions(structure: Structure) -> np.ndarray:
 
 
 def _written(old: Array, sites: np.ndarray, new: Array) -> Array:
-    """`old` with new values at flat positions; no scatter where they are all, in order."""
+    """`old` with new values at flat positions; reshaped only, if these are all, in order."""
     if len(sites) == old.size and (sites == np.arange(old.size)).all():
         return new.reshape(old.shape)
     return old.ravel().astype(new.dtype).at[sites].set(new).reshape(old.shape)

@@ -19,38 +19,42 @@ from energydsl.learning.latent import latent
 
 
 class AbstractObjective(eqx.Module):
-    """What to go down. Chains and buffers live in its state, a pytree of arrays.
+    """A loss that learning minimises. Its chains and buffers are its state, a pytree of arrays.
 
-    Its fields are its settings, and arrays of its own: every array of floats among them learns
-    beside the model's parameters, by the same loss and the same optimizer, where `energydsl.fixed`
-    does not freeze it. Such are a learned log Z and a recognition network. What a kernel or a
-    model among the fields holds stays as it is. `check`, `init` and `loss` see wrappers opened.
+    Its fields are its settings and its own arrays. Every floating-point array among the fields,
+    such as a learnt log Z or the weights of a recognition network, is learnt together with the
+    model's parameters, with the same loss and optimizer, unless `energydsl.fixed` freezes it. The
+    arrays inside a field that is a kernel or a model are not learnt. `check`, `init` and `loss` are
+    called with all paramax wrappers already replaced by their values.
     """
 
     @abc.abstractmethod
     def check(self, ebm: EBM, data: Configuration) -> None:
-        """Raise TypeError or ValueError if it does not apply to a model; suggests another one."""
+        """Raise TypeError or ValueError if the objective does not apply to a model.
+
+        The message suggests an objective that does.
+        """
 
     @abc.abstractmethod
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
-        """The initial state; `data` has the examples on the first axis."""
+        """The initial state. The examples are along the first axis of the data."""
 
     @abc.abstractmethod
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """A scalar whose gradient is the direction to go down.
+        """The loss of a batch, whose gradient the optimizer follows.
 
-        The gradient is taken in the EBM's parameters and in the objective's own arrays; where the
-        loss is to move only one of the two through some term, `jax.lax.stop_gradient` the other.
+        It is differentiated with respect to the EBM's parameters and the objective's own arrays. If
+        a term is meant to update only one of them, apply `jax.lax.stop_gradient` to the other.
 
         Returns:
-            The loss, and with it the new state and scalars for the history.
+            The loss, the new state, and scalars for the history by name.
         """
 
 
 def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
-    """The function from an example to its energy, or to its free energy if there are latents."""
+    """The energy as a function of one example, or the free energy if there are latents."""
     return ebm.free_energy if latent(ebm) else ebm.energy
 
 
