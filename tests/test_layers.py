@@ -23,7 +23,8 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double log_z integrand cubature | modes counting | * | choice evaluate",
+    "normalizer": "base double log_z integrand cubature | landmarks | modes counting | *"
+    " | choice evaluate",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",

@@ -1,30 +1,23 @@
-"""Where the mass of a density in one or two unconstrained coordinates lies.
+"""The modes of a density over one or two unconstrained coordinates.
 
-Modes are looked for on a grid that spans 34 powers of ten about 0, and about the numbers that the
-model itself holds: locations, scales, data, constants in the text of its functions. The lowest
-local minima there are followed downwards by damped Newton steps.
+U is evaluated on a grid that spans 34 powers of ten about 0, and near the numbers that the model
+holds: locations, scales, data, constants in the text of its functions. From the lowest local minima
+of the grid, damped Newton steps go down to the modes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend import core as jex
-from numpyro.distributions.transforms import IdentityTransform
 
-from energydsl._types import is_traced
 from energydsl.language.model import Model
-from energydsl.normalizer.cubature import Box, in_passes
+from energydsl.normalizer.cubature import REACH, Marks, first, first_largest, in_passes
 from energydsl.normalizer.integrand import Surface
-
-REACH = 40.0
-"""How far a search goes: to sinh(REACH), from 0 and then in widths of the highest mode."""
+from energydsl.normalizer.landmarks import landmarks, width_of
 
 _FAR = np.linspace(6, REACH, 18)
 
@@ -32,38 +25,37 @@ GRID = {
     1: np.linspace(-REACH, REACH, 4097),
     2: np.concatenate([-_FAR[::-1], np.linspace(-5.9, 5.9, 119), _FAR]),
 }
-"""Points along each axis, before the sinh, by dimension."""
+"""The grid of the search along each axis, as arcsinh(z), by dimension."""
 
-STARTS = 16
-"""Local minima of the grid that are followed."""
+STARTS = 24
+"""Local minima of the grid from which a mode is sought.
+
+A third are the lowest; the others are the lowest of those that are apart from all chosen before.
+"""
+
+APART = 1.0
+"""How far apart such minima are, as a difference of arcsinh(z).
+
+A narrow ridge has many minima on the grid, which would otherwise take all places.
+"""
 
 NEWTON_STEPS = 60
-"""Damped Newton steps from each of them."""
+"""Damped Newton steps from each start."""
 
 LANDMARKS = {1: 48, 2: 32}
-"""Numbers of the model that are looked at, by dimension."""
+"""How many of the model's numbers the grid has points near, by dimension."""
 
 SCANNED = {1: 4097 + 21 * 96, 2: (155 + 64) ** 2}
-"""About how many points are looked at, by dimension."""
-
-SMALL = 64
-"""Arrays of the model with more numbers than this hold no locations."""
+"""About how many points the grid has, by dimension."""
 
 DENSER = 0.5
-"""Scale of the sinh map, in widths of the mode."""
+"""The scale of z = m + a sinh(t): a, divided by the width of the mode m."""
 
 NEGLIGIBLE = -40.0
-"""Log of a mass, relative to all, that no digit of the integral sees."""
+"""Log of a fraction of the mass below which a mode is not resolved."""
 
-MARGIN = 20.0
-"""Widths of a mode that belong to it on each side."""
-
-GOLDEN = (5**0.5 - 1) / 2
-NARROWINGS = 40
-"""Steps of the search for the top of a ridge between points of the grid."""
-
-CHUNK = 2**16
-"""Factor energies held at once."""
+UNRESOLVED = 1e-12
+"""The least width of a mode, relative to its distance from 0."""
 
 
 class Chart(NamedTuple):
@@ -80,12 +72,12 @@ class Chart(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Local minima of U: (modes, problems, ...).
+    """Local minima of U: arrays of (modes, problems, ...).
 
     Attributes:
-        place: in z.
-        matrix: the columns are the half axes along which U rises by 1/2.
-        mass: log of about what lies there.
+        place: the minimum, in z.
+        matrix: its columns are steps along the principal axes over which U rises by 1/2.
+        mass: log of about the integral of exp(-U) near it.
     """
 
     place: Array
@@ -93,23 +85,15 @@ class Modes(NamedTuple):
     mass: Array
 
 
-class Found(NamedTuple):
-    """What the search hands to the integration: a chart, a box in it, and what is beyond.
+def search(surface: Surface, model: Model, text: Any) -> tuple[Chart, Marks]:
+    """Coordinates about the mode of each problem with the largest mass, and all modes in them.
 
-    Attributes:
-        chart: in which the box lies.
-        box: outside which the integrand is negligible or unknown.
-        beyond: log of what lies outside, (problems,).
+    Args:
+        surface: of the components.
+        model: whose energy it is.
+        text: of that energy, see `text_of`.
     """
-
-    chart: Chart
-    box: Box
-    beyond: Array
-
-
-def search(surface: Surface, model: Model) -> Found:
-    """The modes of each problem, and a box about them."""
-    modes = _modes(surface, model)
+    modes = _modes(surface, model, text)
     best = first_largest(modes.mass)
     rows = jnp.arange(surface.count)
     chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
@@ -127,21 +111,38 @@ def search(surface: Surface, model: Model) -> Found:
         return jnp.clip(jnp.arcsinh(middle + times * half), -REACH, REACH)
 
     widths = jnp.maximum((mapped(1.0) - mapped(-1.0)) / 2, 1e-12)
-    ends = jnp.min(mapped(-MARGIN), axis=0), jnp.max(mapped(MARGIN), axis=0)
-    return _bounded(surface, model, chart, ends, (mapped(0.0), jnp.where(known, widths, jnp.inf)))
+    # No cell can resolve a mode that is narrower than the rounding of its coordinates.
+    lengths = jnp.sqrt(jnp.sum(modes.matrix**2, axis=-2))
+    lost = jnp.any(lengths < UNRESOLVED * jnp.max(jnp.abs(modes.place), -1, keepdims=True), -1)
+    widths = jnp.where(lost[..., None], 0.0, widths)
+    return chart, Marks(mapped(0.0), jnp.where(known, widths, jnp.inf))
 
 
-def _modes(surface: Surface, model: Model) -> Modes:
-    axis = _axis(surface, model)
-    u = -_look(surface, model, axis, lambda z: (z, jnp.zeros(surface.count)))[0]
+def _modes(surface: Surface, model: Model, text: Any) -> Modes:
+    axis = _axis(surface.dim, landmarks(surface, model, text, LANDMARKS[surface.dim]))
+    u = _look(surface, model, axis, width_of(text))
     lowest = _basins(u, len(axis), surface.dim)
+    numbers = jnp.arange(len(lowest), dtype=np.int32)[:, None]
+    steps = jnp.arcsinh(_grid(axis, numbers, surface.dim))
+    rows = jnp.arange(surface.count)
 
-    def take(left: Array, _: None) -> tuple[Array, Array]:
-        k = first_largest(-left)
-        return left.at[k, jnp.arange(surface.count)].set(jnp.inf), k
+    def take(left: tuple[Array, Array], apart: Array) -> tuple[tuple[Array, Array], Array]:
+        lowest, alone = left
+        k = first_largest(-jnp.where(apart, alone, lowest))
+        near = jnp.max(jnp.abs(steps - steps[k, 0]), axis=-1) < APART
+        alone = jnp.where(near, jnp.inf, alone)
+        return (lowest.at[k, rows].set(jnp.inf), alone), k
 
-    _, picked = lax.scan(take, lowest, None, length=STARTS)
-    return jax.vmap(lambda z: _descend(surface, model, z))(_grid(axis, picked, surface.dim))
+    apart = jnp.arange(STARTS) >= STARTS // 3
+    _, picked = lax.scan(take, (lowest, lowest), apart)
+    starts = _grid(axis, picked, surface.dim)
+    z, u, axes = jax.vmap(lambda z: _descend(surface, model, z))(starts)
+
+    def measure(mode: tuple[Array, Array, Array]) -> Array:
+        return _lengths(surface, model, *mode)
+
+    lengths = lax.map(measure, (z, u, axes))
+    return Modes(z, axes * lengths[:, :, None, :], -u + jnp.sum(jnp.log(lengths), axis=-1))
 
 
 def _grid(axis: Array, number: Array, dim: int) -> Array:
@@ -150,15 +151,14 @@ def _grid(axis: Array, number: Array, dim: int) -> Array:
     return jnp.stack([axis[number // n ** (dim - 1 - k) % n] for k in range(dim)], axis=-1)
 
 
-def _axis(surface: Surface, model: Model) -> Array:
-    """Where to look along each axis, in order."""
-    if surface.dim == 1:
+def _axis(dim: int, marks: Array) -> Array:
+    """The coordinates of the grid along each axis, in order."""
+    if dim == 1:
         around = np.outer([-1, 1], 10.0 ** np.arange(-8, 2)).ravel()
         plain = np.sinh(GRID[1])
     else:
         around = np.zeros(0)
         plain = np.sinh(GRID[2])
-    marks = landmarks(surface, model)
     near = marks[:, None] + np.append(around, 0.0)
     axis = jnp.sort(jnp.concatenate([jnp.asarray(plain), near.ravel()]))
     # A point seen twice would look like the end of a plateau.
@@ -167,69 +167,17 @@ def _axis(surface: Surface, model: Model) -> Array:
     return jnp.sort(jnp.where(twice, beyond, axis))
 
 
-def landmarks(surface: Surface, model: Model) -> Array:
-    """Numbers that the model holds, and what the domains' bijections take to them."""
-    arrays, rest = eqx.partition(model, eqx.is_array)
-    leaves = [a for a in jax.tree.leaves(arrays) if jnp.issubdtype(a.dtype, jnp.floating)]
-    at = jnp.zeros((surface.count, surface.dim))
-    text = jax.make_jaxpr(lambda a, z: surface(eqx.combine(a, rest), z)[0])(arrays, at)
-    written = sorted({x for x in _literals(text) if np.isfinite(x)})
-    numbers = [lax.stop_gradient(a).ravel() for a in leaves if a.size <= SMALL]
-    numbers = jnp.concatenate([*numbers, jnp.asarray([*written, 0.0])])[: LANDMARKS[surface.dim]]
-    bijections = [t for t in surface.transforms if not isinstance(t, IdentityTransform)]
-    numbers = jnp.concatenate([numbers, *(t.inv(numbers) for t in bijections)])
-    return jnp.where(jnp.isfinite(numbers), numbers, 0.0)
-
-
-def _literals(text: Any) -> Iterator[float]:
-    """The numbers in the text of a program, those of the functions that it calls among them."""
-    if _is_closed(text):
-        yield from (float(x) for c in text.consts if _concrete(c) for x in np.asarray(c).ravel())
-        text = text.jaxpr
-    if not isinstance(text, jex.Jaxpr):
-        return
-    for eqn in text.eqns:
-        for x in eqn.invars:
-            if isinstance(x, jex.Literal) and np.ndim(x.val) == 0:
-                yield float(x.val)
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda p: isinstance(p, jex.Jaxpr) or _is_closed(p)
-        ):
-            yield from _literals(inner)
-
-
-def _is_closed(text: Any) -> bool:
-    """Whether this is a program together with its constants."""
-    return isinstance(getattr(text, "jaxpr", None), jex.Jaxpr) and hasattr(text, "consts")
-
-
-def _concrete(value: Any) -> bool:
-    """Whether these are a few numbers that are known while tracing."""
-    return (
-        not is_traced(value)
-        and np.size(value) <= SMALL
-        and np.issubdtype(np.asarray(value).dtype, np.floating)
-    )
-
-
-def _look(surface: Surface, model: Model, axis: Array, chart: Any) -> tuple[Array, Array]:
-    """The log integrand and whether it is held, on a grid of a chart: (points, problems)."""
+def _look(surface: Surface, model: Model, axis: Array, width: int) -> Array:
+    """U on the square grid of an axis, inf where it is not held: (points, problems)."""
     points = jnp.arange(len(axis) ** surface.dim, dtype=np.int32)
 
-    def one(number: Array) -> tuple[Array, Array]:
-        t = _grid(axis, number, surface.dim)
-        return _seen(surface, model, chart, jnp.broadcast_to(t, (surface.count, surface.dim)))
+    def one(number: Array) -> Array:
+        z = _grid(axis, number, surface.dim)
+        u, held = surface(model, jnp.broadcast_to(z, (surface.count, surface.dim)))
+        # NaN and -inf are what overflow leaves far out.
+        return jnp.where(held & (u > -jnp.inf), u, jnp.inf)
 
-    return in_passes(one, points, width_of(surface))
-
-
-def _seen(surface: Surface, model: Model, chart: Any, t: Array) -> tuple[Array, Array]:
-    """The log integrand at a point of a chart for each problem, and whether it is held."""
-    z, slope = chart(t)
-    u, held = surface(model, z)
-    # NaN and -inf are what overflow leaves far out.
-    held &= u > -jnp.inf
-    return jnp.where(held, slope - u, -jnp.inf), held
+    return in_passes(one, points, width)
 
 
 def _basins(u: Array, n: int, dim: int) -> Array:
@@ -244,94 +192,8 @@ def _basins(u: Array, n: int, dim: int) -> Array:
     return jnp.where(lowest, square, jnp.inf).reshape(u.shape)
 
 
-def _bounded(
-    surface: Surface,
-    model: Model,
-    chart: Chart,
-    ends: tuple[Array, Array],
-    marks: tuple[Array, Array],
-) -> Found:
-    """The ends of where the integrand is not negligible, or is held no further.
-
-    Args:
-        surface: what is integrated.
-        model: whose energy it is.
-        chart: in which to look.
-        ends: of what the modes take, (problems, dimensions) each.
-        marks: see `Box`, with their widths.
-    """
-    dim = surface.dim
-    axis = jnp.asarray(GRID[dim])
-    logs, held = _look(surface, model, axis, chart)
-    peak = surface.together(jnp.max(logs, axis=0))
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    square = (len(axis),) * dim
-    logs, held = logs.reshape(*square, -1), held.reshape(*square, -1)
-    ridges = _ridges(surface, model, chart, logs)
-    low, high, last = [], [], len(axis) - 1
-    beyond = jnp.full(surface.count, -jnp.inf)
-    for k in range(dim):
-        others = tuple(j for j in range(dim) if j != k)
-        ridge, known = ridges[k], jnp.any(held, axis=others)
-        seen = ridge > peak + NEGLIGIBLE
-        some = jnp.any(seen, axis=0)
-        left = jnp.maximum(_first(seen) - 1, 0)
-        right = jnp.minimum(last - _first(seen[::-1]) + 1, last)
-        first, final = _first(known), last - _first(known[::-1])
-        left = jnp.minimum(jnp.where(some, axis[left], -1.0), ends[0][:, k])
-        right = jnp.maximum(jnp.where(some, axis[right], 1.0), ends[1][:, k])
-        low.append(jnp.maximum(left, axis[first]))
-        high.append(jnp.minimum(right, axis[final]))
-        for end in (first, final):
-            here = jnp.take_along_axis(ridge, end[None], axis=0)[0]
-            beyond = jnp.logaddexp(beyond, here)
-    box = Box(jnp.stack(low, axis=-1), jnp.stack(high, axis=-1), *marks)
-    return Found(chart, box, beyond)
-
-
-def _ridges(surface: Surface, model: Model, chart: Chart, logs: Array) -> Array:
-    """The highest log integrand where a coordinate has a value of the grid, by coordinate.
-
-    Along the other coordinate it is looked for between the points about the highest one, by
-    golden section: a ridge may be much narrower than they are apart.
-
-    Args:
-        surface: what is integrated.
-        model: whose energy it is.
-        chart: in which the grid is.
-        logs: of the integrand on the grid, with an axis for each coordinate.
-
-    Returns:
-        (coordinates, values, problems)
-    """
-    if surface.dim == 1:
-        return logs[None]
-    axis = jnp.asarray(GRID[2])
-    lines = jnp.stack([jnp.swapaxes(logs, 0, 1), logs])
-    best = jnp.stack([first_largest(a) for a in lines])
-    low, high = axis[jnp.maximum(best - 1, 0)], axis[jnp.minimum(best + 1, len(axis) - 1)]
-
-    def seen(other: Array) -> Array:
-        """At points of both kinds of lines: (probes, 2, values, problems)."""
-        here = jnp.broadcast_to(axis[:, None], other[:, 0].shape)
-        t = [jnp.stack([here, other[:, 0]], axis=-1), jnp.stack([other[:, 1], here], axis=-1)]
-        t = jnp.stack(t, axis=1).reshape(-1, surface.count, 2)
-        found = in_passes(lambda t: _seen(surface, model, chart, t)[0], t, width_of(surface))
-        return found.reshape(other.shape)
-
-    def narrow(_: Array, state: tuple) -> tuple:
-        low, high, highest = state
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        first, second = seen(jnp.stack([left, right]))
-        down = first >= second
-        highest = jnp.maximum(highest, jnp.maximum(first, second))
-        return jnp.where(down, low, left), jnp.where(down, right, high), highest
-
-    return lax.fori_loop(0, NARROWINGS, narrow, (low, high, jnp.max(lines, axis=1)))[2]
-
-
-def _descend(surface: Surface, model: Model, z: Array) -> Modes:
-    """The mode, by damped Newton steps that are taken where they lower U, and its widths."""
+def _descend(surface: Surface, model: Model, z: Array) -> tuple[Array, Array, Array]:
+    """A mode, U there and its axes, by damped Newton steps that are taken where they lower U."""
 
     def total(z: Array) -> tuple[Array, Array]:
         u = surface(model, z)[0]
@@ -365,8 +227,7 @@ def _descend(surface: Surface, model: Model, z: Array) -> Modes:
     damping, none = jnp.full(surface.count, 1e-2), jnp.zeros_like(z)
     here = (z, jnp.full(surface.count, jnp.inf), none, none, jnp.moveaxis(units, 0, -1))
     z, u, _, _, axes = lax.fori_loop(0, NEWTON_STEPS, step, (here, damping))[0]
-    lengths = _lengths(surface, model, z, u, axes)
-    return Modes(z, axes * lengths[:, None, :], -u + jnp.sum(jnp.log(lengths), axis=-1))
+    return z, u, axes
 
 
 def _determinant(matrix: Array) -> Array:
@@ -397,23 +258,5 @@ def _lengths(surface: Surface, model: Model, z: Array, u: Array, axes: Array) ->
     rays = jnp.moveaxis(axes, -1, 0) * jnp.stack([lengths, -lengths])[:, :, None, None, None]
     risen = jax.vmap(lambda z: surface(model, z)[0])(z + rays.reshape(-1, *z.shape)) - u > 0.5
     risen = jnp.all(risen.reshape(*rays.shape[:3], -1), axis=0)
-    found = jnp.where(jnp.any(risen, axis=0), lengths[_first(risen)], 1.0)
+    found = jnp.where(jnp.any(risen, axis=0), lengths[first(risen)], 1.0)
     return jnp.moveaxis(found, 0, -1)
-
-
-def width_of(surface: Surface) -> int:
-    """Points to take at once."""
-    return int(2 ** np.clip(np.log2(CHUNK / surface.size) // 1, 0, 20))
-
-
-def first_largest(values: Array) -> Array:
-    """Where the largest stands on the first axis."""
-    return _first(values == jnp.max(values, axis=0))
-
-
-def _first(flags: Array) -> Array:
-    """The first True on the first axis; the last place if there is none."""
-    # An argmax of float64 cannot be lowered where a surrounding program has 64 bits off.
-    count = len(flags)
-    numbers = lax.broadcasted_iota(np.int32, flags.shape, 0)
-    return jnp.minimum(jnp.min(jnp.where(flags, numbers, count), axis=0), count - 1)

@@ -1,4 +1,4 @@
-"""Integrals in one or two dimensions, by adaptive quadrature about the modes that were found."""
+"""Integrals over one or two real coordinates, by adaptive numerical integration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from energydsl.analysis.joint_states import int32, state_bits
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.normalizer.base import MAX_TERMS, AbstractPlan, AbstractRule, Fields, Lack, Offer
-from energydsl.normalizer.cubature import POINTS, over_cells, refine
+from energydsl.normalizer.cubature import POINTS, SLIGHT, error_of, over_cells, refine
 from energydsl.normalizer.integrand import Surface, dimensions
-from energydsl.normalizer.modes import CHUNK, SCANNED, search, width_of
+from energydsl.normalizer.landmarks import CHUNK, text_of, width_of
+from energydsl.normalizer.modes import SCANNED, search
 
 AIM = 1e-9
-"""Cells are bisected until the estimated error is below this, relative; none is claimed smaller."""
+"""The relative error at which refinement stops; no smaller error is ever claimed."""
 
 ACCEPTED = 1e-6
 """The largest error of a value: what float32, in which energies live, resolves of ten nats."""
@@ -29,28 +30,35 @@ ROUNDING = 4 * 2.0**-52
 """What float64 loses of an energy of 1, as an error of log Z."""
 
 MAX_BITS = {1: 16, 2: 20}
-"""log2 of the points of a component, its states counted, if that leaves enough, by dimension."""
+"""log2 of the points for all states of a component together, by dimension.
+
+Each state has at least as many as `LEAST_BITS` says."""
 
 LEAST_BITS = {1: 13, 2: 15}
-"""log2 of the points that each state has at least, by dimension."""
+"""log2 of the points that each state of a component has at least, by dimension."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quadrature(AbstractRule):
     r"""$Z_c = \sum_s \int e^{-U(z, s)}\,dz$ over one or two unconstrained coordinates.
 
-    U holds the Jacobian; s are the states of the component's finite sites, each with modes, scales
-    and cells of its own. Modes are searched for on a grid over 34 powers of ten about 0 and about
-    the numbers that the model holds; then, in coordinates $z = m + a \sinh t$ about the highest,
-    cells are bisected until those at every mode are as small as the mode and the error, judged in
-    each by two rules, of 13 points and of 7 along each axis, is below 1e-9 relative.
-    Where the most cells that are allowed leave more than 1e-6 there is no value.
+    U is the energy minus the log Jacobian of the map from z to the values of the sites; s runs
+    over the states of the component's finite sites, and each state is integrated by itself.
 
-    The value is that of a numerical integration, not proven. What the search cannot see is missed:
-    a feature far narrower than its distance from 0, from every number of the model and from every
-    mode, with no slope of U towards it. Bent ridges that fall off like a square are followed to
-    where they end, by valleys of U between a cell's points; the part of a ridge that lies inside
-    a broad hump shows no such valley, and may be missed while a small error is claimed.
+    Modes of U are searched for on a grid over 34 powers of ten about 0 and about the numbers that
+    the model holds, from whose minima Newton steps go down. Then z = m + A sinh(t), where m is the
+    mode with the largest mass and A holds its widths, and each coordinate t goes from -40 to 40.
+    That box is divided into cells. On each, two product rules are compared, with 13 and with 7
+    points along each axis. A cell is bisected if the rules differ much, if it is longer than four
+    widths of a mode in it, or if it is more than four times as long as a cell that touches it and
+    holds some of the mass. This ends when the estimated error is below 1e-9 relative, or when
+    there are as many cells as are allowed. If the error is then above 1e-6, there is no value.
+
+    The value is that of a numerical integration, and its error is an estimate, not a bound. A
+    narrow ridge, bent or straight, is followed along its length wherever a point has found it. A
+    feature is missed, without a sign of it in the error, if no point of the grid and of the cells
+    lies on it or on a slope of U towards it: a peak that is much narrower than its distance from
+    0, from all numbers of the model and from all modes that were found.
 
     Source: the rules: Gander & Gautschi (2000), BIT 40(1), 84-101; sinh: Takahasi & Mori (1974),
     Publ. RIMS 9, 721-741; bisection: Berntsen, Espelid & Genz (1991), ACM TOMS 17(4), 437-451.
@@ -69,8 +77,7 @@ class Quadrature(AbstractRule):
             factors = np.maximum(structure.factor_counts[here], 1)
             terms[here] = grid + bits[here]
             operations[here] = (3 * np.exp2(grid) + points) * states * factors
-            size = factors + structure.component_sizes[here]
-            memory[here] = 8.0 * (size + 3 * points) * states
+            memory[here] = 8.0 * (3 * points + (4 * dim + 8) * _cells(grid, dim)) * states
 
         def reason(component: int) -> str:
             if structure.uncountable[component]:
@@ -85,7 +92,7 @@ class Quadrature(AbstractRule):
                     structure=structure,
                     components=int32(components),
                     operations=float(operations[components].sum()),
-                    bytes=float(max(8.0 * CHUNK, memory[components].sum())),
+                    bytes=float(16.0 * CHUNK + memory[components].sum()),
                     numbers=tuple(components.tolist()),
                 ),
             )
@@ -108,7 +115,7 @@ class QuadraturePlan(AbstractPlan):
     kind: ClassVar[str] = "quadrature"
 
     numbers: tuple[int, ...] = eqx.field(static=True)
-    """The components again, of which the program is made."""
+    """The components, as numbers that are known when the program is compiled."""
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         found = _integrals(self.structure, model, self.numbers)
@@ -139,12 +146,17 @@ class QuadraturePlan(AbstractPlan):
 
 
 def _grid_bits(bits: np.ndarray, dim: int) -> np.ndarray:
-    """log2 of the points that each state of a component with so many states may have."""
+    """log2 of the points for each state of components that have 2^bits states."""
     return np.clip(MAX_BITS[dim] - bits, LEAST_BITS[dim], MAX_BITS[dim])
 
 
+def _cells(bits: np.ndarray, dim: int) -> np.ndarray:
+    """How many cells 2^bits points suffice for."""
+    return np.exp2(bits) // POINTS**dim
+
+
 def _groups(structure: Structure, components: np.ndarray) -> list[np.ndarray]:
-    """Components of like dimension and like number of states together."""
+    """The components, those of equal dimension and equal number of states in one group."""
     like = np.stack([dimensions(structure), state_bits(structure)], axis=1)[components]
     kinds, number = np.unique(like, axis=0, return_inverse=True)
     return [components[number.ravel() == k] for k in range(len(kinds))]
@@ -157,7 +169,7 @@ def _integrals(structure: Structure, model: Model, components: tuple[int, ...]) 
 
 
 class _Integral(NamedTuple):
-    """For each component: log Z or NaN, its error, whether U rises towards all ends."""
+    """For each component: log Z or NaN, its relative error, and whether the density falls off."""
 
     value: Array
     error: Array
@@ -166,30 +178,32 @@ class _Integral(NamedTuple):
 
 def _integrate(surface: Surface, model: Model) -> _Integral:
     still = jax.tree.map(lambda a: lax.stop_gradient(a) if isinstance(a, Array) else a, model)
-    found, width = search(surface, still), width_of(surface)
+    text = text_of(surface, still)
+    (chart, marks), width = search(surface, still, text), width_of(text)
 
-    def log_density(model: Model, t: Array) -> Array:
-        z, slope = found.chart(t)
-        return slope - surface(model, z)[0]
+    def log_density(model: Model, t: Array) -> tuple[Array, Array]:
+        z, slope = chart(t)
+        u, held = surface(model, z)
+        return slope - u, held
 
-    bits = _grid_bits(np.array([surface.bits]), surface.dim)[0]
-    cells = refine(
-        lambda t: log_density(still, t),
-        found.box,
-        surface.together,
-        aim=AIM,
-        most=int(2**bits / POINTS**surface.dim),
-        width=width,
+    def known(t: Array) -> tuple[Array, Array]:
+        log, held = log_density(still, t)
+        held &= log < jnp.inf
+        return jnp.where(held, log, -jnp.inf), held
+
+    bits = _grid_bits(np.array([surface.bits]), surface.dim)
+    most = int(_cells(bits, surface.dim)[0])
+    cells = refine(known, marks, surface.together, aim=AIM, most=most, width=width)
+    whole, beyond = (
+        surface.log_summed(jax.nn.logsumexp(a, axis=0)) for a in (cells.value, cells.edge)
     )
-    whole = surface.log_summed(jax.nn.logsumexp(cells.value, axis=0))
-    beyond = jnp.exp(surface.log_summed(found.beyond) - whole)
-    falls = beyond < ACCEPTED
-    error = jnp.exp(surface.log_summed(jax.nn.logsumexp(cells.error, axis=0)) - whole)
-    error = jnp.maximum(error, AIM) + beyond + ROUNDING * (1 + jnp.abs(whole))
-    known = falls & (error <= ACCEPTED)
-    reference = jnp.where(known, whole, 0.0)
-    parts = over_cells(
-        lambda t: log_density(model, t), cells, jnp.tile(reference, surface.states), width
-    )
+    falls = jnp.exp(beyond - whole) < ACCEPTED
+    error = error_of(cells, jnp.tile(whole, surface.states), surface.summed)
+    error = jnp.maximum(error, AIM) + ROUNDING * (1 + jnp.abs(whole))
+    accepted = falls & (error <= ACCEPTED)
+    reference = jnp.where(accepted, whole, 0.0)
+    references = jnp.tile(reference, surface.states)
+    counts = cells.value > references + np.log(SLIGHT * AIM / (most * surface.states))
+    parts = over_cells(lambda t: log_density(model, t)[0], cells, counts, references, width)
     value = reference + jnp.log(surface.summed(parts))
-    return _Integral(jnp.where(known, value, jnp.nan), error, falls)
+    return _Integral(jnp.where(accepted, value, jnp.nan), error, falls)
