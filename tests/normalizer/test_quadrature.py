@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.integrate
 import scipy.special
+import scipy.stats
 from jax import lax
 
 import energydsl as ed
@@ -455,3 +456,20 @@ def test_too_many_states_are_refused_with_the_figures():
     five = ed.compile(ebm.model.condition({s[5]: 1}))
     assert chosen(five) == {"quadrature"}
     assert "no real site" in reason(ed.compile(ed.Model(s.sum())), "quadrature")
+
+
+def test_forbidden_states_have_no_part_in_the_integral():
+    """Where a state is forbidden, its energy is infinite at all real coordinates."""
+    b, a = ed.simplex("b", (2,)), ed.integer("a", 3, low=-3, high=-2)
+    table = np.float32([[0.4, -np.inf], [-0.2, 0.1], [-np.inf, 0.3]])
+    concentration = np.float32([1.7, 1.3])
+    energy = ed.LogDensity(dist.Dirichlet)(b, concentration) + 0.3 * b[0] * a.sum()
+    for k in range(3):
+        energy = energy + ed.Table(log_potential=table[k])(a[k])
+    beta = scipy.stats.beta(*map(float, concentration))
+    total = 0.0
+    for levels in itertools.product(range(2), repeat=3):
+        weight = np.exp(sum(float(table[k, level]) for k, level in enumerate(levels)))
+        slope = 0.3 * (sum(levels) - 9)
+        total += weight * beta.expect(lambda x, slope=slope: np.exp(-slope * x)) if weight else 0.0
+    assert log_z(energy) == pytest.approx(np.log(total), rel=1e-6)
