@@ -9,7 +9,7 @@ import pytest
 from flowjax.flows import coupling_flow, masked_autoregressive_flow
 
 import energydsl as ed
-from tests.normalizer.rules import applies, chosen, reason, value
+from tests.normalizer.rules import Logistic, applies, chosen, reason, value
 
 PLAIN = flows.StandardNormal((2,))
 
@@ -235,15 +235,6 @@ def test_a_flow_whose_steps_leave_the_line_is_not_taken():
 
 
 def test_a_potential_of_the_users_own_may_claim_it():
-    class Logistic(ed.AbstractPotential):
-        event_ndims = (0,)
-
-        def energy(self, x):
-            return x + 2 * jnp.logaddexp(0.0, -x)
-
-        def normalised(self, domain, shape):
-            return True
-
     ebm = ed.compile(ed.Model(Logistic()(X).sum()))
     assert chosen(ebm) == {"normalised"}
     assert value(ebm, "quadrature") == pytest.approx(0.0, abs=1e-9)

@@ -14,7 +14,7 @@ import energydsl as ed
 from energydsl.normalizer import counting
 from energydsl.normalizer.base import normal, uniform
 from energydsl.normalizer.evaluate import draw, marginals_of, mode_of, prepare
-from tests.normalizer.rules import applies, chosen, plans, reason, value
+from tests.normalizer.rules import Logistic, applies, chosen, plans, reason, value
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_law
 
 FALSE_ALARM = 1e-6
@@ -380,15 +380,6 @@ def test_what_no_rule_answers_is_refused_with_the_reasons(untyped):
 
 
 def test_densities_without_draws_have_none():
-    class Logistic(ed.AbstractPotential):
-        event_ndims = (0,)
-
-        def energy(self, x):
-            return x + 2 * jnp.logaddexp(0.0, -x)
-
-        def normalised(self, domain, shape):
-            return True
-
     ebm = ed.compile(ed.Model(Logistic()(X).sum()))
     assert reason(ebm, "normalised") is None
     assert "no method for draws" in reason(ebm, "normalised", question="draw")
