@@ -23,8 +23,8 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double log_z integrand cubature | landmarks | modes counting | *"
-    " | choice evaluate",
+    "normalizer": "base double log_z | counting | * | choice evaluate",
+    "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing | * | estimate",

@@ -19,7 +19,7 @@ from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
 from energydsl.normalizer.evaluate import trouble as trouble
 from energydsl.normalizer.gaussian import Gaussian
-from energydsl.normalizer.quadrature import Quadrature
+from energydsl.normalizer.quadrature.rule import Quadrature
 
 RULES: tuple[AbstractRule, ...] = (
     Directed(),

@@ -13,7 +13,7 @@ import scipy.stats
 from jax import lax
 
 import energydsl as ed
-from energydsl.normalizer.quadrature import ACCEPTED
+from energydsl.normalizer.quadrature.rule import ACCEPTED
 from tests.normalizer.rules import applies, chosen, error, reason, value
 
 

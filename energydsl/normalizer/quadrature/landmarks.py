@@ -18,7 +18,7 @@ from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl._types import is_traced
 from energydsl.language.model import Model
-from energydsl.normalizer.integrand import Surface
+from energydsl.normalizer.quadrature.integrand import Surface
 
 SMALL = 64
 """Arrays of the model with more numbers than this hold no locations."""

@@ -15,10 +15,10 @@ from energydsl.analysis.joint_states import int32, state_bits
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.normalizer.base import MAX_TERMS, AbstractPlan, AbstractRule, Fields, Lack, Offer
-from energydsl.normalizer.cubature import POINTS, SLIGHT, error_of, over_cells, refine
-from energydsl.normalizer.integrand import Surface, dimensions
-from energydsl.normalizer.landmarks import CHUNK, text_of, width_of
-from energydsl.normalizer.modes import SCANNED, search
+from energydsl.normalizer.quadrature.cubature import POINTS, SLIGHT, error_of, over_cells, refine
+from energydsl.normalizer.quadrature.integrand import Surface, dimensions
+from energydsl.normalizer.quadrature.landmarks import CHUNK, text_of, width_of
+from energydsl.normalizer.quadrature.modes import SCANNED, search
 
 AIM = 1e-9
 """The relative error at which refinement stops; no smaller error is ever claimed."""

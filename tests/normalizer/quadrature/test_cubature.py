@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.normalizer import cubature
-from energydsl.normalizer.cubature import GRADE, NEAR, REACH, RESOLVED, SIDE, Cells, Marks
-from energydsl.normalizer.integrand import Surface
-from energydsl.normalizer.landmarks import CHUNK, landmarks, text_of, width_of
+from energydsl.normalizer.quadrature import cubature
+from energydsl.normalizer.quadrature.cubature import (
+    GRADE,
+    NEAR,
+    REACH,
+    RESOLVED,
+    SIDE,
+    Cells,
+    Marks,
+)
+from energydsl.normalizer.quadrature.integrand import Surface
+from energydsl.normalizer.quadrature.landmarks import CHUNK, landmarks, text_of, width_of
 
 AIM, MOST = 1e-9, {1: 400, 2: 3000}
 MARK = {1: [[0.0], [3.0]], 2: [[0.0, 0.0], [1.5, 2.25]]}

@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl.language.model import Model
-from energydsl.normalizer.cubature import REACH, Marks, first, first_largest, in_passes
-from energydsl.normalizer.integrand import Surface
-from energydsl.normalizer.landmarks import landmarks, width_of
+from energydsl.normalizer.quadrature.cubature import REACH, Marks, first, first_largest, in_passes
+from energydsl.normalizer.quadrature.integrand import Surface
+from energydsl.normalizer.quadrature.landmarks import landmarks, width_of
 
 _FAR = np.linspace(6, REACH, 18)
 

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 import energydsl as ed
 from energydsl.analysis.evaluation import as_double
-from energydsl.normalizer.quadrature import ACCEPTED, AIM, _integrals
+from energydsl.normalizer.quadrature.rule import ACCEPTED, AIM, _integrals
 from tests.normalizer.rules import chosen
 
 HALF_LOG_TAU = 0.5 * np.log(2 * np.pi)

@@ -1,0 +1,5 @@
+"""Numerical integration over one or two real coordinates.
+
+An integral is found in this order: the integrand (`integrand`), where to look (`landmarks`), its
+modes (`modes`), the sum over cells about them (`cubature`), and the value with its error (`rule`).
+"""
