@@ -1,11 +1,14 @@
 """One rule by name, on a model: its log Z where it applies to every component."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import energydsl as ed
+from energydsl.analysis.evaluation import as_double
 from energydsl.normalizer import RULES, Budget, Intractable, error_of, log_partition_of
 from energydsl.normalizer.base import planned
+from energydsl.normalizer.quadrature.rule import _integrals
 
 
 def rule(name):
@@ -35,6 +38,17 @@ def value(ebm, name):
 def error(ebm, name):
     """The numerical error that this rule alone claims."""
     return error_of(ebm.model, plans(ebm, name))
+
+
+def integral(ebm):
+    """log Z by quadrature, NaN where it is refused, and the error it claims, by one program."""
+    components = tuple(range(len(ebm.structure.component_sizes)))
+    with jax.enable_x64(True):
+        parts = _integrals(ebm.structure, as_double(ebm.model), components)
+    total, error = (
+        np.concatenate(found).sum() for found in zip(*(p[:2] for p in parts), strict=True)
+    )
+    return float(total), float(error)
 
 
 def chosen(ebm):

@@ -14,7 +14,7 @@ from jax import lax
 
 import energydsl as ed
 from energydsl.normalizer.quadrature.rule import ACCEPTED
-from tests.normalizer.rules import applies, chosen, error, reason, value
+from tests.normalizer.rules import applies, chosen, integral, reason, value
 
 
 def log_z(energy):
@@ -136,14 +136,14 @@ def test_what_does_not_settle_has_no_value():
     ebm = ed.compile(ed.Model(ed.apply(lambda y: y**2 + jnp.sin(1e6 * y), Y)))
     with pytest.raises(ValueError, match=r"estimated error is \S+ relative, more than 1e-06"):
         ed.log_partition(ebm)
-    assert known(ebm)[1] > ACCEPTED
+    assert integral(ebm)[1] > ACCEPTED
 
 
 def test_a_jump_has_a_value_and_a_larger_error():
     ebm = ed.compile(ed.Model(ed.apply(lambda y: y**2 + jnp.where(y > 0.3, 1.0, 0.0), Y)))
     erfc = scipy.special.erfc(0.3)
     expected = np.log(np.sqrt(np.pi) * (1 - erfc / 2 + erfc / 2 / np.e))
-    found, error = known(ebm)
+    found, error = integral(ebm)
     assert error < ACCEPTED
     assert abs(found - expected) < error
 
@@ -170,14 +170,9 @@ def test_three_dimensions_are_refused():
     assert "budget 2^10" in str(ed.compile(ed.Model(Y**4), budget=10).normalizer)
 
 
-def known(ebm):
-    """log Z by quadrature, NaN where refused, and the error it claims."""
-    return value(ebm, "quadrature"), error(ebm, "quadrature")
-
-
 def check_honest(models, truths, least=1):
     """No error is above its estimate; at least some are accepted."""
-    found = np.array([known(ed.compile(model)) for model in models])
+    found = np.array([integral(ed.compile(model)) for model in models])
     off, claimed = np.abs(np.expm1(found[:, 0] - truths)), found[:, 1]
     accepted = ~np.isnan(off)
     assert (accepted == (claimed <= ACCEPTED)).all()
@@ -227,8 +222,8 @@ def test_the_error_is_honest_in_mixtures():
 
 def test_the_error_is_honest_at_tilted_kinks():
     rng, y = np.random.default_rng(3), ed.real("y", 2)
-    w, a = doubles(rng, 0.2, 4, 16), doubles(rng, -2, 2, 16)
-    turn = rng.uniform(0, np.pi, 16)
+    w, a = doubles(rng, 0.2, 4, 8), doubles(rng, -2, 2, 8)
+    turn = rng.uniform(0, np.pi, 8)
     normal = np.stack([np.cos(turn), np.sin(turn)], axis=1).astype(np.float32)
     models = [
         ed.Model(0.5 * (y @ y) + jnp.float32(v) * abs(jnp.asarray(n) @ y - jnp.float32(b)))
@@ -284,11 +279,11 @@ def in_a_hump(number, steepness, at, spread, spot=-np.inf):
     arrays = [jnp.float32(a) for a in (1 / np.sqrt(2 * steepness), at, spread)]
     apart = jnp.array([spot, 60.0, -13.0])
     net = RidgeInHump(jnp.asarray(number, jnp.int32), *arrays, apart)
-    return known(ed.compile(ed.Model(ed.Neural(net)(ed.real("y", 2)))))
+    return integral(ed.compile(ed.Model(ed.Neural(net)(ed.real("y", 2)))))
 
 
 @pytest.mark.parametrize("number", range(len(RIDGES)))
-@pytest.mark.parametrize("steepness", [15.0, 600.0, 9450.0])
+@pytest.mark.parametrize("steepness", [600.0, 9450.0])
 def test_the_error_is_honest_at_a_narrow_ridge_inside_a_hump(number, steepness):
     for at, spread in ((0.75, 2.0), (2.75, 4.0)):
         found, claimed = in_a_hump(number, steepness, at, spread)
@@ -310,7 +305,7 @@ def test_a_peak_narrower_than_numbers_are_apart_is_refused():
         r = jnp.sqrt((y[0] - 0.7) ** 2 + (y[1] - 0.2) ** 2 + 1e-300)
         return r**2 + jnp.log(r)
 
-    found, claimed = known(ed.compile(ed.Model(ed.apply(energy, y))))
+    found, claimed = integral(ed.compile(ed.Model(ed.apply(energy, y))))
     assert np.isnan(found) and claimed > ACCEPTED
 
 
@@ -336,8 +331,8 @@ def test_the_error_is_honest_in_networks():
 
 
 def test_rectified_networks_have_a_value():
-    y, nets = ed.real("y", 2), [bowl(jax.nn.relu, seed) for seed in range(6)]
-    found = [known(ed.compile(ed.Model(ed.Neural(net)(y)))) for net in nets]
+    y, nets = ed.real("y", 2), [bowl(jax.nn.relu, seed) for seed in range(3)]
+    found = [integral(ed.compile(ed.Model(ed.Neural(net)(y)))) for net in nets]
     # The grid's own error is some 1e-6.
     for (v, _), net in zip(found, nets, strict=True):
         assert v == pytest.approx(on_a_grid(net, 9.0, 2000), abs=5e-6)
