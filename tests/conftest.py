@@ -22,6 +22,15 @@ def compiled_programs_are_freed():
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def optimised():
+    """Programs are compiled as users compile them, for files whose programs run for long."""
+    asked = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", asked)
+
+
 @pytest.fixture
 def untyped():
     """No annotation is checked: the package's own message answers a wrong type, as for users."""

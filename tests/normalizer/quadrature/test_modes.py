@@ -17,6 +17,8 @@ from energydsl.analysis.evaluation import as_double
 from energydsl.normalizer.quadrature.rule import ACCEPTED, AIM, _integrals
 from tests.normalizer.rules import chosen, integral
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 HALF_LOG_TAU = 0.5 * np.log(2 * np.pi)
 QUARTIC = np.log(special.gamma(0.25) / 2)
 """log of the integral of exp(-y^4)."""

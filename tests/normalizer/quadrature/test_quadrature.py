@@ -16,6 +16,8 @@ import energydsl as ed
 from energydsl.normalizer.quadrature.rule import ACCEPTED
 from tests.normalizer.rules import applies, chosen, integral, reason, value
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def log_z(energy):
     ebm = ed.compile(ed.Model(energy))
