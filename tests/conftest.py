@@ -25,7 +25,7 @@ def compiled_programs_are_freed():
 @pytest.fixture(scope="module")
 def optimised():
     """Programs are compiled as users compile them, for files whose programs run for long."""
-    asked = jax.config.jax_disable_most_optimizations
+    asked = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", asked)
