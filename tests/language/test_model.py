@@ -452,6 +452,7 @@ class TestAlgebra:
             ("ed.Model(s)", ValueError, r"an energy of shape \(2,\); .*\.sum\(\)"),
             ("ed.Model(0 * ed.parameter('J', 1.0))", ValueError, "depends on no variable"),
             ("a + 3", TypeError, "Model got int"),
+            ("3 + a", TypeError, "Model got int"),
             ("a - None", TypeError, "Model got NoneType"),
             ("a + s", ValueError, r"an energy of shape \(2,\)"),
             ("a * a", TypeError, r"write a \+ b"),
@@ -531,7 +532,8 @@ class TestCondition:
     def test_evidence_is_kept_by_the_algebra(self):
         model, _, _ = self.model()
         held = model.condition(t=[1, -1])
-        for made in (held + held, 2 * held, held / 2, held - 0.5 * held, ed.mixture(held, held)):
+        mixtures = ed.mixture(held, held), ed.mixture(model, held)
+        for made in (held + held, 2 * held, held / 2, held - 0.5 * held, model - held, *mixtures):
             assert [v.name for v in made.skeleton.free] == ["s"]
         np.testing.assert_allclose(
             (held + model).energy({"s": np.ones((2, 2))}),

@@ -385,6 +385,15 @@ class Rows(ed.AbstractPotential):
         return (self.weight * x[jnp.asarray(self.rows)]).sum()
 
 
+class Holds(ed.AbstractPotential):
+    """The sum of other potentials."""
+
+    parts: list
+
+    def energy(self, x):
+        return sum(part.energy(x) for part in self.parts)
+
+
 @pytest.mark.parametrize("kind", [tuple, list])
 @pytest.mark.parametrize("count", [2, 40])
 def test_potentials_of_one_class_may_have_different_settings(kind, count):
@@ -404,5 +413,6 @@ def test_potentials_of_one_class_may_have_different_settings(kind, count):
 @pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
 def test_an_array_as_a_setting_is_refused():
     rows = Rows(jnp.ones(2), np.array([0, 1]))
-    with pytest.raises(TypeError, match=r"Rows holds an array in a static field.*tuple"):
-        rows(ed.spin("s", 5))
+    for potential, name in ((rows, "Rows"), (Holds([rows]), "Holds")):
+        with pytest.raises(TypeError, match=rf"{name} holds an array in a static field.*tuple"):
+            potential(ed.spin("s", 5))
