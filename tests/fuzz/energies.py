@@ -260,5 +260,5 @@ class Energies(Arrays):
         if site.domain == "count":
             return self.of_family("Poisson", view)
         if site.domain == "positive_definite":
-            return total(view)
+            return Binary.of("multiply", Constant.of(0.4), total(Power.of(view, 2)))
         return None
