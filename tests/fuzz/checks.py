@@ -265,6 +265,10 @@ class Run:
         """Each array that is a leaf of the EBM, a direction in it, its leaf and that one's sign."""
         leaves = [np.asarray(a) for a in _leaves(self.ebm)[0]]
         for a in self.case.arrays:
+            if any(
+                b is not a and np.array_equal(abs(b.array), abs(a.array)) for b in self.case.arrays
+            ):
+                continue  # Leaves are known by their values.
             finite = np.isfinite(a.array)
             direction = np.where(finite, self.rng.normal(size=a.shape), 0.0)
             for number, leaf in enumerate(leaves):
