@@ -68,8 +68,9 @@ class MetropolisHastings(AbstractKernel):
             x, rate = _move(ebm, self.proposal, x, key)
             return x, state, {"acceptance_rate": rate}
         state, rates = dict(state), []
-        free = ebm.structure.skeleton.free
-        for v, move_key in zip(free, jr.split(key, len(free)), strict=True):
+        # Another kernel of a cycle may move the variables that this one cannot.
+        movable = [v for v in ebm.structure.skeleton.free if _movable(v)]
+        for v, move_key in zip(movable, jr.split(key, len(movable)), strict=True):
             if v.domain.levels is not None:
                 x, rate = _move(ebm, _level(ebm, v), x, move_key)
             elif v.domain.transform is not None:
@@ -80,8 +81,6 @@ class MetropolisHastings(AbstractKernel):
             elif v.domain.move is not None:
                 event = _Event(ebm.structure.skeleton.free_events(v), v.domain.move)
                 x, rate = _move(ebm, event, x, move_key)
-            else:
-                raise TypeError(self.reason(ebm))
             rates.append(rate)
         return x, state, {"acceptance_rate": jnp.mean(jnp.stack(rates))}
 

@@ -40,7 +40,10 @@ def smaller_cases(case: Case) -> Iterator[Case]:
 def _fitted(case: Case) -> Case:
     """Without what speaks of variables that are gone."""
     names = {s.name for s in case.sites}
-    known = lambda view: {n.site.name for n in walk(view) if isinstance(n, View)} <= names  # noqa: E731
+
+    def known(view: Node) -> bool:
+        return {n.site.name for n in walk(view) if isinstance(n, View)} <= names
+
     view = case.view if case.view is not None and known(case.view) else None
     held = tuple(pair for pair in case.held if known(pair[0]))
     return dataclasses.replace(case, view=view, held=held)

@@ -52,7 +52,10 @@ def test_chains_leave_states_of_no_probability():
     def run(key):
         x = {"g": jnp.ones((6, 6), jnp.int8)}
         state = kernel.init(ebm, x, key=key, warmup=0)
-        step = lambda carry, k: (kernel.step(ebm, *carry, key=k)[:2], None)  # noqa: E731
+
+        def step(carry, k):
+            return kernel.step(ebm, *carry, key=k)[:2], None
+
         return jax.lax.scan(step, (x, state), jr.split(key, 500))[0][0]["g"]
 
     occupied = np.asarray(jax.vmap(run)(jr.split(jr.key(0), 4)))

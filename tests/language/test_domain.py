@@ -263,6 +263,19 @@ def test_a_domain_that_nothing_moves_is_said():
     with pytest.raises(ValueError, match=r"neither levels nor a transform nor a move.*proposal="):
         ed.sample(ebm, ed.MetropolisHastings(), key=jr.key(0))
 
+    def swap(x, *, key):
+        new, log_ratio = Permutation().move(x["o"], key=key)
+        return {**x, "o": new}, log_ratio
+
+    # Another kernel of the cycle moves it, and the first one moves the rest.
+    both = ed.compile(
+        ed.Model((order * np.array([0.1, 0.2, 0.3])).sum() + 0.3 * ed.spin("s").sum())
+    )
+    kernel = ed.Cycle(ed.MetropolisHastings(), ed.MetropolisHastings(proposal=swap))
+    draws = ed.sample(both, kernel, key=jr.key(0), warmup=2, draws=40, progress=False).draws
+    assert (np.sort(draws["o"], axis=-1) == np.arange(3)).all()
+    assert np.ptp(draws["o"], axis=1).any() and np.ptp(draws["s"], axis=1).any()
+
 
 @pytest.mark.parametrize("shape", [(6, 2, 2), (2, 2)])
 def test_matrices_start_and_are_checked(shape):

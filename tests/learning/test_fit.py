@@ -125,7 +125,10 @@ def best_conditional_coupling(rows):
     """The chain's coupling of maximum pseudo-likelihood."""
     padded = np.pad(rows, [(0, 0), (1, 1)])
     fields = rows * (padded[:, 2:] + padded[:, :-2])
-    loss = lambda J: np.logaddexp(0, -2 * J * fields).mean()  # noqa: E731
+
+    def loss(J):
+        return np.logaddexp(0, -2 * J * fields).mean()
+
     return scipy.optimize.minimize_scalar(loss, (0.1, 1.0), tol=1e-10).x
 
 

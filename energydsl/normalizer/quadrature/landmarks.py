@@ -24,7 +24,7 @@ SMALL = 64
 """Arrays of the model with more numbers than this hold no locations."""
 
 CHUNK = 2**17
-"""Numbers that are held at once, all points that are evaluated together taken together."""
+"""The most numbers held in memory at once, over all points that are evaluated together."""
 
 
 def text_of(surface: Surface, model: Model) -> Any:
