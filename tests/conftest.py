@@ -22,10 +22,11 @@ def compiled_programs_are_freed():
         gc.collect()
 
 
-@pytest.fixture(scope="module")
-def optimised():
-    """Programs are compiled as users compile them, for files whose programs run for long."""
+@pytest.fixture
+def optimised(monkeypatch):
+    """Programs are compiled as users compile them, for tests whose programs run for long."""
     asked = jax.config.read("jax_disable_most_optimizations")
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)  # in new processes
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", asked)

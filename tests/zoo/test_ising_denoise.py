@@ -37,6 +37,7 @@ def test_the_coupling_is_found_through_the_noise():
     assert found == pytest.approx(zoo.matched_coupling(clean, 0.0), abs=0.05)
 
 
+@pytest.mark.usefixtures("optimised")
 def test_errors_fall(tmp_path):
     numbers = zoo.main(out=tmp_path, chains=2, draws=50, thin=1)
     # Over ten seeds, horse has 44 +- 3 and page 2.90 +- 0.05: seven standard deviations each.
@@ -54,6 +55,7 @@ def test_errors_fall(tmp_path):
     assert (tmp_path / "restored.png").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("optimised")
 def test_diagonal_neighbours_gain_on_thin_strokes(tmp_path, monkeypatch):
     page = {"page": zoo.pictures()["page"]}
     monkeypatch.setattr(zoo, "pictures", lambda: page)
