@@ -258,7 +258,9 @@ class Energies(Arrays):
         if site.domain == "simplex" and (len(site.shape) > 1 or self.chance(0.7)):
             return self.of_family("Dirichlet", view)
         if site.domain == "count":
-            return self.of_family("Poisson", view)
+            # Poisson's n log n alone does not outweigh a negative square.
+            square = Binary.of("multiply", Constant.of(0.2), total(Power.of(view, 2)))
+            return Binary.of("add", square, self.of_family("Poisson", view))
         if site.domain == "positive_definite":
             return Binary.of("multiply", Constant.of(0.4), total(Power.of(view, 2)))
         return None

@@ -126,7 +126,8 @@ class Oracle:
         n = len(self.continuous)
         pairs = list(itertools.combinations(range(n), 2))
         eye = np.eye(n)
-        trial = np.random.default_rng(7).normal(size=(6, n)) * 2
+        # Many and far apart: a kink, as of |x - 2|, has some of them on either side.
+        trial = np.random.default_rng(7).normal(size=(64, n)) * 4
         points = np.concatenate(
             [np.zeros((1, n)), eye, -eye, *[(eye[i] + eye[j])[None] for i, j in pairs], trial]
         )
