@@ -14,6 +14,7 @@ from energydsl.normalizer.base import Question as Question
 from energydsl.normalizer.bipartite import Bipartite
 from energydsl.normalizer.choice import Survey as Survey
 from energydsl.normalizer.directed import Directed
+from energydsl.normalizer.elimination.rule import Elimination
 from energydsl.normalizer.enumeration import Enumeration, Independent
 from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
@@ -27,6 +28,7 @@ RULES: tuple[AbstractRule, ...] = (
     Gaussian(),
     Bipartite(),
     Enumeration(),
+    Elimination(),
     Quadrature(),
 )
 """Every rule that is tried. A new rule is a new file in this folder and an entry in this tuple."""

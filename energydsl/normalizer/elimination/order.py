@@ -1,0 +1,171 @@
+"""Orders of elimination for one connected component of an interaction graph.
+
+To eliminate a site is to sum over it: its neighbours then interact jointly, so that they become
+neighbours of each other. A site and its neighbours at that moment are a clique, and the sum takes
+as many terms as the clique has joint states. The order decides how large the cliques become.
+
+Source: Koller & Friedman (2009), Probabilistic Graphical Models, section 9.4.3.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse.csgraph as csgraph
+
+from energydsl.analysis.graph import Edges, adjacency
+
+MAX_BITS = 40.0
+"""log2 of the joint states of a clique above which an order is given up."""
+
+MAX_SITES = 20_000
+"""The most sites of a component for which greedy orders are tried, unless it is a tree."""
+
+FILL_SITES = 3_000
+"""The most sites of a component for which the order of least fill is tried."""
+
+REGULAR = 4.0
+"""How many times more terms an order along a band may take and still be preferred: its steps are
+alike, so that one compiled loop carries out all of them."""
+
+LONG = 200
+"""The number of sites from which an order along a band is preferred so."""
+
+Neighbours = list[set[int]]
+
+
+class Order(NamedTuple):
+    """Sites in the order of their elimination, each with its neighbours at that moment."""
+
+    sites: list[int]
+    separators: list[set[int]]
+    bits: np.ndarray
+    """For each step, log2 of the number of joint states of the site and these neighbours."""
+
+    @property
+    def terms(self) -> float:
+        """The number of terms of all sums together."""
+        return float(np.exp2(self.bits).sum())
+
+
+def find_order(edges: Edges, levels: np.ndarray) -> Order | str:
+    """The best order found, or why there is none.
+
+    Args:
+        edges: the edges of a connected graph, whose nodes are numbered from 0.
+        levels: the number of levels of each node.
+    """
+    count, bits = len(levels), np.log2(levels).tolist()
+    tree = len(edges) == count - 1
+    band = None if tree else _band(edges, count)
+    wide = band is None or band[1] > MAX_BITS
+    if wide and not tree and count > MAX_SITES:
+        return (
+            f"{count:,} sites are connected in a graph of no narrow band; orders of elimination "
+            f"are searched for at most {MAX_SITES:,}"
+        )
+    neighbours = _neighbours(edges, count)
+    found = [] if band is None or wide else [_follow(neighbours, bits, band[0])]
+    if count <= MAX_SITES or tree:
+        found.append(_greedy(neighbours, bits, _weight))
+        if not tree and count <= FILL_SITES:
+            found.append(_greedy(neighbours, bits, _fill))
+    orders = [order for order in found if order is not None]
+    if not orders:
+        return f"each order of elimination that was tried needs more than 2^{MAX_BITS:g} terms"
+    best = min(orders, key=lambda order: order.terms)
+    if count >= LONG and found[0] is not None and found[0].terms <= REGULAR * best.terms:
+        return found[0]
+    return best
+
+
+def _band(edges: Edges, count: int) -> tuple[list[int], float]:
+    """An order in which neighbours are close to each other, and the width of the band.
+
+    Source: reverse Cuthill-McKee, George & Liu (1981), chapter 4.
+    """
+    order = csgraph.reverse_cuthill_mckee(adjacency(count, edges), symmetric_mode=True)
+    position = np.empty(count, np.int64)
+    position[order] = np.arange(count)
+    return order.tolist(), float(np.abs(position[edges[:, 0]] - position[edges[:, 1]]).max())
+
+
+def _neighbours(edges: Edges, count: int) -> Neighbours:
+    neighbours: Neighbours = [set() for _ in range(count)]
+    for i, j in edges.tolist():
+        neighbours[i].add(j)
+        neighbours[j].add(i)
+    return neighbours
+
+
+def _follow(neighbours: Neighbours, bits: list[float], sites: Iterable[int]) -> Order | None:
+    """The given order; None if a clique has too many joint states."""
+    graph, order = [set(n) for n in neighbours], Order([], [], np.zeros(0))
+    needed = []
+    for site in sites:
+        needed.append(_weight(graph, bits, site))
+        if needed[-1] > MAX_BITS:
+            return None
+        order.sites.append(site)
+        order.separators.append(_eliminate(graph, site))
+    return order._replace(bits=np.array(needed))
+
+
+def _greedy(
+    neighbours: Neighbours,
+    bits: list[float],
+    score: Callable[[Neighbours, list[float], int], float],
+) -> Order | None:
+    """The order that eliminates a site of lowest score next; of equal ones, the earliest scored."""
+    graph, order = [set(n) for n in neighbours], Order([], [], np.zeros(0))
+    scores = [score(graph, bits, i) for i in range(len(graph))]
+    heap, stamp = [(s, i, i) for i, s in enumerate(scores)], len(scores)
+    heapq.heapify(heap)
+    done, needed = [False] * len(scores), []
+    while heap:
+        value, _, site = heapq.heappop(heap)
+        if done[site] or value != scores[site]:
+            continue
+        needed.append(_weight(graph, bits, site))
+        if needed[-1] > MAX_BITS:
+            return None
+        done[site] = True
+        separator = _eliminate(graph, site)
+        order.sites.append(site)
+        order.separators.append(separator)
+        for i in _changed(graph, separator, score):
+            new = score(graph, bits, i)
+            if new != scores[i]:
+                scores[i], stamp = new, stamp + 1
+                heapq.heappush(heap, (new, stamp, i))
+    return order._replace(bits=np.array(needed))
+
+
+def _changed(graph: Neighbours, separator: set[int], score: object) -> list[int]:
+    """The sites whose score may have changed, in increasing order."""
+    if score is not _fill:
+        return sorted(separator)
+    return sorted(separator.union(*(graph[i] for i in separator)))
+
+
+def _weight(graph: Neighbours, bits: list[float], site: int) -> float:
+    """log2 of the number of joint states of a site and its neighbours."""
+    return bits[site] + sum(bits[i] for i in graph[site])
+
+
+def _fill(graph: Neighbours, bits: list[float], site: int) -> float:
+    """The number of pairs of neighbours that are not neighbours of each other."""
+    around = graph[site]
+    return sum(len(around) - 1 - len(around & graph[i]) for i in around) / 2
+
+
+def _eliminate(graph: Neighbours, site: int) -> set[int]:
+    """Remove a site and join its neighbours, which are returned."""
+    around, graph[site] = graph[site], set()
+    for i in around:
+        graph[i] |= around
+        graph[i] -= {i, site}
+    return around
