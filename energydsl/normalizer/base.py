@@ -102,6 +102,8 @@ class Offer:
         memory: bytes of working memory.
         noun: the word for the terms in messages, such as "states".
         lacks: the quantities that the plans cannot compute.
+        setup: the operations that could be carried out while the rule's program is compiled, beyond
+            what a short program takes; shared by the components to which the rule applies.
     """
 
     operations: np.ndarray
@@ -111,6 +113,12 @@ class Offer:
     memory: np.ndarray | float = 0.0
     noun: str = "terms"
     lacks: Mapping[Question, Lack] = dataclasses.field(default_factory=dict)
+    setup: float = 0.0
+
+    @property
+    def costs(self) -> np.ndarray:
+        """By which rules are compared: the operations, and a share of the setup."""
+        return self.operations + self.setup / max(1, np.isfinite(self.operations).sum())
 
     def answers(self, question: Question) -> np.ndarray:
         """True for each component for which the plans can compute a quantity."""

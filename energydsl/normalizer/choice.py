@@ -43,10 +43,11 @@ class Survey:
 
     def cheapest(self, component: int) -> tuple[AbstractRule, float, float] | None:
         """The cheapest rule for log Z of one component, with its operations and its bytes."""
-        best, cost = (int(self._log_z[0][component]), float(self._log_z[1][component]))
-        if np.isinf(cost):
+        best, cost = self._log_z
+        if np.isinf(cost[component]):
             return None
-        return self.rules[best], cost, float(self.offers[best].numbers()[1][component])
+        rule, offer = self.rules[best[component]], self.offers[best[component]]
+        return rule, float(offer.operations[component]), float(offer.numbers()[1][component])
 
     def refused(self, component: int, question: Question = "log_partition") -> dict[str, str]:
         """For each rule that cannot compute a quantity for a component, the reason."""
@@ -80,14 +81,14 @@ class Survey:
         return self._cheapest("log_partition")
 
     def _cheapest(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
-        """For each component, the number of the cheapest rule and its operations.
+        """For each component, the number of the cheapest rule and its cost.
 
-        Of equally cheap rules the first is taken. Operations are `inf` where no rule applies.
+        Of equally cheap rules the first is taken. The cost is `inf` where no rule applies.
         """
         least = np.full(len(self.structure.component_sizes), np.inf)
         best = np.zeros(len(least), np.int32)
         for k, offer in enumerate(self.offers):
-            better = offer.answers(question) & (offer.operations < least)
+            better = offer.answers(question) & (offer.costs < least)
             better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
-            best[better], least[better] = k, offer.operations[better]
+            best[better], least[better] = k, offer.costs[better]
         return best, least

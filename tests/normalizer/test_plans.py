@@ -18,6 +18,7 @@ from tests.normalizer.rules import Logistic, applies, chosen, plans, reason, val
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_law
 
 FALSE_ALARM = 1e-6
+RULES_OF_FINITE = "independent", "bipartite", "enumeration", "elimination"
 DRAWS = 4000
 RNG = np.random.default_rng(5)
 
@@ -127,7 +128,7 @@ def model_of(case, held):
 
 
 def rules_of(ebm):
-    found = [n for n in ("independent", "bipartite", "enumeration") if applies(ebm, n)]
+    found = [n for n in RULES_OF_FINITE if applies(ebm, n)]
     assert found
     return found
 

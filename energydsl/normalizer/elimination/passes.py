@@ -123,7 +123,9 @@ class Passes(eqx.Module):
                 pattern = self.patterns[loop.kind][step.pattern[:, :, None], place[:, None, :]]
                 sums = jnp.sum(cells[_cells(step.base, pattern)], axis=1)
                 level = pick(sums, step.first + jnp.arange(len(state)))
-                return lax.dynamic_update_slice(chosen, level.astype(jnp.int32), (step.first,)), None
+                return lax.dynamic_update_slice(
+                    chosen, level.astype(jnp.int32), (step.first,)
+                ), None
 
             chosen = lax.scan(batch, chosen, loop, reverse=True)[0]
         return chosen

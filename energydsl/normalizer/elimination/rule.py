@@ -24,6 +24,10 @@ from energydsl.normalizer.elimination.tables import Scopes, Tables, table_bits
 STEP = 100.0
 """The operations of a step apart from its terms, in terms."""
 
+SETUP = 3e5
+"""The operations that could be carried out while the loops of a schedule are compiled. Compiling
+takes longer; but log Z is asked for more than once."""
+
 MAX_TABLE = 24.0
 """log2 of the joint states of a factor above which its table is not computed."""
 
@@ -164,7 +168,9 @@ class _Search:
     def offer(self) -> Offer:
         if self.structure.crowded:
             nothing = np.full(self.count, np.inf)
-            return Offer(nothing, lambda _: "a factor has too many sites to list its pairs", self.plan)
+            return Offer(
+                nothing, lambda _: "a factor has too many sites to list its pairs", self.plan
+            )
         applies = [isinstance(order, Order) for order in self.orders]
         operations, terms, memory = np.full((3, self.count), np.inf)
         for k in np.flatnonzero(applies):
@@ -174,7 +180,7 @@ class _Search:
             terms[k] = order.bits.max()
             memory[k] = 8.0 * (order.terms + 4 * np.exp2(order.bits.max()))
         return Offer(operations, lambda k: str(self.orders[k]), self.plan, terms, memory,
-                     "joint states of the widest clique")  # fmt: skip
+                     "joint states of the widest clique", setup=SETUP)  # fmt: skip
 
     def plan(self, components: np.ndarray) -> tuple[AbstractPlan, ...]:
         structure = self.structure

@@ -259,7 +259,11 @@ class _Plan:
             for shape, width, members in groups
         )
         classes = tuple(Class(*shape, book[shape].array()) for shape in shapes)
-        roots = [begin[tables + k] for k, s in enumerate(steps.steps) if s.site is not None and not s.scope]
+        roots = [
+            begin[tables + k]
+            for k, s in enumerate(steps.steps)
+            if s.site is not None and not s.scope
+        ]
         return Schedule(classes, runs, end, count, slot, np.array(roots, np.int64))
 
     def _end(self, starts: np.ndarray) -> int:

@@ -53,7 +53,9 @@ class Tables(eqx.Module):
                 place += width
                 value = self._placed(value, leaf, own, digits)
             values.append(value)
-            axes.append((None, None) if index is None else (0, 0 if isinstance(leaf, Sites) else None))
+            axes.append(
+                (None, None) if index is None else (0, 0 if isinstance(leaf, Sites) else None)
+            )
         energy = jax.vmap(factor.energy, [a for _, a in axes])
         return jax.vmap(energy, [a for a, _ in axes])(*values)
 
