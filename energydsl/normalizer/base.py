@@ -102,6 +102,7 @@ class Offer:
         memory: bytes of working memory.
         noun: the word for the terms in messages, such as "states".
         lacks: the quantities that the plans cannot compute.
+        bottleneck: returns, for a component's number, what makes it need so many terms.
         setup: the operations that could be carried out while the rule's program is compiled, beyond
             what a short program takes; shared by the components to which the rule applies.
     """
@@ -113,6 +114,7 @@ class Offer:
     memory: np.ndarray | float = 0.0
     noun: str = "terms"
     lacks: Mapping[Question, Lack] = dataclasses.field(default_factory=dict)
+    bottleneck: Callable[[int], str] | None = None
     setup: float = 0.0
 
     @property
@@ -133,7 +135,10 @@ class Offer:
         if lack is not None and np.broadcast_to(lack.components, self.operations.shape)[component]:
             return lack.reason
         terms, memory = self.numbers()
-        return budget.excess(float(terms[component]), self.noun, float(memory[component]))
+        excess = budget.excess(float(terms[component]), self.noun, float(memory[component]))
+        if excess is None or self.bottleneck is None:
+            return excess
+        return f"{excess} ({self.bottleneck(component)})"
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
         """log2 of the number of terms, and the bytes of memory, of each component."""

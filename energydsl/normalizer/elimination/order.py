@@ -10,6 +10,8 @@ Source: Koller & Friedman (2009), Probabilistic Graphical Models, section 9.4.3.
 from __future__ import annotations
 
 import heapq
+import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -21,11 +23,14 @@ from energydsl.analysis.graph import Edges, adjacency
 MAX_BITS = 40.0
 """log2 of the joint states of a clique above which an order is given up."""
 
-MAX_SITES = 20_000
-"""The most sites of a component for which greedy orders are tried, unless it is a tree."""
+MAX_SITES, MAX_TREE = 10_000, 200_000
+"""The most sites of a component for which greedy orders are tried: a graph with cycles, a tree."""
 
 FILL_SITES = 3_000
 """The most sites of a component for which the order of least fill is tried."""
+
+RESTARTS, RESTART = 12, 1e6
+"""The most orders with random ties, and the terms from which there is one more of them."""
 
 REGULAR = 4.0
 """How many times more terms an order along a band may take and still be preferred: its steps are
@@ -60,26 +65,44 @@ def find_order(edges: Edges, levels: np.ndarray) -> Order | str:
     """
     count, bits = len(levels), np.log2(levels).tolist()
     tree = len(edges) == count - 1
-    band = None if tree else _band(edges, count)
+    small = count <= (MAX_TREE if tree else MAX_SITES)
+    band = None if tree and small else _band(edges, count)
     wide = band is None or band[1] > MAX_BITS
-    if wide and not tree and count > MAX_SITES:
+    if wide and not small:
         return (
             f"{count:,} sites are connected in a graph of no narrow band; orders of elimination "
-            f"are searched for at most {MAX_SITES:,}"
+            f"are searched for at most {MAX_SITES:,} ({MAX_TREE:,} in a tree)"
         )
     neighbours = _neighbours(edges, count)
     found = [] if band is None or wide else [_follow(neighbours, bits, band[0])]
-    if count <= MAX_SITES or tree:
+    if small:
         found.append(_greedy(neighbours, bits, _weight))
-        if not tree and count <= FILL_SITES:
-            found.append(_greedy(neighbours, bits, _fill))
-    orders = [order for order in found if order is not None]
-    if not orders:
-        return f"each order of elimination that was tried needs more than 2^{MAX_BITS:g} terms"
-    best = min(orders, key=lambda order: order.terms)
+    if not tree and count <= FILL_SITES:
+        found.append(_greedy(neighbours, bits, _fill))
+        found += _restarts(neighbours, bits, found)
+    best = _best(found)
+    if best is None:
+        return (
+            f"each order of elimination that was tried has a clique of over 2^{MAX_BITS:g} states"
+        )
     if count >= LONG and found[0] is not None and found[0].terms <= REGULAR * best.terms:
         return found[0]
     return best
+
+
+def _restarts(
+    neighbours: Neighbours, bits: list[float], found: list[Order | None]
+) -> list[Order | None]:
+    """Orders of least fill with ties broken at random, more of them where sums take long."""
+    best = _best(found)
+    terms = math.inf if best is None else best.terms
+    count = int(min(RESTARTS, terms / RESTART))
+    return [_greedy(neighbours, bits, _fill, np.random.default_rng(k)) for k in range(count)]
+
+
+def _best(orders: list[Order | None]) -> Order | None:
+    """The order with the fewest terms."""
+    return min((o for o in orders if o is not None), key=lambda o: o.terms, default=None)
 
 
 def _band(edges: Edges, count: int) -> tuple[list[int], float]:
@@ -118,11 +141,16 @@ def _greedy(
     neighbours: Neighbours,
     bits: list[float],
     score: Callable[[Neighbours, list[float], int], float],
+    random: np.random.Generator | None = None,
 ) -> Order | None:
-    """The order that eliminates a site of lowest score next; of equal ones, the earliest scored."""
+    """The order that eliminates a site of lowest score next.
+
+    Of equal ones the earliest scored is eliminated, or one at random.
+    """
     graph, order = [set(n) for n in neighbours], Order([], [], np.zeros(0))
     scores = [score(graph, bits, i) for i in range(len(graph))]
-    heap, stamp = [(s, i, i) for i, s in enumerate(scores)], len(scores)
+    stamps = itertools.count() if random is None else iter(random.random, None)
+    heap = [(s, next(stamps), i) for i, s in enumerate(scores)]
     heapq.heapify(heap)
     done, needed = [False] * len(scores), []
     while heap:
@@ -139,8 +167,8 @@ def _greedy(
         for i in _changed(graph, separator, score):
             new = score(graph, bits, i)
             if new != scores[i]:
-                scores[i], stamp = new, stamp + 1
-                heapq.heappush(heap, (new, stamp, i))
+                scores[i] = new
+                heapq.heappush(heap, (new, next(stamps), i))
     return order._replace(bits=np.array(needed))
 
 

@@ -69,41 +69,38 @@ class Passes(eqx.Module):
 
     def up(self, cells: Array, reduce: Reduction) -> Array:
         """The cells with every message computed."""
+
+        def batch(cells: Array, step: Loop) -> tuple[Array, None]:
+            message = reduce(self._sums(cells, step))
+            return lax.dynamic_update_slice(cells, message.ravel(), (step.begin,)), None
+
         for loop in self.loops:
-
-            def batch(cells: Array, step: Loop) -> tuple[Array, None]:
-                message = reduce(self._sums(cells, step))
-                return lax.dynamic_update_slice(cells, message.ravel(), (step.begin,)), None
-
             cells = lax.scan(batch, cells, loop)[0]
         return cells
 
     def down(self, cells: Array, slopes: Array) -> tuple[Array, list[Array]]:
-        """The derivatives of log Z in every cell, and the probabilities of each step's site.
+        """The derivatives of log Z in every cell, and the probabilities of each slot's site.
 
         Args:
             cells: the cells with every message computed.
             slopes: the derivatives in the messages that nothing reads, 0 elsewhere.
         """
-        levels = []
+
+        def batch(slopes: Array, step: Loop) -> tuple[Array, Array]:
+            sums = self._sums(cells, step)
+            message, above = (self._message(a, step)[:, None] for a in (cells, slopes))
+            # Where the message is -inf, so are its terms, and all have probability 0.
+            shares = jnp.exp(jnp.where(message == -jnp.inf, -jnp.inf, sums - message))
+            each = jnp.where(above == 0, 0.0, shares * above)
+            where = self._where(step)
+            spread = jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape)
+            return slopes.at[where].add(spread), each.sum(axis=2)
+
+        laws = []
         for loop in reversed(self.loops):
-            _, states = self.shapes[loop.kind]
-
-            def batch(slopes: Array, step: Loop) -> tuple[Array, Array]:
-                sums = self._sums(cells, step)
-                count = len(step.base) * states
-                message = lax.dynamic_slice(cells, (step.begin,), (count,)).reshape(-1, 1, states)
-                above = lax.dynamic_slice(slopes, (step.begin,), (count,)).reshape(-1, 1, states)
-                # Where the message is -inf, so are its terms, and all have probability 0.
-                shares = jnp.exp(jnp.where(message == -jnp.inf, -jnp.inf, sums - message))
-                each = jnp.where(above == 0, 0.0, shares * above)
-                where = self._where(step)
-                spread = jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape)
-                return slopes.at[where].add(spread), each.sum(axis=2)
-
-            slopes, found = lax.scan(batch, slopes, loop, reverse=True)
-            levels.append(found.reshape(-1, found.shape[-1]))
-        return slopes, levels[::-1]
+            slopes, law = lax.scan(batch, slopes, loop, reverse=True)
+            laws.append(law.reshape(-1, law.shape[-1]))
+        return slopes, laws[::-1]
 
     def choose(self, cells: Array, pick: Callable[[Array, Array], Array]) -> Array:
         """The level of each slot's site, the last eliminated first.
@@ -113,22 +110,26 @@ class Passes(eqx.Module):
             pick: the level of each site, from F at each of its levels, (site, level), and the
                 slots of the sites.
         """
+
+        def batch(chosen: Array, step: Loop) -> tuple[Array, None]:
+            levels, states = self.shapes[step.kind]
+            state = jnp.sum(chosen[step.others] * step.strides, axis=-1)
+            place = jnp.arange(levels) * states + state[:, None]
+            pattern = self.patterns[step.kind][step.pattern[:, :, None], place[:, None]]
+            sums = jnp.sum(cells[_cells(step.base, pattern)], axis=1)
+            level = pick(sums, step.first + jnp.arange(len(state))).astype(jnp.int32)
+            return lax.dynamic_update_slice(chosen, level, (step.first,)), None
+
         chosen = jnp.zeros(self.slots, jnp.int32)
         for loop in reversed(self.loops):
-            levels, states = self.shapes[loop.kind]
-
-            def batch(chosen: Array, step: Loop) -> tuple[Array, None]:
-                state = jnp.sum(chosen[step.others] * step.strides, axis=-1)
-                place = jnp.arange(levels) * states + state[:, None]
-                pattern = self.patterns[loop.kind][step.pattern[:, :, None], place[:, None, :]]
-                sums = jnp.sum(cells[_cells(step.base, pattern)], axis=1)
-                level = pick(sums, step.first + jnp.arange(len(state)))
-                return lax.dynamic_update_slice(
-                    chosen, level.astype(jnp.int32), (step.first,)
-                ), None
-
             chosen = lax.scan(batch, chosen, loop, reverse=True)[0]
         return chosen
+
+    def _message(self, cells: Array, step: Loop) -> Array:
+        """The cells of the messages of a batch, (step, state)."""
+        _, states = self.shapes[step.kind]
+        count = len(step.base)
+        return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, states)
 
     def _where(self, step: Loop) -> Array:
         """The cells that each step of a batch reads, (step, input, state of the clique)."""

@@ -28,6 +28,9 @@ SETUP = 3e5
 """The operations that could be carried out while the loops of a schedule are compiled. Compiling
 takes longer; but log Z is asked for more than once."""
 
+NAMED = 6
+"""The most sites of a clique that a message names."""
+
 MAX_TABLE = 24.0
 """log2 of the joint states of a factor above which its table is not computed."""
 
@@ -126,68 +129,88 @@ class EliminationPlan(AbstractPlan):
 
 
 class _Search:
-    """The orders of elimination of every component, searched for once."""
+    """The orders of elimination of every component, searched for once.
+
+    Components whose edges and levels are equal share an order.
+    """
 
     def __init__(self, rule: Elimination, structure: Structure) -> None:
         self.rule, self.structure = rule, structure
         self.count = len(structure.component_sizes)
 
+    def members(self, component: int) -> np.ndarray:
+        """The free sites of a component, in increasing order."""
+        sites, starts = self._sites
+        return sites[starts[component] : starts[component + 1]]
+
     @cached_property
-    def members(self) -> list[np.ndarray]:
-        """The free sites of each component, in increasing order."""
+    def _sites(self) -> tuple[np.ndarray, np.ndarray]:
         sites = np.flatnonzero(self.structure.free)
-        owner = self.structure.component_of[sites]
-        order = np.argsort(owner, kind="stable")
-        return np.split(sites[order], np.cumsum(np.bincount(owner, minlength=self.count))[:-1])
+        return _by_owner(sites, self.structure.component_of[sites], self.count)
+
+    @cached_property
+    def _edges(self) -> tuple[np.ndarray, np.ndarray]:
+        edges = self.structure.edges
+        return _by_owner(edges, self.structure.component_of[edges[:, 0]], self.count)
+
+    @cached_property
+    def unlisted(self) -> np.ndarray:
+        """True at each component with a site that has no finite list of levels."""
+        lost = self.structure.free & (self.structure.levels == 0)
+        return np.bincount(self.structure.component_of[lost], minlength=self.count) > 0
 
     @cached_property
     def orders(self) -> list[Order | str]:
         """For each component an order of its sites, numbered within it, or why there is none."""
-        listed = np.ones(self.count, bool)
-        levels = self.structure.levels
-        listed[self.structure.component_of[self.structure.free & (levels == 0)]] = False
-        edges, owner = self._edges()
-        wide = table_bits(self.structure) > MAX_TABLE
+        levels, wide = self.structure.levels, table_bits(self.structure) > MAX_TABLE
+        edges, starts = self._edges
+        known: dict[tuple[bytes, bytes], Order | str] = {}
         found: list[Order | str] = []
-        for k, sites in enumerate(self.members):
-            if not listed[k]:
+        for k in range(self.count):
+            if self.unlisted[k]:
                 found.append("a site has no finite list of levels")
-            elif len(sites) == 1:
-                found.append("a single site")
-            elif wide[k]:
+                continue
+            if wide[k]:
                 found.append(f"a factor has more than 2^{MAX_TABLE:g} joint states")
-            else:
-                own = np.searchsorted(sites, edges[owner == k])
-                found.append(find_order(own, levels[sites]))
+                continue
+            sites = self.members(k)
+            own = np.searchsorted(sites, edges[starts[k] : starts[k + 1]])
+            key = own.tobytes(), levels[sites].tobytes()
+            if key not in known:
+                known[key] = find_order(own, levels[sites])
+            found.append(known[key])
         return found
 
-    def _edges(self) -> tuple[np.ndarray, np.ndarray]:
-        edges = self.structure.edges
-        return edges, self.structure.component_of[edges[:, 0]] if len(edges) else np.zeros(0, int)
-
     def offer(self) -> Offer:
-        if self.structure.crowded:
-            nothing = np.full(self.count, np.inf)
-            return Offer(
-                nothing, lambda _: "a factor has too many sites to list its pairs", self.plan
-            )
-        applies = [isinstance(order, Order) for order in self.orders]
         operations, terms, memory = np.full((3, self.count), np.inf)
-        for k in np.flatnonzero(applies):
-            order = self.orders[k]
-            assert isinstance(order, Order)
-            operations[k] = order.terms + STEP * len(order.sites)
-            terms[k] = order.bits.max()
-            memory[k] = 8.0 * (order.terms + 4 * np.exp2(order.bits.max()))
+        if self.structure.crowded:
+            reason = "a factor has too many sites to list its pairs"
+            return Offer(operations, lambda _: reason, self.plan)
+        for k, order in enumerate(self.orders):
+            if isinstance(order, Order):
+                operations[k] = order.terms + STEP * len(order.sites)
+                terms[k] = order.bits.max()
+                memory[k] = 16.0 * (order.terms + 4 * np.exp2(order.bits.max()))
         return Offer(operations, lambda k: str(self.orders[k]), self.plan, terms, memory,
-                     "joint states of the widest clique", setup=SETUP)  # fmt: skip
+                     "joint states of the widest clique", bottleneck=self.widest,
+                     setup=SETUP)  # fmt: skip
+
+    def widest(self, component: int) -> str:
+        """The sites of the clique with the most joint states."""
+        order, members = self.orders[component], self.members(component)
+        assert isinstance(order, Order)
+        step = int(np.argmax(order.bits))
+        clique = members[sorted({order.sites[step], *order.separators[step]})].tolist()
+        named = ", ".join(self.structure.describe(i) for i in clique[:NAMED])
+        more = f" and {len(clique) - NAMED} more" if len(clique) > NAMED else ""
+        return f"of {named}{more}"
 
     def plan(self, components: np.ndarray) -> tuple[AbstractPlan, ...]:
         structure = self.structure
         scopes = Scopes(structure, components)
         sites, separators = [], []
-        for k in components:
-            order, members = self.orders[k], self.members[k].tolist()
+        for k in components.tolist():
+            order, members = self.orders[k], self.members(k).tolist()
             assert isinstance(order, Order)
             sites += [members[i] for i in order.sites]
             separators += [{members[j] for j in around} for around in order.separators]
@@ -210,6 +233,12 @@ class _Search:
             slot_of=int32(slot_of),
         )
         return (plan,)
+
+
+def _by_owner(items: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The items in the order of their owners, and where those of each owner begin."""
+    order = np.argsort(owner, kind="stable")
+    return items[order], np.searchsorted(owner[order], np.arange(count + 1))
 
 
 def _bytes(made: Schedule) -> float:

@@ -342,8 +342,8 @@ def _run(
             for n in reversed(range(len(step.scope))):
                 slots[b, w, n], strides[b, w, n] = slot[step.scope[n]], stride
                 stride *= steps.levels[step.scope[n]]
-    at = [np.array([m[k] for m in members], np.int64) for k in (0, 1)]
-    return Run(kind, base, pattern, *at, slots, strides)
+    first, count = (np.array([m[k] for m in members], np.int64) for k in (0, 1))
+    return Run(kind, base, pattern, first, count, slots, strides)
 
 
 def _padded(sizes: list[tuple[int, int]], ratio: float) -> list[tuple[int, int]]:
