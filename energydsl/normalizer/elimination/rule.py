@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
+import math
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import equinox as eqx
@@ -18,8 +19,8 @@ from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, uniform
 from energydsl.normalizer.elimination.order import Order, find_order
 from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
-from energydsl.normalizer.elimination.schedule import CELLS, Schedule, Steps, schedule
-from energydsl.normalizer.elimination.tables import Scopes, Tables, table_bits
+from energydsl.normalizer.elimination.schedule import CELLS, MAX_CELLS, Schedule, Steps, schedule
+from energydsl.normalizer.elimination.tables import Scopes, Tables, table_sizes
 
 STEP = 100.0
 """The operations of a step apart from its terms, in terms."""
@@ -33,9 +34,6 @@ NAMED = 6
 
 MAX_TABLE = 24.0
 """log2 of the joint states of a factor above which its table is not computed."""
-
-MAX_CELLS = 2**31
-"""The most cells of all tables, as index arrays have 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,19 @@ class Elimination(AbstractRule):
     name: ClassVar[str] = "elimination"
 
     def offer(self, structure: Structure) -> Offer:
-        return _Search(self, structure).offer()
+        search = _search(structure)
+
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            return (_plan(self, search, components),)
+
+        if structure.crowded:
+            nothing = np.full(search.count, np.inf)
+            return Offer(nothing, lambda _: "a factor has too many sites to list its pairs", plan)
+        operations, terms, memory = search.costs
+        return Offer(
+            operations, lambda k: str(search.orders[k]), plan, terms, memory,
+            "joint states of the widest clique", bottleneck=search.widest, setup=SETUP,
+        )  # fmt: skip
 
 
 class EliminationPlan(AbstractPlan):
@@ -134,8 +144,8 @@ class _Search:
     Components whose edges and levels are equal share an order.
     """
 
-    def __init__(self, rule: Elimination, structure: Structure) -> None:
-        self.rule, self.structure = rule, structure
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
         self.count = len(structure.component_sizes)
 
     def members(self, component: int) -> np.ndarray:
@@ -162,7 +172,7 @@ class _Search:
     @cached_property
     def orders(self) -> list[Order | str]:
         """For each component an order of its sites, numbered within it, or why there is none."""
-        levels, wide = self.structure.levels, table_bits(self.structure) > MAX_TABLE
+        levels, (bits, cells) = self.structure.levels, table_sizes(self.structure)
         edges, starts = self._edges
         known: dict[tuple[bytes, bytes], Order | str] = {}
         found: list[Order | str] = []
@@ -170,7 +180,7 @@ class _Search:
             if self.unlisted[k]:
                 found.append("a site has no finite list of levels")
                 continue
-            if wide[k]:
+            if bits[k] > MAX_TABLE:
                 found.append(f"a factor has more than 2^{MAX_TABLE:g} joint states")
                 continue
             sites = self.members(k)
@@ -178,22 +188,22 @@ class _Search:
             key = own.tobytes(), levels[sites].tobytes()
             if key not in known:
                 known[key] = find_order(own, levels[sites])
-            found.append(known[key])
+            found.append(_numbered(known[key], cells[k]))
         return found
 
-    def offer(self) -> Offer:
-        operations, terms, memory = np.full((3, self.count), np.inf)
-        if self.structure.crowded:
-            reason = "a factor has too many sites to list its pairs"
-            return Offer(operations, lambda _: reason, self.plan)
+    @cached_property
+    def costs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each component: operations, log2 of the largest clique's states, and bytes."""
+        costs = np.full((3, self.count), np.inf)
         for k, order in enumerate(self.orders):
             if isinstance(order, Order):
-                operations[k] = order.terms + STEP * len(order.sites)
-                terms[k] = order.bits.max()
-                memory[k] = 16.0 * (order.terms + 4 * np.exp2(order.bits.max()))
-        return Offer(operations, lambda k: str(self.orders[k]), self.plan, terms, memory,
-                     "joint states of the widest clique", bottleneck=self.widest,
-                     setup=SETUP)  # fmt: skip
+                widest = order.bits.max()
+                costs[:, k] = (
+                    order.terms + STEP * len(order.sites),
+                    widest,
+                    16.0 * (order.terms + 4 * np.exp2(widest)),
+                )
+        return costs[0], costs[1], costs[2]
 
     def widest(self, component: int) -> str:
         """The sites of the clique with the most joint states."""
@@ -205,34 +215,44 @@ class _Search:
         more = f" and {len(clique) - NAMED} more" if len(clique) > NAMED else ""
         return f"of {named}{more}"
 
-    def plan(self, components: np.ndarray) -> tuple[AbstractPlan, ...]:
-        structure = self.structure
-        scopes = Scopes(structure, components)
-        sites, separators = [], []
-        for k in components.tolist():
-            order, members = self.orders[k], self.members(k).tolist()
-            assert isinstance(order, Order)
-            sites += [members[i] for i in order.sites]
-            separators += [{members[j] for j in around} for around in order.separators]
-        listed = [row for *_, scope in scopes.groups for row in scope.tolist()]
-        steps = Steps(listed, sites, separators, structure.levels.tolist())
-        sizes = [steps.size(scope) for scope in listed]
-        starts = CELLS + np.cumsum([0, *sizes])[:-1]
-        made = schedule(steps, starts)
-        slot_of = np.full(structure.sites, -1)
-        slot_of[list(made.slot)] = list(made.slot.values())
-        plan = EliminationPlan(
-            rule=self.rule,
-            structure=structure,
-            components=int32(components),
-            operations=made.terms + STEP * len(steps.steps),
-            bytes=_bytes(made),
-            passes=Passes(made),
-            tables=scopes.built(),
-            cells=made.size,
-            slot_of=int32(slot_of),
-        )
-        return (plan,)
+
+def _numbered(order: Order | str, cells: float) -> Order | str:
+    """The order, or the reason why its tables have too many cells to be numbered."""
+    if isinstance(order, Order) and order.terms + cells > MAX_CELLS / 2:
+        return f"its tables have more than 2^{math.log2(MAX_CELLS):g} cells"
+    return order
+
+
+@lru_cache(maxsize=4)
+def _search(structure: Structure) -> _Search:
+    return _Search(structure)
+
+
+def _plan(rule: Elimination, search: _Search, components: np.ndarray) -> EliminationPlan:
+    structure, scopes = search.structure, Scopes(search.structure, components)
+    sites, separators = [], []
+    for k in components.tolist():
+        order, members = search.orders[k], search.members(k).tolist()
+        assert isinstance(order, Order)
+        sites += [members[i] for i in order.sites]
+        separators += [{members[j] for j in around} for around in order.separators]
+    listed = [row for *_, scope in scopes.groups for row in scope.tolist()]
+    steps = Steps(listed, sites, separators, structure.levels.tolist())
+    starts = CELLS + np.cumsum([0, *(steps.size(scope) for scope in listed)])[:-1]
+    made = schedule(steps, starts)
+    slot_of = np.full(structure.sites, -1)
+    slot_of[list(made.slot)] = list(made.slot.values())
+    return EliminationPlan(
+        rule=rule,
+        structure=structure,
+        components=int32(components),
+        operations=made.terms + STEP * len(steps.steps),
+        bytes=_bytes(made),
+        passes=Passes(made),
+        tables=scopes.built(),
+        cells=made.size,
+        slot_of=int32(slot_of),
+    )
 
 
 def _by_owner(items: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,9 @@ ZERO, NEVER = 0, 1
 """The cells whose values are 0 and -inf."""
 CELLS = 2
 
+MAX_CELLS = 2**31
+"""The most cells of all tables, as index arrays have 32 bits."""
+
 MOST_INPUTS = 4
 """The most tables that a step adds; more are added beforehand, by steps that sum over nothing."""
 
@@ -197,6 +200,9 @@ class _Plan:
     @property
     def cost(self) -> float:
         """The terms of all batches, and those that could be summed while loops are compiled."""
+        written = sum(width * states for (_, states), width, _ in self.batches)
+        if written > MAX_CELLS / 4:
+            return math.inf
         return self.terms + RUN_COST * self.runs
 
     @property

@@ -100,16 +100,19 @@ class Scopes:
         )
 
 
-def table_bits(structure: Structure) -> np.ndarray:
-    """For each component, log2 of the joint states of the factor that has most, -inf if none."""
-    bits = np.full(len(structure.component_sizes), -np.inf)
+def table_sizes(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+    """For each component, log2 of the cells of its largest table, and the cells of all."""
+    bits = np.zeros(len(structure.component_sizes))
+    cells = np.zeros(len(bits))
     weights = np.log2(np.maximum(structure.levels, 1)) * structure.free
     for number, owner in enumerate(structure.row_components):
         scope = np.sort(structure.scope(structure.factors[number]), axis=1)
         first = np.diff(scope, axis=1, prepend=-1) > 0
         own = (weights[scope] * first).sum(axis=1)
-        np.maximum.at(bits, owner[owner >= 0], own[owner >= 0])
-    return bits
+        inside = owner >= 0
+        np.maximum.at(bits, owner[inside], own[inside])
+        cells += np.bincount(owner[inside], np.exp2(own[inside]), len(cells))
+    return bits, cells
 
 
 def _alike(
