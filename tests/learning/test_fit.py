@@ -407,7 +407,7 @@ W, b = ed.parameter("W", 0.1 * rng.normal(size=(64, 16))), ed.parameter("b", np.
 ebm = ed.compile(ed.Model(-(x @ W @ h) - b @ x))
 data = rng.integers(0, 2, (1000, 64)).astype(np.int8)
 ebm, history = ed.fit(
-    ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=20_000,
+    ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=8_000,
     optimizer=optax.adam(1e-3), batch=64, checkpoint=sys.argv[1] or None, progress=False,
 )
 leaves = [np.asarray(a) for a in jax.tree.leaves(ebm.parameters)]
@@ -434,7 +434,7 @@ def test_a_run_killed_by_sigkill_resumes_with_the_same_parameters(tmp_path):
     assert start(str(folder), tmp_path / "resumed.npz").wait() == 0
     assert start("", tmp_path / "whole.npz").wait() == 0
     resumed, whole = np.load(tmp_path / "resumed.npz"), np.load(tmp_path / "whole.npz")
-    assert len(whole["arr_0"]) == 20_000
+    assert len(whole["arr_0"]) == 8_000
     assert all(np.array_equal(resumed[k], whole[k]) for k in whole.files)
 
 
