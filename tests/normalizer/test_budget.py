@@ -36,6 +36,18 @@ def test_a_budget_is_kept_to_the_last_term():
     assert isinstance(ed.compile(ed.Model(ed.spin("s").sum()), budget=0).normalizer, ed.Intractable)
 
 
+def ladder(rows, columns):
+    s, rng = ed.spin("s", (rows, columns)), np.random.default_rng(0)
+    right, down = rng.normal(size=(rows, columns - 1)), rng.normal(size=(rows - 1, columns))
+    learnt = ed.parameter("right", np.float32(right)) * s[:, 1:] * s[:, :-1]
+    return ed.Model(learnt.sum() + (np.float32(down) * s[1:] * s[:-1]).sum())
+
+
+def labels(count):
+    c, table = ed.categorical("c", count, levels=11), np.random.default_rng(0).normal(size=(11, 11))
+    return ed.Model(ed.Table(table)(c[1:], c[:-1]).sum())
+
+
 @pytest.mark.parametrize("model", [lambda: spins(70), lambda: layers(64, 63)], ids=["spins", "RBM"])
 def test_more_states_than_int64_counts_are_refused_under_any_budget(model):
     ebm = ed.compile(model(), budget=200)
@@ -70,8 +82,21 @@ def memory(ebm):
         lambda: spins(33),
         lambda: ed.Model(jnp.ones(10_000) @ ed.spin("s", 10_000)),
         lambda: ed.Model(ed.Quadratic(2 * jnp.eye(40), jnp.ones(40))(ed.real("x", 40))),
+        lambda: ladder(3, 500),
+        lambda: ladder(9, 9),
+        lambda: labels(2000),
     ],
-    ids=["layers", "layers beside", "spins", "2^33 states", "lone", "gaussian"],
+    ids=[
+        "layers",
+        "layers beside",
+        "spins",
+        "2^33 states",
+        "lone",
+        "gaussian",
+        "strip",
+        "grid",
+        "chain",
+    ],
 )
 def test_no_more_memory_is_taken_than_was_predicted(model):
     ebm = ed.compile(model(), budget=40)

@@ -22,10 +22,14 @@ from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
 from energydsl.normalizer.elimination.schedule import CELLS, MAX_CELLS, Schedule, Steps, schedule
 from energydsl.normalizer.elimination.tables import Scopes, Tables, table_sizes
 
-STEP = 100.0
-"""The operations of a step apart from its terms, in terms."""
+TERM = 16.0
+"""The operations of a term: its tables are added, and it is compared, shifted, exponentiated and
+summed."""
 
-SETUP = 3e5
+STEP = 1000.0
+"""The operations that take as long as a step without terms."""
+
+SETUP = 1e6
 """The operations that could be carried out while the loops of a schedule are compiled. Compiling
 takes longer; but log Z is asked for more than once."""
 
@@ -163,6 +167,20 @@ class _Search:
         edges = self.structure.edges
         return _by_owner(edges, self.structure.component_of[edges[:, 0]], self.count)
 
+    @property
+    def largest_table(self) -> np.ndarray:
+        """For each component, log2 of the cells of its largest table."""
+        return self._table_sizes[0]
+
+    @property
+    def tables(self) -> np.ndarray:
+        """For each component, the cells of all tables of its factors."""
+        return self._table_sizes[1]
+
+    @cached_property
+    def _table_sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        return table_sizes(self.structure)
+
     @cached_property
     def unlisted(self) -> np.ndarray:
         """True at each component with a site that has no finite list of levels."""
@@ -172,7 +190,7 @@ class _Search:
     @cached_property
     def orders(self) -> list[Order | str]:
         """For each component an order of its sites, numbered within it, or why there is none."""
-        levels, (bits, cells) = self.structure.levels, table_sizes(self.structure)
+        levels = self.structure.levels
         edges, starts = self._edges
         known: dict[tuple[bytes, bytes], Order | str] = {}
         found: list[Order | str] = []
@@ -180,7 +198,7 @@ class _Search:
             if self.unlisted[k]:
                 found.append("a site has no finite list of levels")
                 continue
-            if bits[k] > MAX_TABLE:
+            if self.largest_table[k] > MAX_TABLE:
                 found.append(f"a factor has more than 2^{MAX_TABLE:g} joint states")
                 continue
             sites = self.members(k)
@@ -188,7 +206,7 @@ class _Search:
             key = own.tobytes(), levels[sites].tobytes()
             if key not in known:
                 known[key] = find_order(own, levels[sites])
-            found.append(_numbered(known[key], cells[k]))
+            found.append(_numbered(known[key], self.tables[k]))
         return found
 
     @cached_property
@@ -199,9 +217,11 @@ class _Search:
             if isinstance(order, Order):
                 widest = order.bits.max()
                 costs[:, k] = (
-                    order.terms + STEP * len(order.sites),
+                    TERM * order.terms + STEP * len(order.sites),
                     widest,
-                    16.0 * (order.terms + 4 * np.exp2(widest)),
+                    _memory(
+                        self.tables[k] + order.terms / 2, 4 * np.exp2(widest), 3 * self.tables[k]
+                    ),
                 )
         return costs[0], costs[1], costs[2]
 
@@ -246,8 +266,8 @@ def _plan(rule: Elimination, search: _Search, components: np.ndarray) -> Elimina
         rule=rule,
         structure=structure,
         components=int32(components),
-        operations=made.terms + STEP * len(steps.steps),
-        bytes=_bytes(made),
+        operations=TERM * made.terms + STEP * len(steps.steps),
+        bytes=_bytes(made, scopes),
         passes=Passes(made),
         tables=scopes.built(),
         cells=made.size,
@@ -261,9 +281,20 @@ def _by_owner(items: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndar
     return items[order], np.searchsorted(owner[order], np.arange(count + 1))
 
 
-def _bytes(made: Schedule) -> float:
-    """Working memory: the cells twice, the index arrays, and the largest batch's clique."""
-    batch = max(r.base.shape[1] * made.classes[r.kind].terms for r in made.runs)
+def _bytes(made: Schedule, scopes: Scopes) -> float:
+    """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
+    gathered = max(r.base[0].size * made.classes[r.kind].terms for r in made.runs)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
     patterns = sum(c.patterns.size for c in made.classes)
-    return float(16.0 * made.size + 4.0 * (indices + patterns) + 24.0 * batch)
+    return _memory(made.size, gathered, scopes.arguments) + 4.0 * (indices + patterns)
+
+
+def _memory(cells: float, gathered: float, arguments: float) -> float:
+    """Bytes of the numbers that derivatives of log Z take.
+
+    Args:
+        cells: the cells of all tables; there are their values and their derivatives.
+        gathered: the cells that a batch reads; their places, values, shares and derivatives.
+        arguments: the arguments of all factors in every state of their tables.
+    """
+    return 8.0 * (2 * cells + 4 * gathered + 2 * arguments)

@@ -88,6 +88,14 @@ class Scopes:
             if len(rows):
                 self.groups += [(number, *group) for group in _alike(structure, number, rows)]
 
+    @property
+    def arguments(self) -> int:
+        """The number of site arguments, and one more, of all factors in every state of theirs."""
+        return sum(
+            len(rows) * (1 + len(places)) * math.prod(self.levels(k))
+            for k, (_, rows, places, _) in enumerate(self.groups)
+        )
+
     def levels(self, group: int) -> tuple[int, ...]:
         """The numbers of levels of the sites of each table of a group."""
         return tuple(self.structure.levels[self.groups[group][3][0]].tolist())
