@@ -219,9 +219,7 @@ class _Search:
                 costs[:, k] = (
                     TERM * order.terms + STEP * len(order.sites),
                     widest,
-                    _memory(
-                        self.tables[k] + order.terms / 2, 4 * np.exp2(widest), 3 * self.tables[k]
-                    ),
+                    _memory(order.terms / 2, 4 * np.exp2(widest), 0.0),
                 )
         return costs[0], costs[1], costs[2]
 
@@ -256,10 +254,9 @@ def _plan(rule: Elimination, search: _Search, components: np.ndarray) -> Elimina
         assert isinstance(order, Order)
         sites += [members[i] for i in order.sites]
         separators += [{members[j] for j in around} for around in order.separators]
-    listed = [row for *_, scope in scopes.groups for row in scope.tolist()]
+    listed, starts = scopes.listed(CELLS)
     steps = Steps(listed, sites, separators, structure.levels.tolist())
-    starts = CELLS + np.cumsum([0, *(steps.size(scope) for scope in listed)])[:-1]
-    made = schedule(steps, starts)
+    made = schedule(steps, starts, CELLS + scopes.cells)
     slot_of = np.full(structure.sites, -1)
     slot_of[list(made.slot)] = list(made.slot.values())
     return EliminationPlan(
@@ -295,6 +292,6 @@ def _memory(cells: float, gathered: float, arguments: float) -> float:
     Args:
         cells: the cells of all tables; there are their values and their derivatives.
         gathered: the cells that a batch reads; their places, values, shares and derivatives.
-        arguments: the arguments of all factors in every state of their tables.
+        arguments: the arguments of factors that are computed at once.
     """
     return 8.0 * (2 * cells + 4 * gathered + 2 * arguments)

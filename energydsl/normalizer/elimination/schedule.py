@@ -170,19 +170,20 @@ class Schedule:
         return float(sum(r.base.size * self.classes[r.kind].terms for r in self.runs))
 
 
-def schedule(steps: Steps, starts: np.ndarray) -> Schedule:
+def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
     """The batches of the steps, padded as costs least.
 
     Args:
         steps: the steps.
         starts: where the table of each factor begins.
+        end: the cell after these tables.
     """
     best = _Plan(steps, GRIDS[0])
     for ratio in GRIDS[1:]:
         if best.runs <= FEW_RUNS:
             break
         best = min(best, _Plan(steps, ratio), key=lambda plan: plan.cost)
-    return best.built(starts)
+    return best.built(starts, end)
 
 
 class _Plan:
@@ -242,11 +243,11 @@ class _Plan:
                         ready[self.shapes[reader[k]]].append(reader[k])
         return batches
 
-    def built(self, starts: np.ndarray) -> Schedule:
+    def built(self, starts: np.ndarray, end: int) -> Schedule:
         steps, tables = self.steps, self.steps.tables
         shapes = sorted({shape for shape, _, _ in self.batches})
         book = {shape: _Patterns(*shape) for shape in shapes}
-        begin, end, count = [*starts.tolist(), *[0] * len(steps.steps)], self._end(starts), 0
+        begin, count = [*starts.tolist(), *[0] * len(steps.steps)], 0
         slot: dict[int, int] = {}
         slot_of = [0] * len(steps.steps)
         groups: list[tuple[tuple[int, int], int, list[tuple[int, int, list[int]]]]] = []
@@ -271,13 +272,6 @@ class _Plan:
             if s.site is not None and not s.scope
         ]
         return Schedule(classes, runs, end, count, slot, np.array(roots, np.int64))
-
-    def _end(self, starts: np.ndarray) -> int:
-        """The cell after the tables of the factors."""
-        if not len(starts):
-            return CELLS
-        last = int(np.argmax(starts))
-        return int(starts[last]) + self.steps.size(self.steps.scopes[last])
 
 
 class _Patterns:

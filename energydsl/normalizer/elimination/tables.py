@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from energydsl.analysis.evaluation import argument
 from energydsl.analysis.factor import Sites, Whole
 from energydsl.analysis.joint_states import int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
+
+CHUNK = 2**21
+"""The most numbers that arguments of factors take at once, unless one factor needs more."""
 
 
 class Tables(eqx.Module):
@@ -39,12 +43,19 @@ class Tables(eqx.Module):
 
     def energies(self, model: Model) -> Array:
         """The energy of each factor in each of its states, (factor, state)."""
+        most = max(1, CHUNK // (self.states * (1 + len(self.places))))
+        if len(self.rows) <= most:
+            return self._energies(model, self.rows)
+        each = jax.checkpoint(lambda row: self._energies(model, row[None])[0])
+        return lax.map(each, self.rows, batch_size=most)
+
+    def _energies(self, model: Model, rows: Array) -> Array:
         factor = self.structure.factors[self.number]
         env = model.environment(model.blank())
         digits = np.indices(self.levels).reshape(len(self.levels), self.states)
         values, axes, place = [], [], 0
         for leaf in factor.leaves:
-            index = None if isinstance(leaf, Whole) else jnp.asarray(leaf.index)[self.rows]
+            index = None if isinstance(leaf, Whole) else jnp.asarray(leaf.index)[rows]
             value = argument(leaf, index, env)
             if isinstance(leaf, Sites):
                 width = math.prod(leaf.index.shape[1:])
@@ -71,40 +82,68 @@ class Tables(eqx.Module):
         return jnp.stack(columns, axis=-1).reshape(count, self.states, *value.shape[1:])
 
 
-class Scopes:
-    """The tables of some components, before any number is computed.
+class Group(NamedTuple):
+    """Factors of one batch whose free sites stand in the same places of their arguments.
 
-    Attributes:
-        groups: one entry for each `Tables`: the batch, its rows, the places, and the sites (table,
-            position) that are the tables' scopes.
+    Factors without other differences share a table, as all factors of a homogeneous chain do.
     """
+
+    number: int
+    """The number of the batch."""
+    rows: np.ndarray
+    """For each table, a factor that it belongs to."""
+    table: np.ndarray
+    """For each factor, the position of its table."""
+    places: tuple[int, ...]
+    """See `Tables`."""
+    scopes: np.ndarray
+    """The free sites of each factor, (factor, position)."""
+
+
+class Scopes:
+    """The tables of some components, before any number is computed."""
 
     def __init__(self, structure: Structure, components: np.ndarray) -> None:
         self.structure = structure
-        self.groups: list[tuple[int, np.ndarray, tuple[int, ...], np.ndarray]] = []
+        self.groups: list[Group] = []
         position = positions(structure, components)
         for number, component in enumerate(structure.row_components):
             rows = np.flatnonzero(position[component] >= 0)
             if len(rows):
-                self.groups += [(number, *group) for group in _alike(structure, number, rows)]
+                self.groups += _groups(structure, number, rows)
 
     @property
-    def arguments(self) -> int:
-        """The number of site arguments, and one more, of all factors in every state of theirs."""
-        return sum(
-            len(rows) * (1 + len(places)) * math.prod(self.levels(k))
-            for k, (_, rows, places, _) in enumerate(self.groups)
-        )
+    def arguments(self) -> float:
+        """The largest number of arguments, and energies, that are computed at once."""
+        sizes = [
+            (math.prod(self.levels(g)) * (1 + len(g.places)), len(g.rows)) for g in self.groups
+        ]
+        return max((max(size, min(CHUNK, size * count)) for size, count in sizes), default=0)
 
-    def levels(self, group: int) -> tuple[int, ...]:
+    def levels(self, group: Group) -> tuple[int, ...]:
         """The numbers of levels of the sites of each table of a group."""
-        return tuple(self.structure.levels[self.groups[group][3][0]].tolist())
+        return tuple(self.structure.levels[group.scopes[0]].tolist())
+
+    def listed(self, begin: int) -> tuple[list[list[int]], np.ndarray]:
+        """The sites of every factor, and the cell where its table begins; the first's: `begin`."""
+        scopes, starts = [], [np.zeros(0, np.int64)]
+        for group in self.groups:
+            size = math.prod(self.levels(group))
+            scopes += group.scopes.tolist()
+            starts.append(begin + size * group.table)
+            begin += size * len(group.rows)
+        return scopes, np.concatenate(starts)
+
+    @property
+    def cells(self) -> int:
+        """The number of cells of all tables."""
+        return sum(len(g.rows) * math.prod(self.levels(g)) for g in self.groups)
 
     def built(self) -> tuple[Tables, ...]:
         """The tables as pytrees."""
         return tuple(
-            Tables(self.structure, number, places, self.levels(k), int32(rows))
-            for k, (number, rows, places, _) in enumerate(self.groups)
+            Tables(self.structure, g.number, g.places, self.levels(g), int32(g.rows))
+            for g in self.groups
         )
 
 
@@ -123,10 +162,8 @@ def table_sizes(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     return bits, cells
 
 
-def _alike(
-    structure: Structure, number: int, rows: np.ndarray
-) -> list[tuple[np.ndarray, tuple[int, ...], np.ndarray]]:
-    """Rows of a batch grouped by the places of their free sites, with these sites."""
+def _groups(structure: Structure, number: int, rows: np.ndarray) -> list[Group]:
+    """Rows of a batch grouped by the places of their free sites."""
     scope = structure.scope(structure.factors[number])[rows]
     free = structure.free[scope]
     # The first column that has the same site; a site that is an argument twice has one place.
@@ -138,7 +175,24 @@ def _alike(
     groups = []
     for k, columns in enumerate(kinds):
         chosen = np.flatnonzero(kind.ravel() == k)
-        own = sorted(set(columns.tolist()) - {-1})
-        places = tuple(-1 if c < 0 else own.index(c) for c in columns.tolist())
-        groups.append((rows[chosen], places, scope[chosen][:, own]))
+        sites = sorted(set(columns.tolist()) - {-1})
+        places = tuple(-1 if c < 0 else sites.index(c) for c in columns.tolist())
+        held = scope[chosen][:, [at for at, place in enumerate(places) if place < 0]]
+        one, table = _distinct(structure, number, rows[chosen], held)
+        groups.append(Group(number, one, table, places, scope[chosen][:, sites]))
     return groups
+
+
+def _distinct(
+    structure: Structure, number: int, rows: np.ndarray, held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that differ in more than their free sites, and for each row the position of its like."""
+    parts = [held]
+    for leaf in structure.factors[number].leaves:
+        if not isinstance(leaf, Sites | Whole):
+            parts.append(leaf.index[rows].reshape(len(rows), -1))
+    differing = np.concatenate(parts, axis=1)
+    if not differing.shape[1]:
+        return rows[:1], np.zeros(len(rows), np.int64)
+    _, first, table = np.unique(differing, axis=0, return_index=True, return_inverse=True)
+    return rows[first], table.ravel()
