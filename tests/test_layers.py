@@ -33,7 +33,8 @@ ORDER = {
     "learning/objective": "base | *",
     "report": "statistics canvas | *",
     "io": "*",
-    "cli": "zoo | commands",
+    "io/uai": "words | network evidence | read tabulate | write",
+    "cli": "zoo terminal | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 
