@@ -32,8 +32,8 @@ ORDER = {
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
     "report": "statistics canvas | *",
-    "io": "*",
-    "io/uai": "words | network evidence | read tabulate | write",
+    "io": "tabulate | *",
+    "io/uai": "words | network evidence | *",
     "cli": "zoo terminal | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.

@@ -30,10 +30,10 @@ def odd_network(seed=0):
     """
     rng = np.random.default_rng(seed)
     cards = (3, 2, 4, 2, 1, 5, 2)
-    scopes = [(2, 0), (1,), (3, 0, 2), (0, 3, 1), (), (2, 4), (1, 3), (4,), ()]
+    scopes = [(2, 0), (1,), (3, 0, 2), (2, 3, 0), (0, 3, 1), (), (2, 4), (1, 3), (4,), ()]
     functions = [(s, table(rng, *(cards[i] for i in s))) for s in scopes]
     functions[2][1][1, :, 2] = 0.0
-    functions[6][1][0, 1] = 0.0
+    functions[7][1][0, 1] = 0.0
     return Tables(cards, functions)
 
 

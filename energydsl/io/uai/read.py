@@ -7,6 +7,7 @@ from os import PathLike
 
 import numpy as np
 
+from energydsl.io.tabulate import Site
 from energydsl.io.uai.evidence import Evidence, observed
 from energydsl.io.uai.network import Network, cardinalities_of, parse, ranks_of
 from energydsl.io.uai.words import Words
@@ -14,9 +15,6 @@ from energydsl.language.declare import categorical
 from energydsl.language.expression import Expression, as_expression
 from energydsl.language.model import Model
 from energydsl.language.potential import Table
-
-UAISite = tuple[str, tuple[int, ...]]
-"""The site of a model for a variable of a UAI file: its variable's name, and its index there."""
 
 
 def read_uai(path: str | PathLike[str], evidence: Evidence | None = None) -> Model:
@@ -54,7 +52,7 @@ def read_uai(path: str | PathLike[str], evidence: Evidence | None = None) -> Mod
     return model_of(network, observed(evidence, network.cardinalities.tolist()))
 
 
-def uai_sites(path: str | PathLike[str]) -> list[UAISite]:
+def uai_sites(path: str | PathLike[str]) -> list[Site]:
     """The site of `read_uai`'s model for each variable of a UAI file, by the variable's number.
 
     With ``name, index = uai_sites(path)[i]``, the marginal of variable i is
@@ -68,7 +66,7 @@ def uai_sites(path: str | PathLike[str]) -> list[UAISite]:
     return sites_of(np.array(cardinalities_of(Words(path))))
 
 
-def sites_of(cardinalities: np.ndarray) -> list[UAISite]:
+def sites_of(cardinalities: np.ndarray) -> list[Site]:
     """The site of each variable, from their cardinalities."""
     pairs = zip(cardinalities.tolist(), ranks_of(cardinalities).tolist(), strict=True)
     return [(_name(levels), (rank,)) for levels, rank in pairs]

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from energydsl._types import is_traced
-from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.structure import Structure
-from energydsl.io.uai.read import UAISite
-from energydsl.io.uai.tabulate import Tables, alike, tabulate
+from energydsl.io.tabulate import Site, Tables, described, free_sites, tabulated
 from energydsl.language.model import Model
 from energydsl.run.files import write_whole
 
@@ -25,7 +21,7 @@ MAX_COPIES = 100
 """The most functions whose product is one table."""
 
 
-def write_uai(model: Model, path: str | PathLike[str]) -> list[UAISite]:
+def write_uai(model: Model, path: str | PathLike[str]) -> list[Site]:
     r"""Write a discrete model as a Markov network in the UAI format.
 
     Each factor becomes a function with the table $\phi = e^{-E}$ over its free sites; an infinite
@@ -52,33 +48,11 @@ def write_uai(model: Model, path: str | PathLike[str]) -> list[UAISite]:
         ValueError: a free site has no finite list of levels, no site is free, tables would have
             too many entries, or an energy is NaN, -inf or too large.
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"write_uai got {type(model).__name__}; expected an ed.Model.")
-    if is_traced(model):
-        raise TypeError("write_uai was called inside a JAX transformation; call it outside.")
-    structure = Structure(model)
-    _check_free(structure)
-    with jax.enable_x64(True):
-        double = as_double(model)
-        env = double.environment(double.blank())
-        tables = [tabulate(structure, group, env) for group in alike(structure)]
+    structure, tables = tabulated(model, "write_uai")
     for part in tables:
         _check_energies(structure, part)
     write_whole(Path(path), _text(structure, tables).encode())
-    return _free_sites(structure)
-
-
-def _check_free(structure: Structure) -> None:
-    if not structure.free.any():
-        raise ValueError("write_uai got a model whose sites are all clamped; expected a free one.")
-    endless = structure.free & (structure.levels == 0)
-    if endless.any():
-        first = structure.describe(int(np.argmax(endless)))
-        raise ValueError(
-            f"write_uai got {int(endless.sum())} free sites without a finite list of levels, "
-            f"{first} first; a UAI file has finite variables only. Clamp such sites by "
-            "model.condition."
-        )
+    return free_sites(structure)
 
 
 def _check_energies(structure: Structure, part: Tables) -> None:
@@ -88,11 +62,10 @@ def _check_energies(structure: Structure, part: Tables) -> None:
     wrong |= np.isfinite(part.energies) & (np.abs(part.energies) > largest)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
-        sites = ", ".join(structure.describe(int(site)) for site in part.scopes[at[0]])
         raise ValueError(
             f"write_uai got the energy {part.energies[at]:.6g} in a factor of "
-            f"{sites or 'no free site'}; expected a number within +-{largest:g}, or inf for a "
-            "state that is forbidden."
+            f"{described(structure, part.scopes[at[0]])}; expected a number within "
+            f"+-{largest:g}, or inf for a state that is forbidden."
         )
 
 
@@ -126,11 +99,3 @@ def _copies(scope: np.ndarray, energy: np.ndarray) -> Iterator[tuple[np.ndarray,
     largest = np.abs(energy[np.isfinite(energy)]).max(initial=0.0)
     count = max(math.ceil(largest / FARTHEST), 1)
     yield from [(scope, energy / count)] * count
-
-
-def _free_sites(structure: Structure) -> list[UAISite]:
-    return [
-        (v.name, tuple(int(i) for i in np.unravel_index(site, v.shape)))
-        for v in structure.variables
-        for site in np.flatnonzero(structure.free[structure.offset[v.name] :][: v.size])
-    ]

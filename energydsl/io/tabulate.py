@@ -12,11 +12,16 @@ import jax
 import numpy as np
 from jax import Array
 
-from energydsl.analysis.evaluation import argument
+from energydsl._types import is_traced
+from energydsl.analysis.evaluation import argument, as_double
 from energydsl.analysis.factor import Factor, Sites, Whole
 from energydsl.analysis.joint_states import Rows
 from energydsl.analysis.structure import Structure
 from energydsl.language.expression import Environment
+from energydsl.language.model import Model
+
+Site = tuple[str, tuple[int, ...]]
+"""A site of a model: its variable's name, and its index there."""
 
 MAX_STATES = 2**20
 """The most entries of one table."""
@@ -60,7 +65,56 @@ class Alike:
         return len(self.rows) * math.prod(self.levels)
 
 
-def alike(structure: Structure) -> list[Alike]:
+def tabulated(model: Model, function: str) -> tuple[Structure, list[Tables]]:
+    """The structure of a model, and the tables of all its factors, in float64.
+
+    Raises:
+        TypeError: this is no model, or its values are not known inside a JAX transformation.
+        ValueError: a free site has no finite list of levels, no site is free, or the tables would
+            have too many entries. The messages name the public `function`.
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"{function} got {type(model).__name__}; expected an ed.Model.")
+    if is_traced(model):
+        raise TypeError(f"{function} was called inside a JAX transformation; call it outside.")
+    structure = Structure(model)
+    _check_free(structure, function)
+    groups = _alike(structure, function)
+    with jax.enable_x64(True):
+        double = as_double(model)
+        env = double.environment(double.blank())
+        return structure, [_tabulate(structure, group, env) for group in groups]
+
+
+def free_sites(structure: Structure) -> list[Site]:
+    """The variable and the index of each free site."""
+    return [
+        (v.name, tuple(int(i) for i in np.unravel_index(site, v.shape)))
+        for v in structure.variables
+        for site in np.flatnonzero(structure.free[structure.offset[v.name] :][: v.size])
+    ]
+
+
+def described(structure: Structure, sites: np.ndarray) -> str:
+    """The names of the sites of a table."""
+    return ", ".join(structure.describe(int(site)) for site in sites) or "no free site"
+
+
+def _check_free(structure: Structure, function: str) -> None:
+    if not structure.free.any():
+        raise ValueError(
+            f"{function} got a model whose sites are all clamped; expected a free one."
+        )
+    endless = structure.free & (structure.levels == 0)
+    if endless.any():
+        first = structure.describe(int(np.argmax(endless)))
+        raise ValueError(
+            f"{function} got {int(endless.sum())} free sites without a finite list of levels, "
+            f"{first} first; it takes finite variables only. Clamp such sites by model.condition."
+        )
+
+
+def _alike(structure: Structure, function: str) -> list[Alike]:
     """All factors of a structure whose free sites are finite.
 
     Raises:
@@ -75,18 +129,18 @@ def alike(structure: Structure) -> list[Alike]:
             rows = np.flatnonzero(owner.ravel() == k)
             kept = scopes[rows[0], pattern == np.arange(len(pattern))]
             levels = tuple(structure.levels[kept].tolist())
-            _check_states(structure, kept, levels)
+            _check_states(structure, kept, levels, function)
             found.append(Alike(number, rows, scopes[rows], pattern, levels))
     entries = sum(group.entries for group in found)
     if entries > MAX_ENTRIES:
         raise ValueError(
-            f"write_uai got a model whose tables have {entries:,} entries; it writes up to "
+            f"{function} got a model whose tables have {entries:,} entries; it takes up to "
             f"{MAX_ENTRIES:,}. Clamp some sites by model.condition."
         )
     return found
 
 
-def tabulate(structure: Structure, group: Alike, env: Environment) -> Tables:
+def _tabulate(structure: Structure, group: Alike, env: Environment) -> Tables:
     """The tables of some factors, given the clamped sites; JAX's 64-bit mode must be on."""
     kept = group.kept
     if not len(kept):
@@ -114,12 +168,14 @@ def _first_places(scopes: np.ndarray) -> np.ndarray:
     return first
 
 
-def _check_states(structure: Structure, sites: np.ndarray, levels: tuple[int, ...]) -> None:
+def _check_states(
+    structure: Structure, sites: np.ndarray, levels: tuple[int, ...], function: str
+) -> None:
     if math.prod(levels) > MAX_STATES:
         named = ", ".join(structure.describe(int(site)) for site in sites[:3])
         raise ValueError(
-            f"write_uai got a factor of {len(sites)} free sites ({named} ...) with "
-            f"2^{sum(map(math.log2, levels)):.4g} joint states; it writes tables of up to "
+            f"{function} got a factor of {len(sites)} free sites ({named} ...) with "
+            f"2^{sum(map(math.log2, levels)):.4g} joint states; it takes tables of up to "
             f"{MAX_STATES:,} entries. Clamp some of the sites by model.condition."
         )
 
