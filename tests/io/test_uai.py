@@ -362,6 +362,7 @@ def some_models():
         + (n[0] * n[0] * b[1])
         + ed.Table(rng.normal(size=(3, 2, 4)))(c[1, 0], b[2], n[1])
         + ed.apply(lambda v, w: jnp.sin(v[0] * v[1] + w), n, b[0])
+        + ed.apply(lambda v: v[0] * v[1] ** 2 - v[2], n[np.array([1, 0, 1])])
         + 0.25
     )
     forbidden = np.where(np.eye(3) > 0, np.inf, rng.normal(size=(3, 3)))
