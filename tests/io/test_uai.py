@@ -223,6 +223,7 @@ def test_both_forms_of_evidence_are_understood(file, text, expected):
         ("2\n1 0 1\n1 0 2\n", 1, "found 2 samples; expected one. Write each sample into a file"),
         ("2\n1 1 0\n0\n", 1, "found 2 samples"),
         ("1.0 0 1", 1, "found '1.0'"),
+        ("1 0", 1, "found the end of the file; expected the level of variable 0"),
     ],
 )
 def test_bad_evidence_files_are_refused_with_the_line(file, text, line, said):
@@ -320,6 +321,16 @@ def test_a_file_cut_anywhere_is_refused(file, cut):
         assert SAID.fullmatch(str(caught.value))
         assert int(re.search(r"line (\d+):", str(caught.value))[1]) <= lines
         assert "found the end of the file" in str(caught.value) or "too short" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["3 0 1 2 0 4 0", "1 2 0", "2\n0 1\n2 0\n"])
+def test_evidence_cut_at_any_word_is_refused(file, text):
+    path, words = file(oracle.text(odd_network())), re.split(r"(\s+)", text.rstrip())
+    assert ed.io.read_uai(path, file(text, "net.evid")).evidence
+    for end in range(0, len(words), 2):
+        given = file("".join(words[:end]), "net.evid")
+        with pytest.raises(ValueError, match="found the end of the file; expected"):
+            ed.io.read_uai(path, given)
 
 
 WORDS = st.sampled_from(

@@ -63,10 +63,11 @@ def _enter_sample(words: Words) -> None:
     """Pass over the number of samples, with which files of the older form begin.
 
     A sample is a count and that many pairs, so it has an odd number of words. In the older form
-    the number of samples is alone on a line, and each sample follows on a line of its own.
+    the number of samples is alone on a line, and each sample follows on a line of its own. In one
+    line, "1 0" is taken for a sample that was cut, and not for one without observed variables.
     """
     total, (head, *samples) = len(words.all), words.lines() or [0]
-    if total % 2 == 0 and words.all[:1] == [b"1"]:
+    if total % 2 == 0 and words.all[:1] == [b"1"] and (head == 1 or total > 2):
         words.place = 1
         return
     alone = head == 1 and words.all[0] == str(len(samples)).encode()
