@@ -129,6 +129,34 @@ def test_a_file_has_the_law_of_its_tables(file, precision):
     agree(ed.io.read_uai(path), ed.io.uai_sites(path), rounded(network, precision))
 
 
+@st.composite
+def networks(draw):
+    """Up to five variables of one to four levels, and up to six functions of any scopes."""
+    cards = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    scope = st.permutations(range(len(cards))).flatmap(
+        lambda order: st.integers(0, min(3, len(cards))).map(lambda size: tuple(order[:size]))
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    scopes = draw(st.lists(scope, max_size=6))
+    tables = [table(rng, *(cards[i] for i in s)) * (rng.random() < 0.9) for s in scopes]
+    return Tables(cards, list(zip(scopes, tables, strict=True)))
+
+
+@settings(deadline=None, max_examples=15)
+@given(network=networks())
+def test_a_file_that_is_read_and_written_keeps_its_potentials(tmp_path_factory, network):
+    folder = tmp_path_factory.mktemp("round")
+    (folder / "net.uai").write_text(oracle.text(network))
+    with jax.enable_x64(True):
+        model = ed.io.read_uai(folder / "net.uai")
+    back = ed.io.write_uai(model, folder / "again.uai")
+    again = oracle.parsed((folder / "again.uai").read_text())
+    number = {site: i for i, site in enumerate(back)}
+    order = [number[site] for site in ed.io.uai_sites(folder / "net.uai")]
+    found = oracle.potential(again).reshape(again.cards).transpose(order).ravel()
+    np.testing.assert_allclose(found, oracle.potential(network), rtol=1e-12)
+
+
 def test_evidence_conditions(file):
     network, given = odd_network(1), {3: 1, 2: 3, 0: 2}
     path = file(oracle.text(network))
@@ -172,9 +200,9 @@ def test_like_tables_are_one_batch_and_many_are_read_fast(file):
     ]
     functions = [(s, table(rng, *cards[list(s)])) for s in scopes]
     path = file(oracle.text(Tables(cards, functions)))
-    began = time.perf_counter()
+    began = time.process_time()
     ebm = ed.compile(ed.io.read_uai(path))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert len(ebm.structure.factors) <= 2 + 3
 
 
