@@ -7,6 +7,7 @@ A model is declared, compiled, then normalised, sampled or learnt, and its chain
 # second, incomplete copy; this form loads the one.
 from numpyro import distributions as _distributions  # noqa: F401
 
+from energydsl import io as io
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
 from energydsl.compiler.compile import compile

@@ -50,3 +50,5 @@ def test_the_api_page_has_every_public_name():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", page, re.MULTILINE)
     assert sorted(documented) == sorted(ed.__all__)
+    files = re.findall(r"^\.\. autofunction:: energydsl\.io\.(\w+)$", page, re.MULTILINE)
+    assert set(files) == set(ed.io.__all__) - set(ed.__all__)

@@ -33,8 +33,9 @@ ORDER = {
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
     "report": "statistics canvas | *",
-    "io": "*",
-    "cli": "zoo | commands",
+    "io": "tabulate | *",
+    "io/uai": "words | network evidence | *",
+    "cli": "zoo terminal | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 

@@ -1,4 +1,4 @@
-"""The command line: list the model zoo, run one of its models, explain a model of your own.
+"""The command line: the model zoo, explanations of models, and answers about UAI files.
 
 Exit codes: 0 for success, 1 for a failure while running, 2 for wrong usage, 130 after Ctrl-C and
 143 after SIGTERM; in the last two cases the draws so far are saved.
@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import inspect
 import json
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,18 +20,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
 
-import numpy as np
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from energydsl.cli import zoo
+from energydsl.cli import networks, zoo
+from energydsl.cli.terminal import Debug, failing, plain, print_grid, print_numbers
 from energydsl.compiler import compile as compiler
 from energydsl.io import output_folder
 from energydsl.language.model import Model
 from energydsl.run.files import write_whole
 from energydsl.run.signals import Listener
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
 
 class Zoo(TyperGroup):
@@ -48,7 +45,7 @@ class Zoo(TyperGroup):
         name, *rest = args
         if name not in zoo.names():
             _refuse(f"no model of the zoo is called {name!r}", name, "NAME")
-        with _failing(debug="--debug" in rest):
+        with failing(debug="--debug" in rest):
             return name, _command(name), rest
 
 
@@ -93,7 +90,7 @@ def _common(
 @app.command("list")
 def list_models() -> None:
     """List the models of the zoo."""
-    _print_grid([[name, zoo.summary(name)] for name in zoo.names()])
+    print_grid([[name, zoo.summary(name)] for name in zoo.names()])
 
 
 @app.command()
@@ -105,8 +102,13 @@ def explain(
 
     FILE is executed as Python code, so give only files that you trust.
     """
-    with _failing(debug):
+    with failing(debug):
         typer.echo(compiler.compile(_declared(file)).explain())
+
+
+app.command("logz")(networks.log_partition)
+app.command("marginals")(networks.marginals)
+app.command("map")(networks.mode)
 
 
 def _declared(file: str) -> Model:
@@ -166,7 +168,7 @@ def _command(name: str) -> Any:
 
     @functools.wraps(run)
     def command(*, debug: bool, **options: Any) -> None:
-        with _failing(debug), _interruptible():
+        with failing(debug), _interruptible():
             _run(name, run, options)
 
     own = inspect.signature(run, eval_str=True).parameters.values()
@@ -188,82 +190,10 @@ def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
     numbers = run(**options)
     if not isinstance(numbers, Mapping):
         raise TypeError(f"{name} returned {type(numbers).__name__}; expected a dict of numbers.")
-    plain = _plain(numbers)
-    write_whole(folder / f"{name}.json", (json.dumps(plain, indent=2) + "\n").encode())
-    _print_numbers(plain)
+    saved = plain(numbers)
+    write_whole(folder / f"{name}.json", (json.dumps(saved, indent=2) + "\n").encode())
+    print_numbers(saved)
     typer.echo(f"saved in {folder}")
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON data; NaN and infinities become null."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return _plain(np.asarray(value).tolist())
-
-
-def _print_numbers(numbers: Mapping[str, Any]) -> None:
-    """Print single numbers in lines, then nested ones as a table in its narrower orientation."""
-    cases = {name: _flat(value) for name, value in numbers.items() if isinstance(value, dict)}
-    _print_grid([[name, _text(v)] for name, v in numbers.items() if name not in cases])
-    if cases:
-        columns = list(dict.fromkeys(key for case in cases.values() for key in case))
-        grid = [["", *columns]]
-        grid += [[name, *(case.get(c, "") for c in columns)] for name, case in cases.items()]
-        across = [list(row) for row in zip(*grid, strict=True)]
-        _print_grid(min(grid, across, key=lambda g: sum(_widths(g))))
-
-
-def _flat(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of nested numbers, by dotted names."""
-    flat: dict[str, str] = {}
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": text for key, text in _flat(value).items()}
-        else:
-            flat[name] = _text(value)
-    return flat
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if value is None:
-        return "undefined"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _widths(grid: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*grid, strict=True)]
-
-
-def _print_grid(grid: list[list[str]]) -> None:
-    widths = _widths(grid)
-    for row in grid:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
-
-
-@contextmanager
-def _failing(debug: bool) -> Iterator[None]:
-    """Print an exception as one line and exit with code 1, unless `debug` is set."""
-    try:
-        yield
-    except (typer.Exit, typer.BadParameter):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        known = isinstance(error, ValueError | TypeError | ImportError | OSError)
-        kind = "" if known else f"{type(error).__name__}: "
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        typer.echo(f"energydsl: {kind}{line} (--debug shows where)", err=True)
-        raise typer.Exit(1) from None
 
 
 @contextmanager

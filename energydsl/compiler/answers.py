@@ -14,7 +14,7 @@ from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, Question, trouble
 from energydsl.normalizer.base import Planned
-from energydsl.normalizer.evaluate import marginals_of, mode_of
+from energydsl.normalizer.evaluate import log_partition_of, marginals_of, mode_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,12 +91,14 @@ def marginals(ebm: EBM) -> Marginals:
     Raises:
         IntractableError: no rule gives the marginals of some component; the message says why.
         TypeError: a model that is not compiled, or a call inside a JAX transformation.
-        ValueError: the distribution does not exist for the present parameter values.
+        ValueError: the distribution does not exist for the present parameter values, or every
+            configuration has infinite energy.
     """
     normalizer = _planned(ebm, "marginals", "marginals")
     found = marginals_of(ebm.model, normalizer)
     variables = {v.name: _marginal(ebm, v, found.get(v.name)) for v in ebm.model.variables}
-    if any(np.isnan(a).any() for a in found.values()):
+    if not all(_is_law(ebm, v, found[v.name]) for v in ebm.model.variables if v.name in found):
+        _check_possible(ebm)
         raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
     return Marginals(variables, normalizer.kind)
 
@@ -118,6 +120,22 @@ def map_configuration(ebm: EBM) -> Mode:
     if energy == np.inf:
         raise ValueError("Every configuration has infinite energy: there is no most likely one.")
     return Mode(x, energy, True, normalizer.rules)
+
+
+def _is_law(ebm: EBM, v: Variable, law: Array) -> bool:
+    """Whether the marginals of a variable's free sites exist: Z is neither NaN nor 0."""
+    held, numbers = ebm.model.skeleton.mask(v).ravel(), np.asarray(law)
+    if np.isnan(numbers).any():
+        return False
+    return v.domain.levels is None or bool((numbers[~held].sum(axis=1) > 0).all())
+
+
+def _check_possible(ebm: EBM) -> None:
+    """Raise ValueError if every configuration has infinite energy, so that Z is 0."""
+    if isinstance(ebm.normalizer, Intractable):
+        return
+    if np.isneginf(np.asarray(log_partition_of(ebm.model, ebm.normalizer, np.dtype(float)))):
+        raise ValueError("Every configuration has infinite energy: there are no marginals.")
 
 
 def _planned(ebm: EBM, function: str, question: Question) -> Planned:

@@ -1,4 +1,16 @@
-"""Input and output: netCDF files and output folders."""
+"""Input and output: netCDF files, networks in the UAI format, BQMs, and output folders."""
 
-from energydsl.io.folder import output_folder as output_folder
-from energydsl.io.netcdf import to_netcdf as to_netcdf
+from energydsl.io.bqm import from_bqm, to_bqm
+from energydsl.io.folder import output_folder
+from energydsl.io.netcdf import to_netcdf
+from energydsl.io.uai import read_uai, uai_sites, write_uai
+
+__all__ = [
+    "from_bqm",
+    "output_folder",
+    "read_uai",
+    "to_bqm",
+    "to_netcdf",
+    "uai_sites",
+    "write_uai",
+]
