@@ -20,11 +20,11 @@ ORDER = {
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree factor | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates ends",
+    " | incidence joint_states value_checks layer coordinates ends | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base double log_z | counting | * | choice evaluate",
-    "normalizer/elimination": "order schedule tables | passes | rule",
+    "normalizer/elimination": "order schedule | passes | rule",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from energydsl.analysis.structure import Structure
-from energydsl.io.tabulate import Tables, described, tabulated
+from energydsl.io.tabulate import Tabulated, described, tabulated
 from energydsl.language.declare import binary, spin
 from energydsl.language.domain.finite import Spin
 from energydsl.language.model import Model
@@ -114,7 +114,7 @@ def _check_levels(structure: Structure) -> None:
 
 
 def _biases(
-    structure: Structure, tables: Sequence[Tables], spins: bool
+    structure: Structure, tables: Sequence[Tabulated], spins: bool
 ) -> dict[tuple[int, ...], float]:
     """The coefficient of each product of at most two sites, in the sum of all tables."""
     biases: dict[tuple[int, ...], float] = {}
@@ -144,7 +144,7 @@ def _coefficients(energies: np.ndarray, spins: bool) -> np.ndarray:
     return np.where(np.abs(terms) > least, terms, 0.0)
 
 
-def _check_finite(structure: Structure, part: Tables) -> None:
+def _check_finite(structure: Structure, part: Tabulated) -> None:
     wrong = ~np.isfinite(part.energies)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
@@ -155,7 +155,7 @@ def _check_finite(structure: Structure, part: Tables) -> None:
         )
 
 
-def _check_quadratic(structure: Structure, part: Tables, terms: np.ndarray) -> None:
+def _check_quadratic(structure: Structure, part: Tabulated, terms: np.ndarray) -> None:
     degrees = np.indices(terms.shape)[1:].sum(axis=0)
     wrong = (terms != 0) & (degrees > 2)
     if wrong.any():

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
-from jax import Array
 
 from energydsl._types import is_traced
-from energydsl.analysis.evaluation import argument, as_double
-from energydsl.analysis.factor import Factor, Sites, Whole
-from energydsl.analysis.joint_states import Rows
+from energydsl.analysis.evaluation import as_double
+from energydsl.analysis.joint_states import held_rows
 from energydsl.analysis.structure import Structure
-from energydsl.language.expression import Environment
+from energydsl.analysis.tables import Group, Scopes
 from energydsl.language.model import Model
 
 Site = tuple[str, tuple[int, ...]]
@@ -29,43 +24,15 @@ MAX_STATES = 2**20
 MAX_ENTRIES = 2**25
 """The most entries of all tables."""
 
-CHUNK = 2**20
-"""The most values of sites that are made at once."""
 
-
-class Tables(NamedTuple):
+class Tabulated(NamedTuple):
     """Tables of one shape: their scopes, (table, site), and energies, (table, *levels)."""
 
     scopes: np.ndarray
     energies: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Alike:
-    """Factors of one batch in whose scopes the same places are clamped, or are the same site."""
-
-    number: int
-    """The number of the batch."""
-    rows: np.ndarray
-    scopes: np.ndarray
-    """All sites of each factor, with repeats."""
-    first: np.ndarray
-    """For each place of a scope, the first place with the same site; -1 if it is clamped."""
-    levels: tuple[int, ...]
-    """The number of levels of each distinct free site."""
-
-    @property
-    def kept(self) -> np.ndarray:
-        """The first place of each distinct free site."""
-        return np.flatnonzero(self.first == np.arange(len(self.first)))
-
-    @property
-    def entries(self) -> int:
-        """The number of entries of all tables."""
-        return len(self.rows) * math.prod(self.levels)
-
-
-def tabulated(model: Model, function: str) -> tuple[Structure, list[Tables]]:
+def tabulated(model: Model, function: str) -> tuple[Structure, list[Tabulated]]:
     """The structure of a model, and the tables of all its factors, in float64.
 
     Raises:
@@ -79,11 +46,23 @@ def tabulated(model: Model, function: str) -> tuple[Structure, list[Tables]]:
         raise TypeError(f"{function} was called inside a JAX transformation; call it outside.")
     structure = Structure(model)
     _check_free(structure, function)
-    groups = _alike(structure, function)
+    scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+    _check_entries(scopes, function)
     with jax.enable_x64(True):
         double = as_double(model)
         env = double.environment(double.blank())
-        return structure, [_tabulate(structure, group, env) for group in groups]
+        found = [
+            Tabulated(group.scopes, _energies(tables.energies(double), group, scopes))
+            for group, tables in zip(scopes.groups, scopes.built(), strict=True)
+        ]
+        for rows in held_rows(structure):
+            found.append(Tabulated(np.zeros((len(rows), 0), int), np.asarray(rows.energies(env))))
+    return structure, found
+
+
+def _energies(energies: jax.Array, group: Group, scopes: Scopes) -> np.ndarray:
+    """The energies of each factor of a group; factors share tables."""
+    return np.asarray(energies)[group.table].reshape(-1, *scopes.levels(group))
 
 
 def free_sites(structure: Structure) -> list[Site]:
@@ -114,58 +93,18 @@ def _check_free(structure: Structure, function: str) -> None:
         )
 
 
-def _alike(structure: Structure, function: str) -> list[Alike]:
-    """All factors of a structure whose free sites are finite.
-
-    Raises:
-        ValueError: the tables would have too many entries.
-    """
-    found = []
-    for number, factor in enumerate(structure.factors):
-        scopes = structure.scope(factor)
-        first = np.where(structure.free[scopes], _first_places(scopes), -1)
-        patterns, owner = np.unique(first, axis=0, return_inverse=True)
-        for k, pattern in enumerate(patterns):
-            rows = np.flatnonzero(owner.ravel() == k)
-            kept = scopes[rows[0], pattern == np.arange(len(pattern))]
-            levels = tuple(structure.levels[kept].tolist())
-            _check_states(structure, kept, levels, function)
-            found.append(Alike(number, rows, scopes[rows], pattern, levels))
-    entries = sum(group.entries for group in found)
+def _check_entries(scopes: Scopes, function: str) -> None:
+    """Refuse tables with too many entries."""
+    entries = 0
+    for group in scopes.groups:
+        levels = scopes.levels(group)
+        _check_states(scopes.structure, group.scopes[0], levels, function)
+        entries += len(group.scopes) * math.prod(levels)
     if entries > MAX_ENTRIES:
         raise ValueError(
             f"{function} got a model whose tables have {entries:,} entries; it takes up to "
             f"{MAX_ENTRIES:,}. Clamp some sites by model.condition."
         )
-    return found
-
-
-def _tabulate(structure: Structure, group: Alike, env: Environment) -> Tables:
-    """The tables of some factors, given the clamped sites; JAX's 64-bit mode must be on."""
-    kept = group.kept
-    if not len(kept):
-        energies = Rows(structure, group.number, group.rows, group.rows).energies(env)
-        return Tables(group.scopes[:, kept], np.asarray(energies))
-    factor = structure.factors[group.number]
-    energy, states = _mapped(factor), math.prod(group.levels)
-    step = max(CHUNK // (states * group.scopes.shape[1]), 1)
-    parts = [
-        energy(*_arguments(structure, group, slice(start, start + step), env))
-        for start in range(0, len(group.rows), step)
-    ]
-    energies = np.concatenate([np.asarray(part) for part in parts])
-    return Tables(group.scopes[:, kept], energies.reshape(-1, *group.levels))
-
-
-def _first_places(scopes: np.ndarray) -> np.ndarray:
-    """For each place of a row, the first place with the same number."""
-    order = np.argsort(scopes, axis=1, kind="stable")
-    ordered = np.take_along_axis(scopes, order, axis=1)
-    new = np.diff(ordered, axis=1, prepend=-1) > 0
-    run = np.maximum.accumulate(np.where(new, np.arange(scopes.shape[1]), 0), axis=1)
-    first = np.empty_like(order)
-    np.put_along_axis(first, order, np.take_along_axis(order, run, axis=1), axis=1)
-    return first
 
 
 def _check_states(
@@ -178,30 +117,3 @@ def _check_states(
             f"2^{sum(map(math.log2, levels)):.4g} joint states; it takes tables of up to "
             f"{MAX_STATES:,} entries. Clamp some of the sites by model.condition."
         )
-
-
-def _mapped(factor: Factor) -> Callable[..., Array]:
-    """The energies of factors at states: values of sites have both axes, others the first."""
-    leaves = factor.leaves
-    states = tuple(0 if isinstance(leaf, Sites) else None for leaf in leaves)
-    rows = tuple(None if isinstance(leaf, Whole) else 0 for leaf in leaves)
-    return eqx.filter_jit(jax.vmap(jax.vmap(factor.energy, in_axes=states), in_axes=rows))
-
-
-def _arguments(structure: Structure, group: Alike, part: slice, env: Environment) -> Iterator[Any]:
-    """The arguments of some factors at all joint states, (factor, state, ...)."""
-    factor, end = structure.factors[group.number], 0
-    rows, kept = group.rows[part], group.kept.tolist()
-    digits = np.indices(group.levels).reshape(len(kept), -1)
-    for leaf in factor.leaves:
-        if not isinstance(leaf, Sites):
-            index = None if isinstance(leaf, Whole) else leaf.index[rows]
-            yield argument(leaf, index, env)
-            continue
-        given = np.asarray(argument(leaf, leaf.index[rows], env))
-        values = np.repeat(given.reshape(len(rows), 1, -1), digits.shape[1], axis=1)
-        start, end = end, end + values.shape[2]
-        for place, first in enumerate(group.first[start:end].tolist()):
-            if first >= 0:
-                values[:, :, place] = leaf.variable.domain.values[digits[kept.index(first)]]
-        yield values.reshape(len(rows), -1, *leaf.index.shape[1:])

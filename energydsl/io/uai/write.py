@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from energydsl.analysis.structure import Structure
-from energydsl.io.tabulate import Site, Tables, described, free_sites, tabulated
+from energydsl.io.tabulate import Site, Tabulated, described, free_sites, tabulated
 from energydsl.language.model import Model
 from energydsl.run.files import write_whole
 
@@ -55,7 +55,7 @@ def write_uai(model: Model, path: str | PathLike[str]) -> list[Site]:
     return free_sites(structure)
 
 
-def _check_energies(structure: Structure, part: Tables) -> None:
+def _check_energies(structure: Structure, part: Tabulated) -> None:
     """Refuse energies that no potential represents."""
     wrong = ~(part.energies > -np.inf)
     largest = MAX_COPIES * FARTHEST
@@ -69,7 +69,7 @@ def _check_energies(structure: Structure, part: Tables) -> None:
         )
 
 
-def _text(structure: Structure, tables: list[Tables]) -> str:
+def _text(structure: Structure, tables: list[Tabulated]) -> str:
     number = np.cumsum(structure.free) - 1
     scopes, contents = [], []
     for scope, energies in _functions(tables):
@@ -81,7 +81,7 @@ def _text(structure: Structure, tables: list[Tables]) -> str:
     return "\n".join([*head, "", *contents])
 
 
-def _functions(tables: list[Tables]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _functions(tables: list[Tabulated]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The scope and the energies of each function that is written."""
     constant = 0.0
     for scopes, energies in tables:

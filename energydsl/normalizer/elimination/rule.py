@@ -15,12 +15,12 @@ from jax import Array
 from energydsl._types import Configuration
 from energydsl.analysis.joint_states import int32
 from energydsl.analysis.structure import Structure
+from energydsl.analysis.tables import Scopes, Tables, table_sizes
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, uniform
 from energydsl.normalizer.elimination.order import Order, find_order
 from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
 from energydsl.normalizer.elimination.schedule import CELLS, MAX_CELLS, Schedule, Steps, schedule
-from energydsl.normalizer.elimination.tables import Scopes, Tables, table_sizes
 
 TERM = 16.0
 """The operations of a term: its tables are added, and it is compared, shifted, exponentiated and

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 import energydsl as ed
 from energydsl.analysis import structure as structures
+from energydsl.analysis import tables
 from energydsl.normalizer import Budget, log_partition_of
 from energydsl.normalizer.evaluate import draw, marginals_of, mode_of, prepare
 from tests.normalizer.rules import applies, chosen, plans, reason, rule, value
@@ -158,6 +159,37 @@ def test_a_state_that_cannot_be_is_minus_infinity_and_has_no_slope():
                               + ed.Table(log_potential=never[::-1])(b[0], b[2])))  # fmt: skip
     assert value(ebm, "elimination") == -np.inf
     assert value(ebm, "enumeration") == -np.inf
+    np.testing.assert_array_equal(marginals_of(ebm.model, plans(ebm, "elimination"))["b"], 0.0)
+
+
+def test_a_clamped_real_site_beside_finite_ones():
+    x, s = ed.real("x", 7), ed.spin("s", 7)
+    field = np.linspace(-1, 1.5, 7)
+    model = ed.Model(0.5 * (x**2).sum() - (x * s).sum() - 0.3 * (s[1:] * s[:-1]).sum())
+    ebm = ed.compile(model.condition(x=field))
+    spins = np.array(list(itertools.product([-1, 1], repeat=7)))
+    logs = spins @ field + 0.3 * (spins[:, 1:] * spins[:, :-1]).sum(1) - 0.5 * (field**2).sum()
+    assert value(ebm, "elimination") == pytest.approx(logsumexp(logs), rel=1e-6)
+
+
+def test_tables_are_computed_in_chunks(monkeypatch):
+    monkeypatch.setattr(tables, "CHUNK", 100)
+    rng = np.random.default_rng(2)
+    weights = np.float32(rng.normal(size=19))
+
+    def log_z(weights, name):
+        b = ed.binary("b", 20)
+        ebm = ed.compile(ed.Model((weights * b[1:] * b[:-1]).sum()))
+        return log_partition_of(ebm.model, plans(ebm, name), np.dtype(np.float32))
+
+    found, slope = jax.value_and_grad(log_z)(weights, "elimination")
+    row = np.zeros(2)
+    for w in weights.astype(float):
+        row = logsumexp(row[:, None] - w * np.outer([0, 1], [0, 1]), axis=0)
+    assert float(found) == pytest.approx(logsumexp(row), rel=1e-6)
+    monkeypatch.undo()
+    whole = jax.grad(log_z)(weights, "elimination")
+    np.testing.assert_allclose(slope, whole, atol=1e-6)
 
 
 # Long models, whose log Z is known otherwise.

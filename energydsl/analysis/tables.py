@@ -34,7 +34,8 @@ class Tables(eqx.Module):
     """For each site argument, the position of its site in the table's scope; -1 if clamped."""
     levels: tuple[int, ...] = eqx.field(static=True)
     """The numbers of levels of the scope's sites."""
-    rows: Array
+    indices: tuple[Array | None, ...]
+    """The entries of each leaf, (factor, *argument); None for an argument that all share."""
 
     @property
     def states(self) -> int:
@@ -44,18 +45,22 @@ class Tables(eqx.Module):
     def energies(self, model: Model) -> Array:
         """The energy of each factor in each of its states, (factor, state)."""
         most = max(1, CHUNK // (self.states * (1 + len(self.places))))
-        if len(self.rows) <= most:
-            return self._energies(model, self.rows)
-        each = jax.checkpoint(lambda row: self._energies(model, row[None])[0])
-        return lax.map(each, self.rows, batch_size=most)
+        count = max((len(i) for i in self.indices if i is not None), default=1)
+        if count <= most:
+            return self._energies(model, self.indices)
 
-    def _energies(self, model: Model, rows: Array) -> Array:
+        @jax.checkpoint
+        def one(indices: tuple[Array | None, ...]) -> Array:
+            return self._energies(model, jax.tree.map(lambda i: i[None], indices))[0]
+
+        return lax.map(one, self.indices, batch_size=most)
+
+    def _energies(self, model: Model, indices: tuple[Array | None, ...]) -> Array:
         factor = self.structure.factors[self.number]
         env = model.environment(model.blank())
         digits = np.indices(self.levels).reshape(len(self.levels), self.states)
         values, axes, place = [], [], 0
-        for leaf in factor.leaves:
-            index = None if isinstance(leaf, Whole) else jnp.asarray(leaf.index)[rows]
+        for leaf, index in zip(factor.leaves, indices, strict=True):
             value = argument(leaf, index, env)
             if isinstance(leaf, Sites):
                 width = math.prod(leaf.index.shape[1:])
@@ -71,15 +76,17 @@ class Tables(eqx.Module):
 
     def _placed(self, value: Array, leaf: Sites, own: tuple[int, ...], digits: np.ndarray) -> Array:
         """Values of a site argument in every state, (factor, state, *argument)."""
-        count, known = len(value), jnp.asarray(leaf.variable.domain.values).astype(value.dtype)
-        flat = value.reshape(count, -1)
-        columns = [
-            jnp.broadcast_to(flat[:, k, None], (count, self.states))
-            if at < 0
-            else jnp.broadcast_to(known[digits[at]], (count, self.states))
-            for k, at in enumerate(own)
-        ]
+        flat = value.reshape(len(value), -1)
+        columns = [self._column(flat[:, k], leaf, at, digits) for k, at in enumerate(own)]
+        count = len(value)
         return jnp.stack(columns, axis=-1).reshape(count, self.states, *value.shape[1:])
+
+    def _column(self, held: Array, leaf: Sites, place: int, digits: np.ndarray) -> Array:
+        """The values of one argument, (factor, state): those of its site's levels, or evidence."""
+        if place < 0:
+            return jnp.broadcast_to(held[:, None], (len(held), self.states))
+        known = jnp.asarray(leaf.variable.domain.values).astype(held.dtype)
+        return jnp.broadcast_to(known[digits[place]], (len(held), self.states))
 
 
 class Group(NamedTuple):
@@ -142,8 +149,14 @@ class Scopes:
     def built(self) -> tuple[Tables, ...]:
         """The tables as pytrees."""
         return tuple(
-            Tables(self.structure, g.number, g.places, self.levels(g), int32(g.rows))
+            Tables(self.structure, g.number, g.places, self.levels(g), self._indices(g))
             for g in self.groups
+        )
+
+    def _indices(self, group: Group) -> tuple[Array | None, ...]:
+        leaves = self.structure.factors[group.number].leaves
+        return tuple(
+            None if isinstance(leaf, Whole) else int32(leaf.index[group.rows]) for leaf in leaves
         )
 
 
