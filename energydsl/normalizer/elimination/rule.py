@@ -18,9 +18,11 @@ from energydsl.analysis.structure import Structure
 from energydsl.analysis.tables import Scopes, Tables, table_sizes
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, uniform
+from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order, find_order
 from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
-from energydsl.normalizer.elimination.schedule import CELLS, MAX_CELLS, Schedule, Steps, schedule
+from energydsl.normalizer.elimination.schedule import CELLS, Schedule, schedule
+from energydsl.normalizer.elimination.steps import Steps
 
 TERM = 16.0
 """The operations of a term: its tables are added, and it is compared, shifted, exponentiated and
