@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from energydsl.normalizer.elimination.batches import Batch, find_batches
+from energydsl.normalizer.elimination.batches import Batch, Shape, find_batches
 from energydsl.normalizer.elimination.steps import Steps
 
 ZERO, NEVER = 0, 1
@@ -109,7 +109,7 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
                 slot[site] = count + place
         end, count = end + batch.width * batch.shape[1], count + batch.width
     shapes = sorted({p.batch.shape for p in placed})
-    book = {shape: _Patterns(*shape) for shape in shapes}
+    book: dict[Shape, _Patterns] = {shape: _Patterns(*shape) for shape in shapes}
     runs = []
     for (shape, _), members in itertools.groupby(placed, lambda p: p.batch[:2]):
         runs.append(_run(steps, shapes.index(shape), list(members), book[shape], begin, slot))
