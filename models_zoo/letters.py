@@ -7,7 +7,8 @@ are learnt. The model is a tree of any length, so that elimination gives $\log Z
 energy $-\log \sum_z e^{-E(x, z)}$ of a text exactly; their difference is the likelihood, which
 gradient ascent raises. Nothing is said about vowels, but vowels and consonants alternate: one state
 comes to emit the vowels and the blank, the other the consonants. The text is the descriptions of
-scikit-learn's datasets, in windows of 40 letters; the last fifth is held out.
+scikit-learn's datasets, in windows of 40 letters; the last fifth is held out. Some initial tables
+lead to a local maximum, so that the best of three runs is kept.
 
 Source: Cave & Neuwirth (1980), Hidden Markov models for English, in Ferguson (ed.), Hidden Markov
 Analysis of Speech, 16-56; Baum & Petrie (1966), Annals of Mathematical Statistics 37, 1554-1563.
@@ -45,23 +46,14 @@ def main(
     seed: Seed = 0,
     out: Out = Path("out/letters"),
     states: Annotated[int, typer.Option(min=1, max=8, help="Hidden states.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Of learning.")] = 400,
+    starts: Annotated[int, typer.Option(min=1, help="Tables from which learning begins.")] = 3,
 ) -> dict[str, Any]:
     """Learn the model from text, score the rest of the text, and show what each state emits."""
     out.mkdir(parents=True, exist_ok=True)
     train, test = windows()
-    rng = np.random.default_rng(seed)
-    noise = 0.3 * rng.normal(size=(states, states)), 0.3 * rng.normal(size=(states, len(ALPHABET)))
-    ebm = ed.compile(declare(*noise))
-    ebm, history = ed.fit(
-        ebm,
-        ed.MaximumLikelihood(),
-        train,
-        key=jr.key(seed),
-        optimizer=optax.adam(optax.linear_schedule(0.05, 0.0, steps)),
-        steps=steps,
-        batch=64,
-    )
+    learnt = [learn(train, states, steps, seed=(seed, k)) for k in range(starts)]
+    ebm = max(learnt, key=lambda ebm: float(ed.log_likelihood(ebm, train).value))
     score = ed.log_likelihood(ebm, test)
     chances = states_of_letters(ebm, test)
     draw(chances, ebm, test[0], out / "letters.png")
@@ -73,8 +65,23 @@ def main(
             f"state {k}": "".join(np.array(list(ALPHABET))[chances.argmax(axis=0) == k])
             for k in range(states)
         },
-        "seconds": history.seconds,
     }
+
+
+def learn(train: np.ndarray, states: int, steps: int, seed: tuple[int, int]) -> ed.EBM:
+    """The model of highest likelihood that gradient ascent reaches from random tables."""
+    rng = np.random.default_rng(seed)
+    begin = declare(rng.normal(size=(states, states)), rng.normal(size=(states, len(ALPHABET))))
+    optimizer = optax.adam(optax.linear_schedule(0.1, 0.0, steps))
+    return ed.fit(
+        ed.compile(begin),
+        ed.MaximumLikelihood(),
+        train,
+        key=jr.fold_in(jr.key(seed[0]), seed[1]),
+        optimizer=optimizer,
+        steps=steps,
+        batch=64,
+    )[0]
 
 
 def text() -> str:

@@ -29,9 +29,9 @@ def test_the_likelihood_is_that_of_the_forward_algorithm():
 
 
 def test_the_states_are_vowels_and_consonants(tmp_path):
-    numbers = zoo.main(out=tmp_path, steps=300)
+    numbers = zoo.main(out=tmp_path)
     vowels, consonants = sorted(numbers["letters_by_state"].values(), key=lambda s: "e" not in s)
-    assert set("aeio") <= set(vowels) and set("bcdlmnprt") <= set(consonants)
+    assert set(vowels) >= set(" aeiou") and set(consonants) >= set("bcdfghlmnprst")
     gain = numbers["log_likelihood_per_letter"] - numbers["log_likelihood_independent_letters"]
     assert gain > 0.05
     assert (tmp_path / "letters.png").stat().st_size > 10_000
