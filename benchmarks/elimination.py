@@ -45,7 +45,7 @@ def _pair(name: str, graph: networkx.Graph) -> list[Row]:
     tensors = [np.exp(w * np.array([[1.0, -1.0], [-1.0, 1.0]])) for w in weights.astype(float)]
     inputs = [(cotengra.get_symbol(a), cotengra.get_symbol(b)) for a, b in edges.tolist()]
     sizes = {cotengra.get_symbol(k): 2 for k in range(len(nodes))}
-    search = cotengra.HyperOptimizer(max_repeats=32, parallel=False, methods=["greedy"])
+    search = cotengra.HyperOptimizer(max_time=10, parallel=False, methods=["greedy"])
     tree = search.search(inputs, (), sizes)
     other = np.log(tree.contract(tensors))
     peer = time.perf_counter() - began

@@ -91,7 +91,8 @@ class Passes(eqx.Module):
             message, above = (self._message(a, step)[:, None] for a in (cells, slopes))
             # Where the message is -inf, so are its terms, and all have probability 0.
             shares = jnp.exp(jnp.where(message == -jnp.inf, -jnp.inf, sums - message))
-            each = jnp.where(above == 0, 0.0, shares * above)
+            # Computed once: XLA would compute it again, from a copy of the slopes before the step.
+            each = lax.optimization_barrier(jnp.where(above == 0, 0.0, shares * above))
             where = self._where(step)
             spread = jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape)
             return slopes.at[where].add(spread), each.sum(axis=2)
