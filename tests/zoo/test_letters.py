@@ -33,5 +33,5 @@ def test_the_states_are_vowels_and_consonants(tmp_path):
     vowels, consonants = sorted(numbers["letters_by_state"].values(), key=lambda s: "e" not in s)
     assert set(vowels) >= set(" aeiou") and set(consonants) >= set("bcdfghlmnprst")
     gain = numbers["log_likelihood_per_letter"] - numbers["log_likelihood_independent_letters"]
-    assert gain > 0.05
+    assert gain > 0.05  # 0.105 and 0.101 for two seeds; 0.015 where only a local maximum is found
     assert (tmp_path / "letters.png").stat().st_size > 10_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from os import PathLike
 from pathlib import Path
 from typing import NoReturn
@@ -61,12 +63,8 @@ class Words:
         return [count for count in counts if count]
 
     def _line(self, place: int) -> int:
-        seen, number = 0, 1
-        for number, line in enumerate(self._text.splitlines(), start=1):  # noqa: B007
-            seen += len(line.split())
-            if seen > place:
-                break
-        return number
+        ends = list(accumulate(len(line.split()) for line in self._text.splitlines()))
+        return min(bisect_right(ends, place) + 1, max(len(ends), 1))
 
 
 def _between(low: int, high: int | None) -> str:

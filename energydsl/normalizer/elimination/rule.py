@@ -237,9 +237,12 @@ class _Search:
 
 
 def _numbered(order: Order | str, cells: float) -> Order | str:
-    """The order, or the reason why its tables have too many cells to be numbered."""
+    """The order, or the reason why its tables, padded, may have too many cells to be numbered."""
     if isinstance(order, Order) and order.terms + cells > MAX_CELLS / 2:
-        return f"its tables have more than 2^{math.log2(MAX_CELLS):g} cells"
+        return (
+            f"its tables may have more than 2^{math.log2(MAX_CELLS):g} cells; the widest clique "
+            f"has 2^{order.bits.max():.4g} joint states"
+        )
     return order
 
 
@@ -282,6 +285,8 @@ def _by_owner(items: np.ndarray, owner: np.ndarray, count: int) -> tuple[np.ndar
 
 def _bytes(made: Schedule, scopes: Scopes) -> float:
     """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
+    if made.size > MAX_CELLS:
+        return math.inf
     gathered = max(r.base[0].size * made.classes[r.kind].terms for r in made.runs)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
     patterns = sum(c.patterns.size for c in made.classes)
