@@ -184,7 +184,8 @@ class Oracle:
         fine = logsumexp(log_slope - e, axis=1) + np.log(t[1] - t[0])
         coarse = logsumexp((log_slope - e)[:, ::2], axis=1) + np.log(t[2] - t[0])
         total, rough = logsumexp(fine), logsumexp(coarse)
-        return Law(states, fine, None, float(abs(total - rough)) + 1e-9)
+        beyond = _beyond(log_slope - e) + _beyond((log_slope - e)[:, ::-1])
+        return Law(states, fine, None, float(abs(total - rough) + beyond) + 1e-9)
 
     def _repeated(self, states: dict, points: np.ndarray) -> dict:
         m, batch = len(points), len(next(iter(states.values())))
@@ -244,6 +245,15 @@ class Oracle:
                 changed = self.with_site(changed, s, k, level)
             energies.append(self.energy(changed))
         return -logsumexp(-np.stack(energies), axis=0)
+
+
+def _beyond(log_weights: np.ndarray) -> float:
+    """The mass before a grid's first point as a share of all, if it goes on to fall as it does there."""
+    total, last = logsumexp(log_weights), logsumexp(log_weights[:, 0])
+    if np.isneginf(last):
+        return 0.0
+    falls = 1 - np.exp(min(last - logsumexp(log_weights[:, 1]), 0.0))
+    return float(np.exp(last - total) / max(falls, 1e-3))
 
 
 def _slope(function, step) -> np.ndarray:
