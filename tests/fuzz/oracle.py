@@ -248,7 +248,7 @@ class Oracle:
 
 
 def _beyond(log_weights: np.ndarray) -> float:
-    """The mass before a grid's first point as a share of all, if it goes on to fall as it does there."""
+    """The share of all mass before a grid, if it goes on to fall as at its first points."""
     total, last = logsumexp(log_weights), logsumexp(log_weights[:, 0])
     if np.isneginf(last):
         return 0.0
