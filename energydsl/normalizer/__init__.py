@@ -19,13 +19,15 @@ from energydsl.normalizer.enumeration import Enumeration, Independent
 from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
 from energydsl.normalizer.evaluate import trouble as trouble
-from energydsl.normalizer.gaussian import Gaussian
+from energydsl.normalizer.gaussian.dense import Gaussian
+from energydsl.normalizer.gaussian.sparse import SparseGaussian
 from energydsl.normalizer.quadrature.rule import Quadrature
 
 RULES: tuple[AbstractRule, ...] = (
     Directed(),
     Independent(),
     Gaussian(),
+    SparseGaussian(),
     Bipartite(),
     Enumeration(),
     Elimination(),

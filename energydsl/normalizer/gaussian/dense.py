@@ -11,11 +11,16 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.analysis.factor import Factor, Whole
-from energydsl.analysis.joint_states import Rows, int32, owned_rows
+from energydsl.analysis.joint_states import int32, owned_rows
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, normal
+from energydsl.normalizer.gaussian.quadratic import (
+    AbstractGaussianPlan,
+    Fit,
+    expand,
+    numbers_of_factors,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,32 +40,24 @@ class Gaussian(AbstractRule):
     name: ClassVar[str] = "gaussian"
 
     def offer(self, structure: Structure) -> Offer:
-        sizes = structure.component_sizes.astype(float)
-        unfit, steep, memory = _unfit(structure), _steep(structure), _memory(structure)
-
-        def reason(component: int) -> str:
-            if unfit[component]:
-                inside = (structure.component_of == component) & ~_real(structure)
-                return f"{structure.describe(int(np.argmax(inside)))} is not real"
-            return "the energy is not shown to be quadratic"
+        sizes, fit = structure.component_sizes.astype(float), Fit(structure)
+        memory = 8.0 * (4.0 * (sizes + 1.0) ** 2 + numbers_of_factors(structure))
 
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
             classes = structure.component_sizes[components]
             groups = [components[classes == n] for n in np.unique(classes)]
             return tuple(_plan(self, structure, g, operations, memory) for g in groups)
 
-        operations = np.where(unfit | steep, np.inf, sizes**3 + structure.factor_counts)
-        return Offer(operations, reason, plan, 0.0, memory)
+        operations = np.where(fit.refused, np.inf, sizes**3 + structure.factor_counts)
+        return Offer(operations, fit.reason, plan, 0.0, memory)
 
 
-class GaussianPlan(AbstractPlan):
+class GaussianPlan(AbstractGaussianPlan):
     """A plan for components of the same size n, as a batch of n x n matrices."""
 
-    rows: tuple[Rows, ...]
     places: tuple[Array, ...]
-    """The index of each factor's sites within their component; n for a clamped site."""
-    order: Array
-    """The sites of each component, (components, n)."""
+    """The index of each factor's sites within their component; n for a clamped site. The order of
+    the sites is (components, n)."""
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         factor, _, whitened, constant = self._solved(model, fields)
@@ -126,38 +123,13 @@ class GaussianPlan(AbstractPlan):
         slope, constant = jnp.zeros((count, n + 1)), jnp.zeros(count)
         for part, place in zip(self.rows, self.places, strict=True):
             factor = self.structure.factors[part.number]
-            each, gradient, hessian = _expand(factor, part.arguments(env))
+            each, gradient, hessian = expand(factor, part.arguments(env))
             owner = part.owner
             at = (owner[:, None, None], place[:, :, None], place[:, None, :])
             precision = precision.at[at].add(hessian)
             slope = slope.at[owner[:, None], place].add(gradient)
             constant = constant.at[owner].add(each)
         return precision[:, :n, :n], -slope[:, :n], constant
-
-    def _configuration(self, model: Model, x: Array) -> Configuration:
-        """A configuration with these numbers, (components, n), at the components' sites."""
-        blank = model.blank()
-        names = [v.name for v in self.structure.variables]
-        flat = jnp.concatenate([jnp.ravel(blank[n]).astype(x.dtype) for n in names])
-        flat = flat.at[self.order].set(x)
-        values = {}
-        for v in self.structure.variables:
-            start = self.structure.offset[v.name]
-            values[v.name] = flat[start : start + v.size].reshape(v.shape)
-        # Labels must stay integers; no component of this rule contains any.
-        return {
-            n: a if jnp.issubdtype(blank[n].dtype, jnp.floating) else blank[n]
-            for n, a in values.items()
-        }
-
-    def _by_variable(self, laws: Array) -> dict[str, Array]:
-        """(components, n, 2) as (size, 2) for each real variable, 0 at other sites."""
-        flat = jnp.zeros((self.structure.sites, 2)).at[self.order].set(laws)
-        return {
-            v.name: flat[self.structure.offset[v.name] :][: v.size]
-            for v in self.structure.skeleton.free
-            if v.domain.real_line
-        }
 
     def _flat(self, fields: Fields) -> Array:
         """Fields as (components, n, 2)."""
@@ -209,53 +181,3 @@ def _upper_solve(factor: Array, right: Array) -> Array:
         factor, right[..., None], left_side=True, lower=True, transpose_a=True
     )
     return solved[..., 0]
-
-
-def _real(structure: Structure) -> np.ndarray:
-    return structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
-
-
-def _unfit(structure: Structure) -> np.ndarray:
-    """True for each component with a site that is not real."""
-    bad = structure.free & ~_real(structure)
-    return np.bincount(structure.component_of[structure.free], bad[structure.free]) > 0
-
-
-def _steep(structure: Structure) -> np.ndarray:
-    """True for each component with a factor that is not shown to be quadratic."""
-    steep = np.zeros(len(structure.component_sizes), bool)
-    for owner, bound in zip(structure.row_components, structure.degrees, strict=True):
-        if bound.total > 2:
-            steep[owner[owner >= 0]] = True
-    return steep
-
-
-def _memory(structure: Structure) -> np.ndarray:
-    """Bytes for each component: its matrices, and a Hessian for each factor."""
-    numbers = 4.0 * (structure.component_sizes + 1.0) ** 2
-    for factor, owner in zip(structure.factors, structure.row_components, strict=True):
-        each = 4.0 * structure.scope_size(factor) ** 2 + 4.0 * len(factor.leaves)
-        numbers += each * np.bincount(owner[owner >= 0], minlength=len(numbers))
-    return 8.0 * numbers
-
-
-def _expand(factor: Factor, values: list[Any]) -> tuple[Array, Array, Array]:
-    """Value, gradient and Hessian of each factor with respect to its concatenated sites."""
-    where = list(factor.sites)
-    shapes = [leaf.index.shape[1:] for leaf in factor.sites.values()]
-    ends = np.cumsum([int(np.prod(s, dtype=int)) for s in shapes])
-    axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves)
-
-    def energy(flat: Array, *rest: Any) -> Array:
-        arguments = list(rest)
-        for k, part, shape in zip(where, jnp.split(flat, ends[:-1]), shapes, strict=True):
-            arguments[k] = part.reshape(shape).astype(rest[k].dtype)
-        return factor.energy(*arguments)
-
-    count = len(values[where[0]])
-    flat = jnp.concatenate([values[k].reshape(count, -1) for k in where], axis=1)
-    flat = flat.astype(float)
-    gradient, hessian = jax.grad(energy), jax.hessian(energy)
-    mapped = [jax.vmap(f, in_axes=(0, *axes)) for f in (energy, gradient, hessian)]
-    each, slopes, curvatures = (f(flat, *values) for f in mapped)
-    return each, slopes, curvatures

@@ -1,0 +1,1 @@
+"""Gaussian integrals: quadratic energies of real sites, by dense and by sparse matrices."""
