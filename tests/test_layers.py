@@ -19,7 +19,7 @@ ORDER = {
     " | along view | apply | range",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
-    "analysis": "uniform graph degree factor | structure | conditional evaluation"
+    "analysis": "uniform graph degree parity factor | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates ends | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",

@@ -5,6 +5,7 @@ A graph is a number of nodes and an (m, 2) array of edges, without self-loops or
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import rustworkx as rx
 import scipy.sparse as sp
@@ -112,6 +113,24 @@ def is_planar(nodes: int, edges: Edges) -> bool | None:
     if len(edges) > PLANARITY_LIMIT:
         return None
     return rx.is_planar(_rustworkx(nodes, edges))
+
+
+def planar_drawing(nodes: int, edges: Edges) -> np.ndarray:
+    """Whole-number coordinates, (node, 2), of a drawing with straight edges that do not cross.
+
+    Source: Chrobak & Payne (1995), Information Processing Letters 54(4), 241-246.
+
+    Raises:
+        ValueError: the graph is not planar.
+    """
+    drawn = nx.Graph()
+    drawn.add_nodes_from(range(nodes))
+    drawn.add_edges_from(edges.tolist())
+    planar, embedding = nx.check_planarity(drawn)
+    if not planar:
+        raise ValueError("planar_drawing got a graph that is not planar; test it by is_planar.")
+    places = nx.combinatorial_embedding_to_pos(embedding)
+    return np.array([places[i] for i in range(nodes)], np.int64).reshape(-1, 2)
 
 
 def width_bound(nodes: int, edges: Edges) -> int:

@@ -8,7 +8,7 @@ vectorised operations on index arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ import paramax
 from energydsl.analysis import graph
 from energydsl.analysis.degree import Degrees, degrees
 from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
+from energydsl.analysis.parity import is_even
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
 from energydsl.language.variable import Variable
@@ -250,6 +251,18 @@ class Structure:
     def _degrees(self, factor: Factor) -> Degrees:
         # Sites that are all clamped are constants.
         moving = [k for k, leaf in factor.sites.items() if self.free[self.numbers(leaf)].any()]
+        bound = degrees(*self._moving_first(factor, moving), len(moving))
+        each = dict(zip(moving, bound.each, strict=True))
+        return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)
+
+    def is_even(self, factor: Factor, flipped: Sequence[int]) -> bool:
+        """Whether a factor is shown to stay as it is when some leaves change their signs."""
+        return is_even(*self._moving_first(factor, flipped), len(flipped))
+
+    def _moving_first(
+        self, factor: Factor, moving: Sequence[int]
+    ) -> tuple[Callable[..., jax.Array], list[Any]]:
+        """A factor as a function of its leaves, some of them first, and their abstract values."""
         order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
         place = {k: i for i, k in enumerate(order)}
         static = {
@@ -264,10 +277,7 @@ class Structure:
                 arguments[k] = eqx.combine(arguments[k], rest)
             return factor.energy(*arguments)
 
-        arguments = [self.abstract(factor.leaves[k]) for k in order]
-        bound = degrees(energy, arguments, len(moving))
-        each = dict(zip(moving, bound.each, strict=True))
-        return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)
+        return energy, [self.abstract(factor.leaves[k]) for k in order]
 
     def degree_in(self, variable: Variable) -> float:
         """The highest degree of the energy in a single site of `variable`, with others fixed."""

@@ -21,6 +21,7 @@ from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
 from energydsl.normalizer.evaluate import trouble as trouble
 from energydsl.normalizer.gaussian.dense import Gaussian
 from energydsl.normalizer.gaussian.sparse import SparseGaussian
+from energydsl.normalizer.planar import Planar
 from energydsl.normalizer.quadrature.rule import Quadrature
 
 RULES: tuple[AbstractRule, ...] = (
@@ -31,6 +32,7 @@ RULES: tuple[AbstractRule, ...] = (
     Bipartite(),
     Enumeration(),
     Elimination(),
+    Planar(),
     Quadrature(),
 )
 """Every rule that is tried. A new rule is a new file in this folder and an entry in this tuple."""

@@ -27,6 +27,9 @@ NARROWEST = 32
 SMALL = 16
 """The most rows of a matrix that is factorised by LAPACK, whose threads wait for each other."""
 
+ROUNDING = 16.0
+"""The rounding error of an entry of a block that is assumed, in units of float64's precision."""
+
 
 class Band(eqx.Module):
     """The places of the entries of a matrix in block-tridiagonal form.
@@ -246,3 +249,69 @@ def upper_solve(band: Band, entries: Array, found: Factored, right: Array) -> Ar
     shifted = jnp.concatenate([jnp.zeros((1, band.width)), right[:-1]])
     inputs = found.before, shifted, entries, band.places
     return lax.scan(step, found.last.T @ right[-1], inputs, reverse=True)[1]
+
+
+class Inverse(NamedTuple):
+    """The log of |det A|, the entries of the inverse's transpose where A has some, and `loss`.
+
+    `loss` estimates the error of the logarithm: the sum of the rounding errors of the blocks'
+    entries, `ROUNDING` units each, times the derivatives of the logarithm in them.
+    """
+
+    log_det: Array
+    entries: Array
+    loss: Array
+
+
+def inverse(band: Band, entries: Array) -> Inverse:
+    """The log-determinant and the inverse of a matrix that need not be symmetric.
+
+    No rows are exchanged between blocks, nor between the halves of a block: the leading parts of
+    the matrix must be invertible, and at least as well conditioned as the whole.
+
+    Args:
+        band: the places of the entries, of an even width: pairs of rows are not separated.
+        entries: the entries of A.
+    """
+    w = band.width
+
+    def ahead(before: Array, inputs: tuple) -> tuple[Array, tuple]:
+        window = band.window(*inputs)
+        fill = window[w:, :w] @ before @ window[:w, w:]
+        new, log_det = _inverse(window[w:, w:] - fill)
+        return new, (before, log_det)
+
+    def back(inner: Array, inputs: tuple) -> tuple[Array, tuple]:
+        before, values, places, beyond = inputs
+        window = band.window(values, places, beyond)
+        left, right = window[w:, :w] @ before, before @ window[:w, w:]
+        lower, upper = -inner @ left, -right @ inner
+        row, column = places
+        whole = jnp.block([[jnp.zeros((w, w)), upper], [lower, inner]])
+        sizes = jnp.abs(window[w:, w:]) + jnp.abs(left) @ jnp.abs(window[:w, w:])
+        loss = jnp.sum(sizes * jnp.abs(inner.T))
+        return before - upper @ left, (whole[column, row], loss)
+
+    inputs = entries, band.places, band.beyond
+    last, (before, logs) = lax.scan(ahead, jnp.eye(w), inputs)
+    _, (picked, losses) = lax.scan(back, last, (before, *inputs), reverse=True)
+    return Inverse(jnp.sum(logs), picked, ROUNDING * jnp.finfo(float).eps * jnp.sum(losses))
+
+
+def _inverse(matrix: Array) -> tuple[Array, Array]:
+    """The inverse and the log of |det|; by halves, as products are what runs fastest."""
+    n = len(matrix)
+    if n <= SMALL:
+        factors, _, order = lax.linalg.lu(matrix)
+        ahead = lax.linalg.triangular_solve(
+            factors, jnp.eye(n)[order], left_side=True, lower=True, unit_diagonal=True
+        )
+        found = lax.linalg.triangular_solve(factors, ahead, left_side=True, lower=False)
+        return found, jnp.sum(jnp.log(jnp.abs(jnp.diagonal(factors))))
+    h = n // 4 * 2
+    first, log_first = _inverse(matrix[:h, :h])
+    left, right = matrix[h:, :h] @ first, first @ matrix[:h, h:]
+    last, log_last = _inverse(matrix[h:, h:] - left @ matrix[:h, h:])
+    upper = -right @ last
+    found = jnp.block([[first - upper @ left, upper], [-last @ left, last]])
+    return found, log_first + log_last

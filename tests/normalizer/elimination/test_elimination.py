@@ -270,7 +270,7 @@ def test_new_numbers_are_answered_by_the_same_program():
 
 def test_more_than_the_budget_is_refused_with_the_width():
     s = ed.spin("s", (12, 12))
-    energy = (s[1:] * s[:-1]).sum() + (s[:, 1:] * s[:, :-1]).sum()
+    energy = (s[1:] * s[:-1]).sum() + (s[:, 1:] * s[:, :-1]).sum() + 0.1 * s.sum()
     ebm = ed.compile(ed.Model(energy), budget=9)
     said = rule("elimination").offer(ebm.structure).refusal(0, "log_partition", Budget(9))
     assert "joint states of the widest clique; budget 2^9" in said
