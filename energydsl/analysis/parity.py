@@ -5,15 +5,14 @@ True is proven for every value of the parameters; False may mean that it could n
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-Parity = Literal[1, -1] | None
+Parity = int | None
 """1: the value stays; -1: it changes its sign; None: neither is shown."""
 
 
@@ -56,7 +55,7 @@ def _run(jaxpr: jex.Jaxpr, inputs: Sequence[Parity]) -> list[Parity]:
     for equation in jaxpr.eqns:
         values = [read(v) for v in equation.invars]
         if equation.primitive.name in _CALLS:
-            body = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+            body: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
             results = _run(getattr(body, "jaxpr", body), values)
         else:
             results = [_apply(equation, values)] * len(equation.outvars)
@@ -64,7 +63,7 @@ def _run(jaxpr: jex.Jaxpr, inputs: Sequence[Parity]) -> list[Parity]:
     return [read(v) for v in jaxpr.outvars]
 
 
-def _apply(equation: jex.JaxprEqn, values: list[Parity]) -> Parity:
+def _apply(equation: jex.JaxprEqn, values: Sequence[Parity]) -> Parity:
     name = equation.primitive.name
     if all(value == 1 for value in values):
         return 1
@@ -93,7 +92,7 @@ def _common(values: Sequence[Parity]) -> Parity:
 
 
 def _product(values: Sequence[Parity]) -> Parity:
-    return functools.reduce(lambda a, b: 1 if a == b else -1, values)
+    return (-1) ** sum(value == -1 for value in values)
 
 
 def _is_signed(dtype: jax.typing.DTypeLike) -> bool:

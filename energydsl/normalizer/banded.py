@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.csgraph as csgraph
 from jax import Array, lax
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from energydsl.analysis import graph
 from energydsl.analysis.joint_states import int32
@@ -199,7 +199,8 @@ def first_failure(band: Band, entries: Array) -> int | None:
         return None
     k = int(np.argmax(failed))
     schur = _schur(band, found.before[k], entries[k], band.places[k], band.beyond[k])[1]
-    order = lapack.dpotrf(np.asarray(schur))[1]
+    (factorise,) = get_lapack_funcs(("potrf",), (np.asarray(schur),))
+    order = factorise(np.asarray(schur))[1]
     return k * band.width + max(order - 1, 0)
 
 

@@ -18,7 +18,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.analysis.tables import Scopes, Tables
 from energydsl.language.model import Model
 from energydsl.normalizer.banded import NARROWEST, Band, inverse, numbering
-from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer, Question
 
 MAX_EDGES = 100_000
 """The most interactions of a component whose determinant is computed."""
@@ -70,7 +70,7 @@ class Planar(AbstractRule):
             groups = [components[classes == k] for k in np.unique(classes)]
             return tuple(_plan(self, structure, g, int(wide[g].max())) for g in groups)
 
-        lacks = {
+        lacks: dict[Question, Lack] = {
             "draw": Lack(True, "the determinant does not give draws"),
             "mode": Lack(True, "the determinant does not give a mode"),
         }
