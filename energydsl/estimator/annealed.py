@@ -115,8 +115,7 @@ class Annealed(eqx.Module):
         The betas may rise or fall. After the k-th term, `steps` transitions at $\beta_k$ follow.
         """
         total, rungs = np.zeros(self.count), len(betas) - 1
-        length = -(-rungs // -(-rungs // CHUNK))
-        for k, window in enumerate(windows(betas, length)):
+        for k, window in enumerate(windows(betas, -(-rungs // _calls(rungs)))):
             parts = self.path, self.ensemble, self.place
             carry, terms = _rungs(*parts, carry, window, steps, key=jr.fold_in(key, k))
             total -= np.asarray(terms, np.float64).sum(axis=0)
@@ -136,6 +135,11 @@ def windows(betas: np.ndarray, length: int) -> list[Array]:
     count = -(-rungs // length)
     padded = np.pad(betas, (0, count * length - rungs), mode="edge")
     return [jnp.asarray(padded[k * length :][: length + 1], float) for k in range(count)]
+
+
+def _calls(rungs: int) -> int:
+    """The number of windows: a power of two, so that twice the rungs are twice the windows."""
+    return 1 if rungs <= CHUNK else 2 * _calls(-(-rungs // 2))
 
 
 def stretched(step: Array, gaps: Array) -> Array:

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 import energydsl as ed
-from energydsl.estimator.annealed import _rungs
+from energydsl.estimator.annealed import Annealed, _rungs
 from energydsl.language.domain import Integer
 
 COVERAGE = 0.93
@@ -97,6 +97,15 @@ def test_new_parameters_do_not_recompile():
     before = _rungs._cached._cache_size()
     ed.estimate_log_partition(second, method, key=jr.key(1))
     assert _rungs._cached._cache_size() == before
+
+
+def test_longer_ladders_do_not_recompile():
+    ready = Annealed(ed.compile(glass(np.random.default_rng(0))), None, 4, 0, key=jr.key(0))
+    ready.forward(40, 1, key=jr.key(0))
+    before = _rungs._cached._cache_size()
+    for rungs in (80, 159, 320):
+        weights, _ = ready.forward(rungs, 1, key=jr.key(0))
+        assert np.isfinite(weights).all() and _rungs._cached._cache_size() == before
 
 
 def test_mistakes_are_said(untyped):

@@ -34,23 +34,11 @@ def test_reverse_estimates_are_from_above_where_states_are_forbidden():
 def test_long_chains_are_a_doubt():
     model, exact = potts(np.random.default_rng(2))
     ebm = ed.compile(model, budget=2)
-    for method in (
-        ed.ReverseAIS(temperatures=50, warmup=50),
-        ed.Bracket(temperatures=50, warmup=50),
-    ):
-        found = ed.estimate_log_partition(ebm, method, key=jr.key(0))
-        assert "long chains of the kernel" in found.doubts[-1] and found.ess > 64
-        assert abs(found.value - exact) < 5 * found.standard_error
+    method = ed.Bracket(temperatures=50, warmup=50)
+    found = ed.estimate_log_partition(ebm, method, key=jr.key(0))
+    assert "long chains of the kernel" in found.doubts[-1] and found.ess > 64
+    assert abs(found.value - exact) < 5 * found.standard_error
     assert found.lower < exact < found.upper
-
-
-@pytest.mark.parametrize("kind", [potts, *map(slow, (gas, mixed))])
-def test_brackets_hold(kind):
-    model, exact = kind(np.random.default_rng(3))
-    method = ed.Bracket(chains=64, temperatures=50)
-    found = ed.estimate_log_partition(ed.compile(model), method, key=jr.key(0))
-    assert found.kind == "bracket" and found.lower < exact < found.upper
-    assert found.upper - found.lower < 2.0 and found.lower < found.value < found.upper
 
 
 @pytest.mark.slow
@@ -62,7 +50,8 @@ def test_brackets_of_a_hundred_models_hold_and_reverse_intervals_cover(kind):
         model, exact = kind(np.random.default_rng(seed))
         ebm = ed.compile(model)
         found = ed.estimate_log_partition(ebm, bracket, key=jr.key(seed))
-        assert found.lower <= exact <= found.upper, seed
+        assert found.lower <= exact <= found.upper and found.upper - found.lower < 3, seed
+        assert found.kind == "bracket" and found.lower < found.value < found.upper
         found = ed.estimate_log_partition(ebm, reverse, key=jr.key(seed))
         covered += found.lower <= exact <= found.upper
     assert covered >= 90

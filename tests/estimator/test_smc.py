@@ -35,15 +35,11 @@ def test_small_populations_on_a_coarse_ladder_are_unbiased():
     found = ed.estimate_log_partition(ed.compile(model), method, key=jr.key(0))
     assert abs(found.value - exact) < 5 * found.standard_error
     assert found.standard_error < 0.03
-
-
-def test_other_ladders_and_numbers_do_not_recompile():
-    method = ed.SMC(particles=16, replicates=2)
-    for seed in range(2):
-        model, _ = glass(np.random.default_rng(seed), scale=0.1 + 0.9 * seed)
-        ed.estimate_log_partition(ed.compile(model), method, key=jr.key(0))
-        if not seed:
-            before = _passed._cached._cache_size()
+    # Another ladder for other numbers is passed by the same program.
+    before = _passed._cached._cache_size()
+    other, exact = glass(np.random.default_rng(2), n=5, scale=1.5)
+    found = ed.estimate_log_partition(ed.compile(other), method, key=jr.key(1))
+    assert abs(found.value - exact) < 5 * found.standard_error
     assert _passed._cached._cache_size() == before
 
 
