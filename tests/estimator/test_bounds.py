@@ -88,6 +88,13 @@ def test_trees_with_equal_shares_reach_the_known_optimum():
     assert exact < best and abs(found.upper - best) < 1e-6
 
 
+def test_the_division_of_single_sites_improves():
+    """Fields that differ make the even division of them a bad one."""
+    model, exact = glass(np.random.default_rng(0))
+    first, last = (gap(model, exact, ed.TreeReweighted(n)) for n in (1, 200))
+    assert 0 < last < first - 0.01
+
+
 def test_factors_of_three_sites_have_a_lower_bound():
     w = np.random.default_rng(2).normal(size=(2, 3, 2)).astype(np.float32)
     c, d = ed.categorical("c", 2, levels=2), ed.categorical("d", levels=3)
