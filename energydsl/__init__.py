@@ -12,7 +12,16 @@ from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
-from energydsl.estimator import AIS, AbstractEstimator
+from energydsl.estimator import (
+    AIS,
+    SMC,
+    AbstractEstimator,
+    Bounds,
+    Bracket,
+    MeanField,
+    ReverseAIS,
+    TreeReweighted,
+)
 from energydsl.estimator.estimate import estimate_log_partition
 from energydsl.io.netcdf import to_netcdf
 from energydsl.kernel import (
@@ -92,6 +101,7 @@ __all__ = [
     "AIS",
     "EBM",
     "NUTS",
+    "SMC",
     "AbstractDomain",
     "AbstractEstimator",
     "AbstractKernel",
@@ -99,6 +109,8 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "Bounds",
+    "Bracket",
     "Chains",
     "Configuration",
     "ContrastiveDivergence",
@@ -121,6 +133,7 @@ __all__ = [
     "Marginal",
     "Marginals",
     "MaximumLikelihood",
+    "MeanField",
     "MetropolisHastings",
     "Mode",
     "Model",
@@ -129,8 +142,10 @@ __all__ = [
     "Offer",
     "PseudoLikelihood",
     "Quadratic",
+    "ReverseAIS",
     "ScoreMatching",
     "Table",
+    "TreeReweighted",
     "apply",
     "binary",
     "categorical",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 
 import equinox as eqx
+import numpy as np
 from jax import Array
 
 from energydsl.compiler.ebm import EBM
@@ -12,12 +13,28 @@ from energydsl.normalizer.log_z import LogZ
 
 
 class AbstractEstimator(eqx.Module):
-    """A method that estimates log Z."""
+    """A method that estimates or bounds log Z."""
 
     @abc.abstractmethod
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
-        """Log Z with its error, of kind "estimate" or "bound".
+        """Log Z with its error; its kind is never "exact".
 
         Raises:
             TypeError, ValueError: the estimator's own arguments do not fit the model.
         """
+
+    @abc.abstractmethod
+    def doubled(self) -> AbstractEstimator:
+        """The same method with about twice the work, for a better result."""
+
+
+def check_counts(method: AbstractEstimator, **least: int) -> None:
+    """Raise ValueError unless these fields of an estimator are whole numbers, and large enough."""
+    for name, smallest in least.items():
+        count = getattr(method, name)
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not whole or count < smallest:
+            raise ValueError(
+                f"{type(method).__name__} got {name}={count!r}; expected a whole number of at "
+                f"least {smallest}."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +25,11 @@ class LogLikelihood:
 
     Attributes:
         value: the mean of log p(v) over the examples, in nats.
-        standard_error: the standard error of log Z, which is that of `value` for given data.
+        standard_error: the standard error of log Z, which is that of `value` for given data; NaN
+            for proven bounds.
         lower: `value` for the upper end of log Z's confidence interval.
         upper: `value` for its lower end.
-        kind: the kind of log Z: "exact", "quadrature", "estimate" or "bound".
+        kind: the kind of log Z, which says what `lower` and `upper` mean: see `LogZ`.
         examples: log p of each example.
     """
 
@@ -44,10 +46,10 @@ class LogLikelihood:
             return f"{text} (log Z exact)"
         if self.kind == "quadrature":
             return f"{text} (log Z by quadrature, error {self.standard_error:.2g})"
-        return (
-            f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % from {self.lower:.5g} "
-            f"to {self.upper:.5g})"
-        )
+        span = f"from {self.lower:.5g} to {self.upper:.5g}"
+        if math.isnan(self.standard_error):
+            return f"{text} (log Z: {self.kind}; {span})"
+        return f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % {span})"
 
 
 def log_likelihood(

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from scipy.special import logsumexp, stdtrit
+
+LEAST_ESS = 10.0
+"""The effective number of weights below which an interval is too narrow to be trusted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LogZ:
     """A value of log Z with its error.
 
+    What `lower` and `upper` mean depends on `kind`:
+
+    ================== ========================================================================
+    kind               log Z lies between `lower` and `upper`
+    ================== ========================================================================
+    "exact"            certainly: both are `value`, which is exact apart from rounding
+    "quadrature"       if the estimated error of the numerical integration is right
+    "estimate"         with probability 95 %, if the weights have a finite variance and the chains
+                       miss no mode: Student's interval about the mean of the weights
+    "bracket"          with probability 95 %, whatever the weights' variance and however badly the
+                       chains mix: each end is wrong with probability 2.5 % at most, by Markov's
+                       inequality. The upper end needs exact draws from the model; without them,
+                       `doubts` says so
+    "mean field"       certainly: `lower` is proven; `upper` is infinite
+    "tree-reweighted"  certainly: `upper` is proven; `lower` is minus infinity
+    "bounds"           certainly: both ends are proven
+    ================== ========================================================================
+
     Attributes:
-        value: log Z, or an estimate of it, depending on `kind`.
+        value: log Z, or an estimate of it; of proven bounds, the finite one or their middle.
         standard_error: the standard error of `value` in nats; for a quadrature, its estimated
-            numerical error.
-        lower: the lower end of the 95 % confidence interval; for a quadrature, `value` minus its
-            error.
-        upper: the upper end of that interval.
-        kind: "exact", "quadrature" (numerical integration), "estimate" or "bound" (then log Z lies
-            between `lower` and `upper`).
-        ess: the effective number of independent weights behind an estimate.
+            numerical error; NaN for proven bounds, which have none.
+        lower: the lower end.
+        upper: the upper end.
+        kind: one of the words above.
+        ess: the effective number of independent weights behind an estimate; of a bracket, the
+            smaller of its two directions; infinite where no weights are used.
+        doubts: sentences that say why the result cannot be trusted; empty if nothing was noticed.
+            That nothing was noticed proves nothing: a mode that no chain visited leaves no trace.
     """
 
     value: float
@@ -30,6 +53,7 @@ class LogZ:
     upper: float
     kind: str
     ess: float
+    doubts: tuple[str, ...] = ()
 
     @staticmethod
     def exact(value: float) -> LogZ:
@@ -42,15 +66,26 @@ class LogZ:
         return LogZ(value, error, value - error, value + error, "quadrature", np.inf)
 
     @staticmethod
+    def proven(lower: float, upper: float, kind: str, doubts: tuple[str, ...] = ()) -> LogZ:
+        """Bounds that hold with certainty; one of them may be infinite."""
+        ends = [end for end in (lower, upper) if np.isfinite(end)]
+        value = float(np.mean(ends)) if ends else np.nan
+        if lower > upper:
+            doubts = (*doubts, f"the lower bound exceeds the upper one by {lower - upper:.2g}")
+        return LogZ(value, np.nan, lower, upper, kind, np.inf, doubts)
+
+    @staticmethod
     def from_log_weights(log_weights: np.ndarray) -> LogZ:
         """The log of the mean of independent weights w with expectation Z.
 
         The standard error is the jackknife estimate over the weights; the interval is Student's t.
         """
         n = len(log_weights)
-        value = float(logsumexp(log_weights) - np.log(n))
+        value = float(logsumexp(log_weights) - np.log(n)) if n > 1 else np.nan
         if not np.isfinite(value):
-            return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0)
+            zero = int(np.isneginf(log_weights).sum())
+            said = f"of {n} weights, {zero} are zero and the others not finite"
+            return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0, (said,))
         shares = np.exp(log_weights - logsumexp(log_weights))
         ess = float(1 / np.sum(shares**2))
         with np.errstate(divide="ignore"):
@@ -58,14 +93,55 @@ class LogZ:
         error = float(np.sqrt((n - 1) * np.mean((without - without.mean()) ** 2)))
         error = error if np.isfinite(error) else np.inf
         half = float(stdtrit(n - 1, 0.975)) * error
-        return LogZ(value, error, value - half, value + half, "estimate", ess)
+        doubts = _few(ess, n)
+        return LogZ(value, error, value - half, value + half, "estimate", ess, doubts)
+
+    @staticmethod
+    def from_log_inverse_weights(log_weights: np.ndarray) -> LogZ:
+        """Minus the log of the mean of independent weights w with expectation 1 / Z."""
+        found = LogZ.from_log_weights(log_weights)
+        ends = {"value": -found.value, "lower": -found.upper, "upper": -found.lower}
+        return dataclasses.replace(found, **ends)
+
+    def doubted(self, *doubts: str) -> LogZ:
+        """The same with more doubts."""
+        return dataclasses.replace(self, doubts=(*self.doubts, *doubts))
+
+    def sharpened(self, other: LogZ) -> LogZ:
+        """This result, with the better ends of both where both are proven bounds of one kind."""
+        if self.kind != other.kind or not math.isnan(self.standard_error):
+            return self
+        lower, upper = max(self.lower, other.lower), min(self.upper, other.upper)
+        return LogZ.proven(lower, upper, self.kind, self.doubts)
 
     def __str__(self) -> str:
-        if self.kind == "exact":
-            return f"log Z = {self.value:.6g} (exact)"
-        if self.kind == "quadrature":
-            return f"log Z = {self.value:.6g} (by quadrature, error {self.standard_error:.2g})"
+        text = f"log Z {self._said()}"
+        return f"{text}. Doubtful: {'; '.join(self.doubts)}." if self.doubts else text
+
+    def _said(self) -> str:
+        span = f"from {self.lower:.6g} to {self.upper:.6g}"
+        match self.kind:
+            case "exact":
+                return f"= {self.value:.6g} (exact)"
+            case "quadrature":
+                return f"= {self.value:.6g} (by quadrature, error {self.standard_error:.2g})"
+            case "mean field":
+                return f">= {self.lower:.6g} (mean field, proven)"
+            case "tree-reweighted":
+                return f"<= {self.upper:.6g} (tree-reweighted, proven)"
+            case "bounds":
+                return f"{span} (proven bounds)"
         return (
-            f"log Z = {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % from "
-            f"{self.lower:.6g} to {self.upper:.6g}; {self.ess:.3g} effective chains)"
+            f"= {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % {span}; "
+            f"{self.ess:.3g} effective chains)"
         )
+
+
+def _few(ess: float, count: int) -> tuple[str, ...]:
+    """The doubt that a few weights have nearly all of the sum."""
+    if ess >= min(LEAST_ESS, count / 2):
+        return ()
+    return (
+        f"{count} weights are worth {ess:.2g} independent ones, so the value may be far off and "
+        "its error too small",
+    )

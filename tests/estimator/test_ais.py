@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 
 import energydsl as ed
-from energydsl.estimator.ais import _anneal
+from energydsl.estimator.annealed import Annealed, _rungs
 from energydsl.language.domain import Integer
 
 COVERAGE = 0.93
@@ -94,9 +94,18 @@ def test_new_parameters_do_not_recompile():
     first, second = (ed.compile(mixed(rng)) for _ in range(2))
     method = ed.AIS(chains=16, temperatures=20)
     ed.estimate_log_partition(first, method, key=jr.key(0))
-    before = _anneal._cached._cache_size()
+    before = _rungs._cached._cache_size()
     ed.estimate_log_partition(second, method, key=jr.key(1))
-    assert _anneal._cached._cache_size() == before
+    assert _rungs._cached._cache_size() == before
+
+
+def test_longer_ladders_do_not_recompile():
+    ready = Annealed(ed.compile(glass(np.random.default_rng(0))), None, 4, 0, key=jr.key(0))
+    ready.forward(40, 1, key=jr.key(0))
+    before = _rungs._cached._cache_size()
+    for rungs in (80, 159, 320):
+        weights, _ = ready.forward(rungs, 1, key=jr.key(0))
+        assert np.isfinite(weights).all() and _rungs._cached._cache_size() == before
 
 
 def test_mistakes_are_said(untyped):
@@ -145,10 +154,22 @@ def test_the_weight_of_forbidden_states_is_zero_however_short_the_path():
     assert found.standard_error < 0.02
 
 
+def test_infinite_energies_of_functions_have_the_weight_zero():
+    """65 temperatures are two windows of 33, the last one beyond the end of the ladder."""
+    a = ed.binary("a", 2)
+    model = ed.Model(ed.apply(lambda a: jnp.where(a.sum() > 1, jnp.inf, 0.0), a))
+    method = ed.AIS(ed.MetropolisHastings(), chains=1024, temperatures=65)
+    found = ed.estimate_log_partition(ed.compile(model), method, key=jr.key(0))
+    assert abs(found.value - np.log(3.0)) < 5 * found.standard_error
+    assert found.standard_error < 0.05
+
+
 def test_no_estimate_is_said():
     a = ed.binary("a", 2)
     never = ed.apply(lambda a: jnp.where(a.sum() >= 0, jnp.inf, 0.0), a)
-    with pytest.raises(ValueError, match=r"of 16 chains, 16 have the weight zero.*temperatures"):
+    with pytest.raises(
+        ValueError, match=r"AIS found no.* of 16 weights, 16 are zero.*temperatures"
+    ):
         ed.estimate_log_partition(
             ed.compile(ed.Model(never)),
             ed.AIS(ed.MetropolisHastings(), chains=16, temperatures=4),
@@ -159,7 +180,7 @@ def test_no_estimate_is_said():
 def test_an_estimate_that_one_chain_carries_warns():
     s = ed.spin("s", 40)
     ebm = ed.compile(ed.Model((np.random.default_rng(0).normal(size=40) * 5.0 * s).sum()))
-    with pytest.warns(UserWarning, match="of 8 chains are worth"):
+    with pytest.warns(UserWarning, match="AIS: 8 weights are worth"):
         ed.estimate_log_partition(ebm, ed.AIS(chains=8, temperatures=1), key=jr.key(0))
 
 

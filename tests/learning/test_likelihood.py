@@ -37,6 +37,8 @@ def test_an_estimate_stays_one():
     with pytest.raises(ed.IntractableError, match="Estimate it"):
         ed.log_likelihood(wide, data)
     assert ed.log_likelihood(wide, data, log_z=ed.LogZ.exact(1.0)).kind == "exact"
+    bounds = ed.log_likelihood(wide, data, log_z=ed.LogZ.proven(1.0, 2.0, "bounds"))
+    assert "(log Z: bounds; from" in str(bounds) and bounds.upper == pytest.approx(bounds.lower + 1)
 
 
 def test_the_error_of_a_quadrature_is_handed_on():

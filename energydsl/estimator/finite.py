@@ -1,0 +1,114 @@
+"""Finite models as tables of log potentials in float64, for bounds that are computed in NumPy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from energydsl.analysis.evaluation import as_double
+from energydsl.analysis.joint_states import Rows, held_rows
+from energydsl.analysis.tables import Scopes, Tables, table_sizes
+from energydsl.compiler.ebm import EBM
+from energydsl.language.model import Model
+
+MAX_TABLE = 20.0
+"""log2 of the most joint states of a factor whose table is computed."""
+
+MAX_CELLS = 2**25
+"""The most cells of all tables together."""
+
+ROUNDING = 1e-12
+"""The rounding error of a bound, relative to the sum of the sizes of its terms. Bounds are widened
+by it, so that they hold in spite of rounding."""
+
+
+class Group(NamedTuple):
+    """Factors whose tables have one shape."""
+
+    scopes: np.ndarray
+    """The sites of each factor, as positions among the free sites, (factor, place)."""
+    cells: np.ndarray
+    """The log potentials, (factor, *levels); -inf where a state is forbidden."""
+
+
+class Finite(NamedTuple):
+    """A model whose free sites are all finite."""
+
+    levels: np.ndarray
+    """The number of levels of each free site."""
+    colours: np.ndarray
+    """For each free site, a colour; sites of one colour do not interact."""
+    groups: tuple[Group, ...]
+    constant: float
+    """Minus the energy of the factors without a free site."""
+
+    @property
+    def forbids(self) -> bool:
+        """Whether some state is forbidden."""
+        return any(np.isneginf(g.cells).any() for g in self.groups)
+
+    @property
+    def margin(self) -> float:
+        """By how much a bound must be widened to hold in spite of rounding."""
+        sizes = [np.abs(np.where(np.isinf(g.cells), 0.0, g.cells)) for g in self.groups]
+        total = sum(s.reshape(len(s), -1).max(axis=1).sum() for s in sizes)
+        return ROUNDING * float(1 + abs(self.constant) + total + np.log(self.levels).sum())
+
+
+def tabulated(ebm: EBM, method: str) -> Finite:
+    """The tables of a model.
+
+    Raises:
+        TypeError: a free site has no finite list of levels.
+        ValueError: the tables are too large, or an energy is NaN or minus infinity.
+    """
+    structure = ebm.structure
+    other = structure.free & (structure.levels == 0)
+    if other.any():
+        raise TypeError(
+            f"{method} needs finite sites; {structure.describe(int(np.argmax(other)))} "
+            "has no finite list of levels. Estimate log Z of this model by ed.AIS or ed.Bracket."
+        )
+    bits, cells = table_sizes(structure)
+    if bits.max(initial=0) > MAX_TABLE or cells.sum() > MAX_CELLS:
+        raise ValueError(
+            f"{method} needs the tables of all factors: {cells.sum():.3g} cells, the largest table "
+            f"2^{bits.max():.3g}; at most {MAX_CELLS:.3g} and 2^{MAX_TABLE:.3g} are computed. "
+            "Estimate log Z of this model by ed.AIS or ed.Bracket."
+        )
+    scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+    position = np.cumsum(structure.free) - 1
+    with jax.enable_x64(True):
+        outside, known = _energies(ebm.model, held_rows(structure), scopes.built())
+        held, tables = float(outside), [-np.asarray(cells) for cells in known]
+    groups = tuple(
+        Group(position[g.scopes], known[g.table].reshape(-1, *scopes.levels(g)))
+        for g, known in zip(scopes.groups, tables, strict=True)
+    )
+    _check(method, held, groups)
+    free = structure.free
+    return Finite(structure.levels[free], structure.colours[free], groups, -held)
+
+
+@eqx.filter_jit
+def _energies(
+    model: Model, held: tuple[Rows, ...], tables: tuple[Tables, ...]
+) -> tuple[Array, list[Array]]:
+    """The energy of the factors without a free site, and the tables of the others."""
+    model = as_double(model)
+    env = model.environment(model.blank())
+    outside = sum((jnp.sum(rows.energies(env)) for rows in held), jnp.zeros(()))
+    return outside, [t.energies(model) for t in tables]
+
+
+def _check(method: str, held: float, groups: tuple[Group, ...]) -> None:
+    bad = [np.isnan(g.cells) | np.isposinf(g.cells) for g in groups]
+    if np.isnan(held) or np.isneginf(held) or any(b.any() for b in bad):
+        raise ValueError(f"{method} found an energy that is NaN or minus infinity.")
+    if np.isposinf(held):
+        raise ValueError("The evidence is forbidden: its energy is infinite, so that Z = 0.")
