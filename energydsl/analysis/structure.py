@@ -7,6 +7,8 @@ vectorised operations on index arrays.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -32,7 +34,7 @@ connected component."""
 class Structure:
     """The structure of a model. Sites are numbered consecutively across variables.
 
-    Structures are equal, and have equal hashes, if their skeletons do.
+    Structures are equal if their skeletons are, and if they are the same part of it (`part`).
     """
 
     def __init__(self, model: Model) -> None:
@@ -53,12 +55,44 @@ class Structure:
         self._static = [
             eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.slots)
         ]
+        self._chosen = ""
+
+    def part(self, free: np.ndarray, chosen: tuple[np.ndarray, ...]) -> Structure:
+        """The structure of some free sites and some factors; all other sites are constants.
+
+        Args:
+            free: True at the sites of the part; free events belong to it whole or not at all.
+            chosen: for each batch, True at the factors of the part.
+        """
+        part = copy.copy(self)
+        for name in [
+            n for n in part.__dict__ if isinstance(getattr(Structure, n, None), cached_property)
+        ]:
+            del part.__dict__[name]
+        part.free = self.free & free
+        part.factors = tuple(
+            f.only(c) for f, c in zip(self.factors, chosen, strict=True) if c.any()
+        )
+        seal = hashlib.blake2b(self._chosen.encode(), digest_size=16)
+        for mask in (part.free, *chosen):
+            seal.update(np.packbits(mask).tobytes())
+        part._chosen = seal.hexdigest()
+        return part
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is the structure of a part of the model."""
+        return bool(self._chosen)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and other.skeleton == self.skeleton
+        return (
+            isinstance(other, Structure)
+            and other._chosen == self._chosen
+            and other.skeleton == self.skeleton
+        )
 
     def __hash__(self) -> int:
-        return hash(self.skeleton)
+        return hash((self.skeleton, self._chosen))
 
     def describe(self, site: int) -> str:
         """The name of a site, such as ``s[3, 4]``."""
@@ -125,6 +159,11 @@ class Structure:
     def _event_pairs(self, v: Variable) -> np.ndarray:
         """The pairs of entries of each event, which constrain each other whatever the energy is."""
         return self._pairs_of(self._events(v))
+
+    def free_events(self, v: Variable) -> np.ndarray:
+        """The sites of each free event of a variable, one event per row."""
+        events = self._events(v)
+        return events[self.free[events[:, 0]]]
 
     @cached_property
     def component_of(self) -> np.ndarray:
