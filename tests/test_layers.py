@@ -24,7 +24,7 @@ ORDER = {
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base double log_z | counting | * | choice evaluate",
-    "normalizer/elimination": "order steps | batches | schedule | passes | rule",
+    "normalizer/elimination": "order steps | layout | batches | schedule | passes | rule",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",
     "kernel": "base tuning | gradient | * | choose",

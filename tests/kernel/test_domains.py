@@ -14,7 +14,11 @@ from tests.kernel.test_invariance import DRAWS, FALSE_ALARM, KERNELS, moved
 from tests.language.test_domain import Permutation
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(k, marks=[pytest.mark.slow] * isinstance(k, ed.NUTS)) for k in KERNELS],
+    ids=lambda k: type(k).__name__,
+)
 def test_matrices(kernel):
     """Of a Wishart, the diagonal is chi-squared, and the determinant over that, too."""
     scale = np.array([[1.0, 0.5], [0.5, 0.8]])

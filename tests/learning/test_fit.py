@@ -415,6 +415,7 @@ np.savez(sys.argv[2], history["loss"], *leaves)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_a_run_killed_by_sigkill_resumes_with_the_same_parameters(tmp_path):
     script, folder = tmp_path / "run.py", tmp_path / "checkpoint"

@@ -234,10 +234,10 @@ def test_many_independent_sites_are_fast():
     n = 10**5
     fields = RNG.normal(size=n).astype(np.float32)
     s = ed.spin("s", n)
-    began = time.perf_counter()
+    began = time.process_time()
     ebm = ed.compile(ed.Model(fields @ s))
     found = ed.log_partition(ebm)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     expected = np.logaddexp(np.float64(fields), -np.float64(fields)).sum()
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert "independent of 100,000 components" in str(ebm.normalizer)

@@ -265,9 +265,9 @@ def test_a_large_lattice_takes_seconds_and_little_memory(lattice):
     chains = chains_of({"s": lattice}, model=spins((256, 256)))
     diagnose(chains_of({"s": coins(4, 100, 3)}))  # ArviZ is imported
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     diagnosis = diagnose(chains)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert diagnosis.ok, str(diagnosis)

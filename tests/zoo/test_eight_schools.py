@@ -46,6 +46,7 @@ def run(tmp_path_factory):
     return zoo.main(out=out, warmup=500, draws=1000), out
 
 
+@pytest.mark.slow
 def test_the_posterior_is_numpyros(run):
     numbers, _ = run
     assert set(numbers) >= {"mu", "tau", *(f"theta[{school}]" for school in zoo.SCHOOLS)}

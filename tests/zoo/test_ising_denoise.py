@@ -55,6 +55,7 @@ def test_errors_fall(tmp_path):
     assert (tmp_path / "restored.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_diagonal_neighbours_gain_on_thin_strokes(tmp_path, monkeypatch):
     page = {"page": zoo.pictures()["page"]}

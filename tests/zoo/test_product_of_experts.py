@@ -27,6 +27,7 @@ def test_gaussian_experts_have_a_closed_form():
     assert numbers["log_z"] == pytest.approx(numbers["overlap"], rel=1e-7)
 
 
+@pytest.mark.slow
 def test_every_kernel_draws_the_same_law(tmp_path):
     numbers = zoo.main(out=tmp_path, draws=300)
     assert numbers["largest_z"] < FALSE_ALARM_Z

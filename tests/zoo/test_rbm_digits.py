@@ -28,6 +28,7 @@ def test_digits_are_split_once():
     assert set(np.unique(train)) == {0, 1}
 
 
+@pytest.mark.slow
 def test_learning_reaches_its_goal(tmp_path):
     numbers = zoo.main(out=tmp_path, peer=False)
     # -18.3 +- 0.1 over other seeds.

@@ -26,6 +26,7 @@ def test_log_z_is_that_of_a_sum():
     assert float(ed.log_partition(ebm)) == pytest.approx(exact, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_each_objective_learns(tmp_path):
     numbers = zoo.main(out=tmp_path, width=8, steps=400, likelihood_steps=2)
     assert set(numbers) == {"truth", *zoo.OBJECTIVES, "likelihood"}

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from typing import NamedTuple
 
+from energydsl.normalizer.elimination.layout import Layout, layouts
 from energydsl.normalizer.elimination.steps import MOST_INPUTS, Steps
 
 MAX_CELLS = 2**31
@@ -29,10 +30,11 @@ Shape = tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """Steps of one class, padded to a number of them."""
+    """Steps of one class, padded to a number of them; a wide step is alone."""
 
     shape: Shape
     width: int
+    layout: Layout | None
     steps: list[int]
 
 
@@ -40,12 +42,13 @@ class Batches:
     """The batches of an elimination in their order, for one ratio of padding.
 
     A step is carried out after those whose messages it reads. Steps that are ready and of one class
-    form a batch; a class is left when none of it is ready.
+    form a batch; a class is left when none of it is ready. Wide steps of one layout are a class.
     """
 
-    def __init__(self, steps: Steps, ratio: float) -> None:
+    def __init__(self, steps: Steps, wide: list[Layout | None], ratio: float) -> None:
         self.steps = steps
-        self._shapes = _padded(steps, ratio)
+        shapes = _padded(steps, wide, ratio)
+        self._kinds = [(s, w) for s, w in zip(shapes, wide, strict=True)]
         self.all = self._found()
 
     @property
@@ -60,38 +63,40 @@ class Batches:
     @property
     def runs(self) -> int:
         """The number of runs of batches of equal class and width."""
-        return 1 + sum(a[:2] != b[:2] for a, b in itertools.pairwise(self.all))
+        return 1 + sum(a[:3] != b[:3] for a, b in itertools.pairwise(self.all))
 
     def _found(self) -> list[Batch]:
         steps, tables = self.steps.steps, self.steps.tables
         missing = [sum(i >= tables for i in s.inputs) for s in steps]
         reader = {i - tables: k for k, s in enumerate(steps) for i in s.inputs if i >= tables}
-        ready: dict[Shape, list[int]] = defaultdict(list)
+        ready: dict[tuple[Shape, Layout | None], list[int]] = defaultdict(list)
         for k, count in enumerate(missing):
             if not count:
-                ready[self._shapes[k]].append(k)
-        found, shape = [], None
+                ready[self._kinds[k]].append(k)
+        found, kind = [], None
         while any(ready.values()):
-            if shape is None or not ready[shape]:
-                shape = max(ready, key=lambda s: (len(ready[s]), s))
-            most = _widest(shape)
-            now, ready[shape] = ready[shape][:most], ready[shape][most:]
-            found.append(Batch(shape, 2 ** math.ceil(math.log2(len(now))), now))
+            if kind is None or not ready[kind]:
+                kind = max(ready, key=lambda c: (len(ready[c]), c[0], c[1] or ()))
+            shape, layout = kind
+            most = 1 if layout else _widest(shape)
+            now, ready[kind] = ready[kind][:most], ready[kind][most:]
+            found.append(Batch(shape, 2 ** math.ceil(math.log2(len(now))), layout, now))
             for k in now:
                 if k in reader:
                     missing[reader[k]] -= 1
                     if not missing[reader[k]]:
-                        ready[self._shapes[reader[k]]].append(reader[k])
+                        ready[self._kinds[reader[k]]].append(reader[k])
         return found
 
 
 def find_batches(steps: Steps) -> list[Batch]:
     """The batches of the steps, padded as costs least."""
-    best = Batches(steps, GRIDS[0])
+    wide = layouts(steps)
+    best = Batches(steps, wide, GRIDS[0])
     for ratio in GRIDS[1:]:
         if best.runs <= FEW_RUNS:
             break
-        best = min(best, Batches(steps, ratio), key=lambda batches: batches.cost)
+        best = min(best, Batches(steps, wide, ratio), key=lambda batches: batches.cost)
     return best.all
 
 
@@ -100,18 +105,22 @@ def _widest(shape: Shape) -> int:
     return 2 ** int(math.log2(max(1, BATCH // (MOST_INPUTS * math.prod(shape)))))
 
 
-def _padded(steps: Steps, ratio: float) -> list[Shape]:
+def _padded(steps: Steps, wide: list[Layout | None], ratio: float) -> list[Shape]:
     """The levels and the message states of each step, rounded up to those of its class."""
     sizes = [
         (1 if s.site is None else steps.levels[s.site], steps.size(s.scope)) for s in steps.steps
     ]
     if ratio == 1.0:
         return sizes
-    levels, states = max(c for c, _ in sizes), max(s for _, s in sizes)
-    if ratio == math.inf:
-        return [(levels, states)] * len(sizes)
+    narrow = [size for size, layout in zip(sizes, wide, strict=True) if not layout]
+    levels, states = (max((size[k] for size in narrow), default=1) for k in range(2))
 
     def up(number: int, limit: int) -> int:
+        if ratio == math.inf:
+            return limit
         return min(limit, math.ceil(ratio ** math.ceil(math.log(number, ratio) - 1e-9)))
 
-    return [(up(c, levels), up(s, states)) for c, s in sizes]
+    return [
+        layout.shape if layout else (up(c, levels), up(s, states))
+        for (c, s), layout in zip(sizes, wide, strict=True)
+    ]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +28,9 @@ MAX_SITES, MAX_TREE = 10_000, 200_000
 FILL_SITES = 3_000
 """The most sites of a component for which the order of least fill is tried."""
 
-RESTARTS, RESTART = 12, 1e6
-"""The most orders with random ties, and the terms from which there is one more of them."""
+RESTARTS, RESTART, HOPELESS = 12, 1e6, 2.0**36
+"""The most orders with random ties, the terms from which there is one more of them, and the terms
+above which there is none: other ties seldom save more than a few bits."""
 
 REGULAR = 4.0
 """How many times more terms an order along a band may take and still be preferred: its steps are
@@ -76,9 +76,9 @@ def find_order(edges: Edges, levels: np.ndarray) -> Order | str:
     neighbours = _neighbours(edges, count)
     found = [] if band is None or wide else [_follow(neighbours, bits, band[0])]
     if small:
-        found.append(_greedy(neighbours, bits, _weight))
+        found.append(_greedy(neighbours, bits, _Weight))
     if not tree and count <= FILL_SITES:
-        found.append(_greedy(neighbours, bits, _fill))
+        found.append(_greedy(neighbours, bits, _Fill))
         found += _restarts(neighbours, bits, found)
     best = _best(found)
     if best is None:
@@ -95,9 +95,10 @@ def _restarts(
 ) -> list[Order | None]:
     """Orders of least fill with ties broken at random, more of them where sums take long."""
     best = _best(found)
-    terms = math.inf if best is None else best.terms
-    count = int(min(RESTARTS, terms / RESTART))
-    return [_greedy(neighbours, bits, _fill, np.random.default_rng(k)) for k in range(count)]
+    if best is None or best.terms > HOPELESS:
+        return []
+    count = int(min(RESTARTS, best.terms / RESTART))
+    return [_greedy(neighbours, bits, _Fill, np.random.default_rng(k)) for k in range(count)]
 
 
 def _best(orders: list[Order | None]) -> Order | None:
@@ -140,7 +141,7 @@ def _follow(neighbours: Neighbours, bits: list[float], sites: Iterable[int]) -> 
 def _greedy(
     neighbours: Neighbours,
     bits: list[float],
-    score: Callable[[Neighbours, list[float], int], float],
+    score: type[_Weight],
     random: np.random.Generator | None = None,
 ) -> Order | None:
     """The order that eliminates a site of lowest score next.
@@ -148,7 +149,8 @@ def _greedy(
     Of equal ones the earliest scored is eliminated, or one at random.
     """
     graph, order = [set(n) for n in neighbours], Order([], [], np.zeros(0))
-    scores = [score(graph, bits, i) for i in range(len(graph))]
+    scored = score(graph, bits)
+    scores = scored.of(range(len(graph)))
     stamps = itertools.count() if random is None else iter(random.random, None)
     heap = [(s, next(stamps), i) for i, s in enumerate(scores)]
     heapq.heapify(heap)
@@ -164,30 +166,54 @@ def _greedy(
         separator = _eliminate(graph, site)
         order.sites.append(site)
         order.separators.append(separator)
-        for i in _changed(graph, separator, score):
-            new = score(graph, bits, i)
+        changed = scored.changed(site, separator)
+        for i, new in zip(changed, scored.of(changed), strict=True):
             if new != scores[i]:
                 scores[i] = new
                 heapq.heappush(heap, (new, next(stamps), i))
     return order._replace(bits=np.array(needed))
 
 
-def _changed(graph: Neighbours, separator: set[int], score: object) -> list[int]:
-    """The sites whose score may have changed, in increasing order."""
-    if score is not _fill:
+class _Weight:
+    """Scores sites by the joint states that their elimination would sum over."""
+
+    def __init__(self, graph: Neighbours, bits: list[float]):
+        self.graph, self.bits = graph, bits
+
+    def of(self, sites: Sequence[int]) -> list[float]:
+        return [_weight(self.graph, self.bits, i) for i in sites]
+
+    def changed(self, site: int, separator: set[int]) -> list[int]:
+        """The sites whose score an elimination may have changed, in increasing order."""
         return sorted(separator)
-    return sorted(separator.union(*(graph[i] for i in separator)))
+
+
+class _Fill(_Weight):
+    """Scores sites by their pairs of neighbours that are not neighbours of each other."""
+
+    def __init__(self, graph: Neighbours, bits: list[float]):
+        super().__init__(graph, bits)
+        # The neighbours of a site as the bits of one integer: two such sets are met at once.
+        self.masks = [sum(1 << j for j in around) for around in graph]
+
+    def of(self, sites: Sequence[int]) -> list[float]:
+        masks, scores = self.masks, []
+        for site in sites:
+            around, own = self.graph[site], masks[site]
+            met = sum([(own & masks[i]).bit_count() for i in around])
+            scores.append((len(around) * (len(around) - 1) - met) / 2)
+        return scores
+
+    def changed(self, site: int, separator: set[int]) -> list[int]:
+        joined = self.masks[site]
+        for i in separator:
+            self.masks[i] = (self.masks[i] | joined) & ~(1 << i | 1 << site)
+        return sorted(separator.union(*(self.graph[i] for i in separator)))
 
 
 def _weight(graph: Neighbours, bits: list[float], site: int) -> float:
     """log2 of the number of joint states of a site and its neighbours."""
     return bits[site] + sum(bits[i] for i in graph[site])
-
-
-def _fill(graph: Neighbours, bits: list[float], site: int) -> float:
-    """The number of pairs of neighbours that are not neighbours of each other."""
-    around = graph[site]
-    return sum(len(around) - 1 - len(around & graph[i]) for i in around) / 2
 
 
 def _eliminate(graph: Neighbours, site: int) -> set[int]:

@@ -21,9 +21,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from energydsl.analysis.joint_states import int32
+from energydsl.normalizer.elimination.batches import Shape
+from energydsl.normalizer.elimination.layout import Layout
 from energydsl.normalizer.elimination.schedule import NEVER, Run, Schedule
 
 Reduction = Callable[[Array], Array]
@@ -32,6 +35,8 @@ Reduction = Callable[[Array], Array]
 class Loop(eqx.Module):
     """The index arrays of a `Run`."""
 
+    shape: Shape = eqx.field(static=True)
+    layout: Layout | None = eqx.field(static=True)
     kind: int = eqx.field(static=True)
     base: Array
     pattern: Array
@@ -41,7 +46,7 @@ class Loop(eqx.Module):
     strides: Array
 
     def __init__(self, run: Run) -> None:
-        self.kind = run.kind
+        self.shape, self.layout, self.kind = run.shape, run.layout, run.kind
         for name in ("base", "pattern", "begin", "first", "others", "strides"):
             setattr(self, name, int32(getattr(run, name)))
 
@@ -49,17 +54,14 @@ class Loop(eqx.Module):
 class Passes(eqx.Module):
     """A schedule as a pytree, and its passes over the cells of all tables."""
 
-    shapes: tuple[tuple[int, int], ...] = eqx.field(static=True)
-    """The levels and the message states of each class."""
     slots: int = eqx.field(static=True)
     patterns: tuple[Array, ...]
     loops: tuple[Loop, ...]
     roots: Array
 
     def __init__(self, plan: Schedule) -> None:
-        self.shapes = tuple((c.levels, c.states) for c in plan.classes)
         self.slots = plan.slots
-        self.patterns = tuple(int32(c.patterns) for c in plan.classes)
+        self.patterns = tuple(int32(patterns) for patterns in plan.patterns)
         self.loops = tuple(Loop(run) for run in plan.runs)
         self.roots = int32(plan.roots)
 
@@ -93,9 +95,7 @@ class Passes(eqx.Module):
             shares = jnp.exp(jnp.where(message == -jnp.inf, -jnp.inf, sums - message))
             # Computed once: XLA would compute it again, from a copy of the slopes before the step.
             each = lax.optimization_barrier(jnp.where(above == 0, 0.0, shares * above))
-            where = self._where(step)
-            spread = jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape)
-            return slopes.at[where].add(spread), each.sum(axis=2)
+            return self._spread(slopes, step, each), each.sum(axis=range(2, each.ndim))
 
         laws = []
         for loop in reversed(self.loops):
@@ -113,12 +113,8 @@ class Passes(eqx.Module):
         """
 
         def batch(chosen: Array, step: Loop) -> tuple[Array, None]:
-            levels, states = self.shapes[step.kind]
-            state = jnp.sum(chosen[step.others] * step.strides, axis=-1)
-            place = jnp.arange(levels) * states + state[:, None]
-            pattern = self.patterns[step.kind][step.pattern[:, :, None], place[:, None]]
-            sums = jnp.sum(cells[_cells(step.base, pattern)], axis=1)
-            level = pick(sums, step.first + jnp.arange(len(state))).astype(jnp.int32)
+            sums = jnp.sum(cells[self._given(step, chosen)], axis=1)
+            level = pick(sums, step.first + jnp.arange(len(sums))).astype(jnp.int32)
             return lax.dynamic_update_slice(chosen, level, (step.first,)), None
 
         chosen = jnp.zeros(self.slots, jnp.int32)
@@ -127,19 +123,45 @@ class Passes(eqx.Module):
         return chosen
 
     def _message(self, cells: Array, step: Loop) -> Array:
-        """The cells of the messages of a batch, (step, state)."""
-        _, states = self.shapes[step.kind]
-        count = len(step.base)
-        return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, states)
+        """The messages of a batch, (step, state); of a wide step, (1, axes of the state)."""
+        count, states = len(step.base), step.shape[1]
+        axes = step.layout.sizes[1:] if step.layout else (states,)
+        return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, *axes)
 
     def _where(self, step: Loop) -> Array:
         """The cells that each step of a batch reads, (step, input, state of the clique)."""
         return _cells(step.base, self.patterns[step.kind][step.pattern])
 
     def _sums(self, cells: Array, step: Loop) -> Array:
-        """F of each step of a batch, (step, level, state of the message)."""
+        """F of each step of a batch, (step, level, ...), followed by the axes of the message."""
+        if step.layout:
+            tables = [i.read(cells, step.base[0, n]) for n, i in enumerate(step.layout.inputs)]
+            return sum(tables, jnp.zeros(step.layout.sizes))[None]
         total = jnp.sum(cells[self._where(step)], axis=1)
-        return total.reshape(len(total), *self.shapes[step.kind])
+        return total.reshape(len(total), *step.shape)
+
+    def _spread(self, slopes: Array, step: Loop, each: Array) -> Array:
+        """The slopes with those of a batch's cliques added to the cells of their tables."""
+        if step.layout:
+            for n, table in enumerate(step.layout.inputs):
+                slopes = table.add(slopes, step.base[0, n], each[0])
+            return slopes
+        where = self._where(step)
+        return slopes.at[where].add(jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape))
+
+    def _given(self, step: Loop, chosen: Array) -> Array:
+        """The cells at each level, other sites chosen, (step, input, level)."""
+        levels, states = step.shape
+        if step.layout:
+            strides = int32(np.array([i.strides for i in step.layout.inputs]))
+            own = strides.shape[1] - step.others.shape[1]
+            place = strides[:, own:] @ chosen[step.others[0]]
+            along = strides[:, :own].sum(1, keepdims=True) * jnp.arange(levels)
+            return (step.base[0, :, None] + place[:, None] + along)[None]
+        state = jnp.sum(chosen[step.others] * step.strides, axis=-1)
+        place = jnp.arange(levels) * states + state[:, None]
+        pattern = self.patterns[step.kind][step.pattern[:, :, None], place[:, None]]
+        return _cells(step.base, pattern)
 
 
 def _cells(base: Array, pattern: Array) -> Array:

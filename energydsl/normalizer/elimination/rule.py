@@ -287,9 +287,11 @@ def _bytes(made: Schedule, scopes: Scopes) -> float:
     """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
     if made.size > MAX_CELLS:
         return math.inf
-    gathered = max(r.base[0].size * made.classes[r.kind].terms for r in made.runs)
+    narrow = [math.prod(r.shape) * r.base[0].size for r in made.runs if not r.layout]
+    wide = [math.prod(r.shape) for r in made.runs if r.layout]
+    gathered = max(narrow, default=0) + max(wide, default=0)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
-    patterns = sum(c.patterns.size for c in made.classes)
+    patterns = sum(p.size for p in made.patterns)
     return _memory(made.size, gathered, scopes.arguments) + 4.0 * (indices + patterns)
 
 

@@ -4,18 +4,21 @@ All tables lie one after another in one array: two cells (0 and -inf), the table
 and the messages, which are the sums that the steps leave. A step adds some tables over the joint
 states of a clique, sums over the clique's first site, and writes its message. Each step reads its
 tables through index patterns; steps of one class have patterns of equal length, so that a batch is
-one gather, and a run of batches of equal width is one compiled loop, whatever its length.
+one gather, and a run of batches of equal width is one compiled loop, whatever its length. A wide
+step, whose clique has many states, reads its tables as arrays with axes instead (`layout.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from energydsl.normalizer.elimination.batches import Batch, Shape, find_batches
+from energydsl.normalizer.elimination.layout import Layout
 from energydsl.normalizer.elimination.steps import Steps
 
 ZERO, NEVER = 0, 1
@@ -27,8 +30,12 @@ CELLS = 2
 class Run:
     """Batches of one class and width. Arrays have the axes (batch, step of the batch, ...)."""
 
+    shape: Shape
+    """The levels and the message states of each step."""
+    layout: Layout | None
+    """The layout of wide steps; others are read through patterns."""
     kind: int
-    """The number of the class."""
+    """The number of the class of other steps."""
     base: np.ndarray
     """Where each input's table begins, (..., input)."""
     pattern: np.ndarray
@@ -44,25 +51,12 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Class:
-    """Steps whose cliques are padded to the same numbers of levels and of message states."""
-
-    levels: int
-    states: int
-    patterns: np.ndarray
-    """For each pattern, the place in a table of each state of the clique; -1 beyond its levels."""
-
-    @property
-    def terms(self) -> int:
-        """The number of terms of one step."""
-        return self.levels * self.states
-
-
-@dataclasses.dataclass(frozen=True)
 class Schedule:
     """Runs in the order in which they are carried out, and where their results lie."""
 
-    classes: tuple[Class, ...]
+    patterns: tuple[np.ndarray, ...]
+    """For each class of steps that are not wide, and each of its patterns, the place in a table of
+    each state of the clique; -1 beyond its levels."""
     runs: tuple[Run, ...]
     size: int
     """The number of cells of all tables."""
@@ -76,9 +70,7 @@ class Schedule:
     @property
     def terms(self) -> float:
         """The number of terms of all steps, padding included."""
-        return float(
-            sum(r.base.shape[0] * r.base.shape[1] * self.classes[r.kind].terms for r in self.runs)
-        )
+        return float(sum(r.base.shape[0] * r.base.shape[1] * math.prod(r.shape) for r in self.runs))
 
 
 class Placed(NamedTuple):
@@ -108,15 +100,16 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
             if site is not None:
                 slot[site] = count + place
         end, count = end + batch.width * batch.shape[1], count + batch.width
-    shapes = sorted({p.batch.shape for p in placed})
+    shapes = sorted({p.batch.shape for p in placed if not p.batch.layout})
     book: dict[Shape, _Patterns] = {shape: _Patterns(*shape) for shape in shapes}
     runs = []
-    for (shape, _), members in itertools.groupby(placed, lambda p: p.batch[:2]):
-        runs.append(_run(steps, shapes.index(shape), list(members), book[shape], begin, slot))
-    classes = tuple(Class(*shape, patterns.array()) for shape, patterns in book.items())
+    for (shape, _, layout), members in itertools.groupby(placed, lambda p: p.batch[:3]):
+        kind = -1 if layout else shapes.index(shape)
+        runs.append(_run(steps, kind, list(members), book.get(shape), begin, slot))
+    arrays = tuple(patterns.array() for patterns in book.values())
     ends = [k for k, s in enumerate(steps.steps) if s.site is not None and not s.scope]
     roots = np.array([begin[steps.tables + k] for k in ends], np.int64)
-    return Schedule(classes, tuple(runs), end, count, slot, roots)
+    return Schedule(arrays, tuple(runs), end, count, slot, roots)
 
 
 class _Patterns:
@@ -162,14 +155,15 @@ def _run(
     steps: Steps,
     kind: int,
     members: list[Placed],
-    patterns: _Patterns,
+    patterns: _Patterns | None,
     begin: list[int],
     slot: dict[int, int],
 ) -> Run:
+    batch = members[0].batch
     every = [steps.steps[k] for m in members for k in m.batch.steps]
     inputs = max(1, *(len(s.inputs) for s in every))
     others = max(len(s.scope) for s in every)
-    shape = len(members), members[0].batch.width
+    shape = len(members), batch.width
     base, pattern = np.zeros((*shape, inputs), np.int64), np.zeros((*shape, inputs), np.int64)
     slots, strides = np.zeros((*shape, others), np.int64), np.zeros((*shape, others), np.int64)
     for b, member in enumerate(members):
@@ -180,11 +174,12 @@ def _run(
             sizes = tuple(steps.levels[i] for i in clique)
             for n, i in enumerate(step.inputs):
                 base[b, w, n] = begin[i]
-                places = tuple(place[j] for j in steps.scopes[i])
-                pattern[b, w, n] = patterns.number(sizes, step.site is not None, places)
+                if patterns is not None:
+                    places = tuple(place[j] for j in steps.scopes[i])
+                    pattern[b, w, n] = patterns.number(sizes, step.site is not None, places)
             stride = 1
             for n in reversed(range(len(step.scope))):
                 slots[b, w, n], strides[b, w, n] = slot[step.scope[n]], stride
                 stride *= steps.levels[step.scope[n]]
     cells, first = np.array([(m.begin, m.first) for m in members], np.int64).T
-    return Run(kind, base, pattern, cells, first, slots, strides)
+    return Run(batch.shape, batch.layout, kind, base, pattern, cells, first, slots, strides)

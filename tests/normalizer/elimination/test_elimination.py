@@ -14,6 +14,7 @@ import energydsl as ed
 from energydsl.analysis import structure as structures
 from energydsl.analysis import tables
 from energydsl.normalizer import Budget, log_partition_of
+from energydsl.normalizer.elimination import layout
 from energydsl.normalizer.evaluate import draw, marginals_of, mode_of, prepare
 from tests.normalizer.rules import applies, chosen, plans, reason, rule, value
 from tests.oracles import ising as oracle
@@ -81,18 +82,26 @@ LAWS = {
     "forbidden states": lambda: Random(2, zeros=0.2),
     "forbidden states, clamped": lambda: Random(13, zeros=0.15, held=HELD[:1]),
     "far apart": lambda: Random(4, scale=400.0),
+    "wide": lambda: Random(6, held=HELD[1:]),
+    "wide, forbidden states": lambda: Random(7, zeros=0.15),
 }
 
 
 @pytest.fixture(params=LAWS, scope="module")
 def law(request):
-    found = LAWS[request.param]()
+    with pytest.MonkeyPatch.context() as patch:
+        if "wide" in request.param:
+            patch.setattr(layout, "WIDE", 6)
+        found = LAWS[request.param]()
+    wide = [loop.layout is not None for loop in found.plan.plans[0].passes.loops]
+    assert any(wide) == ("wide" in request.param) and not all(wide)
     assert np.isfinite(found.log_z)
     return found
 
 
 def test_log_z(law):
-    assert value(law.ebm, "elimination") == pytest.approx(law.log_z, rel=1e-12, abs=1e-12)
+    found = float(log_partition_of(law.ebm.model, law.plan, np.dtype(np.float64)))
+    assert found == pytest.approx(law.log_z, rel=1e-12, abs=1e-12)
 
 
 def test_marginals_of_sites(law):
@@ -127,7 +136,9 @@ def test_draws_are_independent_and_exact(law):
             assert pvalue > FALSE_ALARM / 55, (SITES[i], SITES[j])
 
 
-def test_the_gradient_is_that_of_enumeration_and_so_is_the_hessian():
+@pytest.mark.parametrize("least", [layout.WIDE, 1], ids=["narrow", "wide"])
+def test_the_gradient_is_that_of_enumeration_and_so_is_the_hessian(least, monkeypatch):
+    monkeypatch.setattr(layout, "WIDE", least)
     rng = np.random.default_rng(5)
     pairs, table = rng.normal(size=4).astype("f"), rng.normal(size=(3, 3)).astype("f")
 

@@ -17,8 +17,6 @@ from energydsl.analysis.evaluation import as_double
 from energydsl.normalizer.quadrature.rule import ACCEPTED, AIM, _integrals
 from tests.normalizer.rules import chosen, integral
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 HALF_LOG_TAU = 0.5 * np.log(2 * np.pi)
 QUARTIC = np.log(special.gamma(0.25) / 2)
 """log of the integral of exp(-y^4)."""
@@ -200,6 +198,7 @@ class Bent(eqx.Module):
         return self.steepness * (along - across**2) ** 2 + across**2
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("steepness", [10.0, 100.0, 1000.0, 1e4])
 @pytest.mark.parametrize("turn", [0.0, 0.3, 2.5])
 def test_a_bent_ridge_is_seen_or_refused(steepness, turn):

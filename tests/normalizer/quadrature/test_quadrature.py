@@ -16,8 +16,6 @@ import energydsl as ed
 from energydsl.normalizer.quadrature.rule import ACCEPTED
 from tests.normalizer.rules import applies, chosen, integral, reason, value
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def log_z(energy):
     ebm = ed.compile(ed.Model(energy))
@@ -222,6 +220,8 @@ def test_the_error_is_honest_in_mixtures():
     check_honest(models, 0.5 * np.log(2 * np.pi) + np.log1p(w * s))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 def test_the_error_is_honest_at_tilted_kinks():
     rng, y = np.random.default_rng(3), ed.real("y", 2)
     w, a = doubles(rng, 0.2, 4, 8), doubles(rng, -2, 2, 8)
@@ -284,6 +284,7 @@ def in_a_hump(number, steepness, at, spread, spot=-np.inf):
     return integral(ed.compile(ed.Model(ed.Neural(net)(ed.real("y", 2)))))
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("number", range(len(RIDGES)))
 @pytest.mark.parametrize("steepness", [600.0, 9450.0])
 def test_the_error_is_honest_at_a_narrow_ridge_inside_a_hump(number, steepness):
@@ -326,12 +327,14 @@ def on_a_grid(net, half, n):
     return scipy.special.logsumexp(-energies) + 2 * np.log(2 * half / n)
 
 
+@pytest.mark.slow
 def test_the_error_is_honest_in_networks():
     y, nets = ed.real("y", 2), [bowl(jnp.tanh, seed) for seed in range(6)]
     models = [ed.Model(ed.Neural(net)(y)) for net in nets]
     check_honest(models, [on_a_grid(net, 11.0, 700) for net in nets])
 
 
+@pytest.mark.slow
 def test_rectified_networks_have_a_value():
     y, nets = ed.real("y", 2), [bowl(jax.nn.relu, seed) for seed in range(3)]
     found = [integral(ed.compile(ed.Model(ed.Neural(net)(y)))) for net in nets]
@@ -340,6 +343,7 @@ def test_rectified_networks_have_a_value():
         assert v == pytest.approx(on_a_grid(net, 9.0, 2000), abs=5e-6)
 
 
+@pytest.mark.slow
 def test_learning_inside_fit_warns_of_nothing():
     network = eqx.nn.MLP(2, "scalar", 16, 2, activation=jnp.tanh, key=jr.key(1))
     y = ed.real("y", 2)
