@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import paramax
 
+from energydsl._types import is_traced
 from energydsl.analysis import graph
 from energydsl.analysis.degree import Degrees, degrees
 from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
@@ -56,6 +57,11 @@ class Structure:
             eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.slots)
         ]
         self._chosen = ""
+        self.written = _written(model)
+        """The numbers that the user wrote in the energy, by slot, where they are not traced.
+
+        They are no part of the structure: conclusions from them belong to the plan that uses them,
+        which checks them when it is carried out."""
 
     def part(self, free: np.ndarray, chosen: tuple[np.ndarray, ...]) -> Structure:
         """The structure of some free sites and some factors; all other sites are constants.
@@ -279,7 +285,11 @@ class Structure:
     def function(self, factor: Factor) -> Any:
         """The function of a bare factor, without its arrays; None for other factors."""
         leaf = factor.leaves[0] if factor.bare else None
-        return self._static[leaf.slot] if isinstance(leaf, Whole) else None
+        return self.static(leaf) if isinstance(leaf, Whole) else None
+
+    def static(self, leaf: Whole) -> Any:
+        """The function in a slot, without its arrays."""
+        return self._static[leaf.slot]
 
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
@@ -292,9 +302,7 @@ class Structure:
         order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
         place = {k: i for i, k in enumerate(order)}
         static = {
-            k: self._static[leaf.slot]
-            for k, leaf in enumerate(factor.leaves)
-            if isinstance(leaf, Whole)
+            k: self.static(leaf) for k, leaf in enumerate(factor.leaves) if isinstance(leaf, Whole)
         }
 
         def energy(*values: Any) -> jax.Array:
@@ -337,6 +345,15 @@ class Structure:
         free = self.skeleton.free
         real = all(v.domain.real_line for v in free)
         return real and all(d.total <= 2 for d in self.degrees)
+
+
+def _written(model: Model) -> dict[int, float]:
+    pairs = zip(model.skeleton.slots, model.slots, strict=True)
+    return {
+        k: float(value)
+        for k, (record, value) in enumerate(pairs)
+        if record.kind == "number" and not is_traced(value) and not value.shape
+    }
 
 
 def repeats(scope: np.ndarray) -> bool:

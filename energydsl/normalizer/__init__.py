@@ -19,6 +19,7 @@ from energydsl.normalizer.enumeration import Enumeration, Independent
 from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
 from energydsl.normalizer.evaluate import trouble as trouble
+from energydsl.normalizer.exponential_family import ExponentialFamily
 from energydsl.normalizer.gaussian import Gaussian
 from energydsl.normalizer.quadrature.rule import Quadrature
 
@@ -26,6 +27,7 @@ RULES: tuple[AbstractRule, ...] = (
     Directed(),
     Independent(),
     Gaussian(),
+    ExponentialFamily(),
     Bipartite(),
     Enumeration(),
     Elimination(),
