@@ -111,14 +111,15 @@ def main(
         batch=None,
         progress=False,
     )
+    score = ed.log_likelihood(learnt, data)
     save(out / "moments.csv", seen, means(ebm), means(learnt))
     return {
         "log_z": float(ed.log_partition(ebm)),
-        "kind": ebm.normalizer.kind,
-        "rules": ebm.normalizer.rules,
+        "kind": score.kind,
+        "normalizer": str(ebm.normalizer),
         "largest_gap_of_means": largest(means(ebm), seen),
         "largest_gap_after_learning": largest(means(learnt), seen),
-        "log_likelihood_per_draw": float(ed.log_likelihood(learnt, data).value),
+        "log_likelihood_per_draw": float(score.value),
     }
 
 

@@ -146,7 +146,8 @@ class Linear:
 
         def slope(*values: Any) -> Array:
             slopes = self.slopes(list(values))[1]
-            return sum(jnp.sum(s) for (_, name), s in slopes.items() if name == LOG_FACTORIAL)
+            own = [jnp.sum(s) for (_, name), s in slopes.items() if name == LOG_FACTORIAL]
+            return sum(own, jnp.zeros(()))
 
         if degrees(slope, self._abstract, len(self._abstract)).total > 0:
             return None
@@ -221,7 +222,7 @@ class _Reader:
             if lifted is not None:
                 return lifted
             if name in {"jit", "closed_call"}:
-                inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+                inner: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
                 held = [Cell(c) for c in getattr(inner, "consts", ())]
                 return self.run(getattr(inner, "jaxpr", inner), held, cells)
             if name.startswith("custom_"):
@@ -370,6 +371,6 @@ def _is_log_det(equation: jex.JaxprEqn) -> bool:
     """Whether this is a call of `jnp.linalg.slogdet`, and not another function of its name."""
     if equation.params.get("name") != "slogdet" or len(equation.invars) != 1:
         return False
-    aval = equation.invars[0].aval
+    aval: Any = equation.invars[0].aval
     own = jax.make_jaxpr(jnp.linalg.slogdet)(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
     return str(own.eqns[0].params["jaxpr"]) == str(equation.params["jaxpr"])
