@@ -115,6 +115,7 @@ def test_marginals_are_the_means_and_variances(ebm):
         assert found["t"].variance[k] == pytest.approx(grid[2] / grid[0] - mean**2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_have_the_law():
     model = ed.Model(-1.5 * ed.log(W + 1) - 0.5 * ed.log(3 - W) + np.array([2.0, -0.7]) @ T)
     drawn = ed.sample(

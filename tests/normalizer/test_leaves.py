@@ -125,6 +125,7 @@ def test_leaves_of_leaves_and_of_real_sites_go_one_after_another():
     assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > FALSE_ALARM
 
 
+@pytest.mark.slow
 def test_evidence_keeps_its_parents_and_leaves_their_other_children():
     ebm = ed.compile(net().condition({V[:2]: np.array([1, 0])}), budget=4)
     h, share, log_z = hidden_law()
