@@ -19,11 +19,11 @@ ORDER = {
     " | along view | apply | range",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
-    "analysis": "uniform graph degree parity factor | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates ends | tables",
+    "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
+    " | incidence joint_states value_checks layer coordinates ends statistics | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double log_z banded | counting | * | choice evaluate",
+    "normalizer": "base double families log_z banded | counting | * | choice evaluate",
     "normalizer/elimination": "order steps | layout | batches | schedule | passes | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",

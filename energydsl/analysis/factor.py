@@ -119,6 +119,16 @@ class Factor:
         """The leaves that are sites, by position."""
         return {k: leaf for k, leaf in enumerate(self.leaves) if isinstance(leaf, Sites)}
 
+    def only(self, chosen: np.ndarray) -> Factor:
+        """The batch of the chosen factors, True where one is chosen."""
+        if chosen.all():
+            return self
+        leaves = tuple(
+            leaf if isinstance(leaf, Whole) else dataclasses.replace(leaf, index=leaf.index[chosen])
+            for leaf in self.leaves
+        )
+        return dataclasses.replace(self, size=int(chosen.sum()), leaves=leaves)
+
 
 def factorise(root: Expression) -> tuple[Factor, ...]:
     """The batches of factors whose sum is a scalar expression; empty batches are omitted."""

@@ -53,6 +53,18 @@ def on_cycles(nodes: int, arrows: Edges) -> np.ndarray:
     return circular
 
 
+def reached(nodes: int, arrows: Edges, sources: np.ndarray) -> np.ndarray:
+    """True at each node to which a directed path leads from a source, the sources included."""
+    # One extra node has arrows to all sources.
+    first = np.flatnonzero(sources)
+    tails = np.concatenate([arrows[:, 0], np.full(len(first), nodes)])
+    heads = np.concatenate([arrows[:, 1], first])
+    matrix = sp.csr_array((np.ones(len(tails), np.int8), (tails, heads)), (nodes + 1, nodes + 1))
+    found = np.zeros(nodes + 1, bool)
+    found[csgraph.breadth_first_order(matrix, nodes, return_predecessors=False)] = True
+    return found[:nodes]
+
+
 def generations(nodes: int, arrows: Edges) -> int:
     """The number of nodes of the longest directed path in an acyclic graph."""
     directed = rx.PyDiGraph(multigraph=True, node_count_hint=nodes, edge_count_hint=len(arrows))

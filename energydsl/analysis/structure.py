@@ -7,6 +7,8 @@ vectorised operations on index arrays.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -17,6 +19,7 @@ import jax
 import numpy as np
 import paramax
 
+from energydsl._types import is_traced
 from energydsl.analysis import graph
 from energydsl.analysis.degree import Degrees, degrees
 from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
@@ -33,7 +36,7 @@ connected component."""
 class Structure:
     """The structure of a model. Sites are numbered consecutively across variables.
 
-    Structures are equal, and have equal hashes, if their skeletons do.
+    Structures are equal if their skeletons are, and if they are the same part of it (`part`).
     """
 
     def __init__(self, model: Model) -> None:
@@ -54,12 +57,49 @@ class Structure:
         self._static = [
             eqx.filter(p, eqx.is_array, inverse=True) for p in paramax.unwrap(model.slots)
         ]
+        self._chosen = ""
+        self.written = _written(model)
+        """The numbers that the user wrote in the energy, by slot, where they are not traced.
+
+        They are no part of the structure: conclusions from them belong to the plan that uses them,
+        which checks them when it is carried out."""
+
+    def part(self, free: np.ndarray, chosen: tuple[np.ndarray, ...]) -> Structure:
+        """The structure of some free sites and some factors; all other sites are constants.
+
+        Args:
+            free: True at the sites of the part; free events belong to it whole or not at all.
+            chosen: for each batch, True at the factors of the part.
+        """
+        part = copy.copy(self)
+        for name in [
+            n for n in part.__dict__ if isinstance(getattr(Structure, n, None), cached_property)
+        ]:
+            del part.__dict__[name]
+        part.free = self.free & free
+        part.factors = tuple(
+            f.only(c) for f, c in zip(self.factors, chosen, strict=True) if c.any()
+        )
+        seal = hashlib.blake2b(self._chosen.encode(), digest_size=16)
+        for mask in (part.free, *chosen):
+            seal.update(np.packbits(mask).tobytes())
+        part._chosen = seal.hexdigest()
+        return part
+
+    @property
+    def partial(self) -> bool:
+        """Whether this is the structure of a part of the model."""
+        return bool(self._chosen)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and other.skeleton == self.skeleton
+        return (
+            isinstance(other, Structure)
+            and other._chosen == self._chosen
+            and other.skeleton == self.skeleton
+        )
 
     def __hash__(self) -> int:
-        return hash(self.skeleton)
+        return hash((self.skeleton, self._chosen))
 
     def describe(self, site: int) -> str:
         """The name of a site, such as ``s[3, 4]``."""
@@ -126,6 +166,11 @@ class Structure:
     def _event_pairs(self, v: Variable) -> np.ndarray:
         """The pairs of entries of each event, which constrain each other whatever the energy is."""
         return self._pairs_of(self._events(v))
+
+    def free_events(self, v: Variable) -> np.ndarray:
+        """The sites of each free event of a variable, one event per row."""
+        events = self._events(v)
+        return events[self.free[events[:, 0]]]
 
     @cached_property
     def component_of(self) -> np.ndarray:
@@ -241,7 +286,11 @@ class Structure:
     def function(self, factor: Factor) -> Any:
         """The function of a bare factor, without its arrays; None for other factors."""
         leaf = factor.leaves[0] if factor.bare else None
-        return self._static[leaf.slot] if isinstance(leaf, Whole) else None
+        return self.static(leaf) if isinstance(leaf, Whole) else None
+
+    def static(self, leaf: Whole) -> Any:
+        """The function in a slot, without its arrays."""
+        return self._static[leaf.slot]
 
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
@@ -266,9 +315,7 @@ class Structure:
         order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
         place = {k: i for i, k in enumerate(order)}
         static = {
-            k: self._static[leaf.slot]
-            for k, leaf in enumerate(factor.leaves)
-            if isinstance(leaf, Whole)
+            k: self.static(leaf) for k, leaf in enumerate(factor.leaves) if isinstance(leaf, Whole)
         }
 
         def energy(*values: Any) -> jax.Array:
@@ -308,6 +355,15 @@ class Structure:
         free = self.skeleton.free
         real = all(v.domain.real_line for v in free)
         return real and all(d.total <= 2 for d in self.degrees)
+
+
+def _written(model: Model) -> dict[int, float]:
+    pairs = zip(model.skeleton.slots, model.slots, strict=True)
+    return {
+        k: float(value)
+        for k, (record, value) in enumerate(pairs)
+        if record.kind == "number" and not is_traced(value) and not value.shape
+    }
 
 
 def repeats(scope: np.ndarray) -> bool:

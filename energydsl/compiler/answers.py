@@ -43,13 +43,28 @@ class Marginals(Mapping[str, Marginal]):
         variables: the `Marginal` of each variable; a clamped site has its evidence with
             probability 1.
         kind: "exact".
+        missing: the variables whose marginals are not known: they have leaves of normalised
+            densities, over whose parents these densities would have to be averaged.
+
+    Raises:
+        IntractableError: the marginals of a missing variable are read.
     """
 
     variables: dict[str, Marginal]
     kind: str
+    missing: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Marginal:
+        if name in self.missing:
+            raise IntractableError(
+                f"The marginals of {name!r} have no exact value: its sites are leaves of "
+                "normalised densities, which would have to be averaged over their parents. Draw "
+                "from the model: ed.sample(ebm, ed.ExactDraws(), key=key)."
+            )
         return self.variables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.variables
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.variables)
@@ -86,7 +101,9 @@ def marginals(ebm: EBM) -> Marginals:
         ebm: a compiled model of finite or real variables.
 
     Returns:
-        A `Marginal` for each variable, including clamped ones.
+        A `Marginal` for each variable, including clamped ones. Where a model is tractable only
+        because leaves of normalised densities integrate to 1, the variables with such leaves are
+        `Marginals.missing`.
 
     Raises:
         IntractableError: no rule gives the marginals of some component; the message says why.
@@ -94,13 +111,15 @@ def marginals(ebm: EBM) -> Marginals:
         ValueError: the distribution does not exist for the present parameter values, or every
             configuration has infinite energy.
     """
-    normalizer = _planned(ebm, "marginals", "marginals")
+    normalizer = _planned(ebm, "marginals", "marginals", "known_marginals")
     found = marginals_of(ebm.model, normalizer)
-    variables = {v.name: _marginal(ebm, v, found.get(v.name)) for v in ebm.model.variables}
-    if not all(_is_law(ebm, v, found[v.name]) for v in ebm.model.variables if v.name in found):
+    missing = tuple(dict.fromkeys(name for plan in normalizer.plans for name in plan.leaves))
+    known = [v for v in ebm.model.variables if v.name not in missing]
+    if not all(_is_law(ebm, v, found[v.name]) for v in known if v.name in found):
         _check_possible(ebm)
         raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
-    return Marginals(variables, normalizer.kind)
+    variables = {v.name: _marginal(ebm, v, found.get(v.name)) for v in known}
+    return Marginals(variables, normalizer.kind, missing)
 
 
 def map_configuration(ebm: EBM) -> Mode:
@@ -138,20 +157,21 @@ def _check_possible(ebm: EBM) -> None:
         raise ValueError("Every configuration has infinite energy: there are no marginals.")
 
 
-def _planned(ebm: EBM, function: str, question: Question) -> Planned:
-    """The plans that compute a quantity for an EBM whose parameters are numbers."""
+def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
+    """The plans that compute the first of these quantities that is known, for known parameters."""
     check_ebm(ebm, function)
     if is_traced(ebm.model):
         raise TypeError(
             f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
             "vmap, on an EBM whose parameters are numbers."
         )
-    normalizer = ebm.conclusions.survey.choose(question)
-    if isinstance(normalizer, Intractable):
-        raise IntractableError(
-            f"{function} has no exact answer for this model: {normalizer.reason}."
-        )
-    return normalizer
+    reasons = []
+    for question in questions:
+        normalizer = ebm.conclusions.survey.choose(question)
+        if not isinstance(normalizer, Intractable):
+            return normalizer
+        reasons.append(normalizer.reason)
+    raise IntractableError(f"{function} has no exact answer for this model: {reasons[0]}.")
 
 
 def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:

@@ -201,4 +201,4 @@ def _cost(conclusions: Conclusions, component: int) -> dict[str, Any]:
     if found is None:
         return {"rule": None, "operations": None, "bytes": None}
     rule, operations, memory = found
-    return {"rule": rule.name, "operations": operations, "bytes": memory}
+    return {"rule": rule, "operations": operations, "bytes": memory}

@@ -111,6 +111,10 @@ class Model(eqx.Module):
             for v in self.variables
         }
 
+    def around(self, values: Configuration) -> Model:
+        """The same model whose `blank` gives these values, one array for every variable."""
+        return _replace(self, evidence=dict(values))
+
     def complete(self, x: Values) -> Configuration:
         """The configuration completed with the evidence: a value for every variable."""
         self.check_names(x)

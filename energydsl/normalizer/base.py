@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
@@ -22,12 +22,12 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration
-from energydsl.analysis.joint_states import Rows, held_rows, int32
+from energydsl.analysis.joint_states import Rows, held_rows, int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 
-Question = Literal["log_partition", "marginals", "draw", "mode"]
-"""The quantities that a plan may compute."""
+Question = Literal["log_partition", "marginals", "known_marginals", "draw", "mode"]
+"""The quantities that a plan may compute; known marginals are those of all sites but leaves."""
 
 Fields = Mapping[str, Array]
 """Energies added to single sites, by variable. Each site of a finite variable has one number per
@@ -103,6 +103,9 @@ class Offer:
         noun: the word for the terms in messages, such as "states".
         lacks: the quantities that the plans cannot compute.
         bottleneck: returns, for a component's number, what makes it need so many terms.
+        rest: the part of the structure that the plans leave to the other rules: log Z of these
+            components is what the plans compute plus log Z of the rest of them.
+        done: returns, for a component's number, what the plans do to it, if there is a rest.
         setup: the operations that could be carried out while the rule's program is compiled, beyond
             what a short program takes; shared by the components to which the rule applies.
     """
@@ -115,6 +118,8 @@ class Offer:
     noun: str = "terms"
     lacks: Mapping[Question, Lack] = dataclasses.field(default_factory=dict)
     bottleneck: Callable[[int], str] | None = None
+    rest: Structure | None = None
+    done: Callable[[int], str] | None = None
     setup: float = 0.0
 
     @property
@@ -124,14 +129,14 @@ class Offer:
 
     def answers(self, question: Question) -> np.ndarray:
         """True for each component for which the plans can compute a quantity."""
-        lack = self.lacks.get(question)
+        lack = self._lack(question)
         return np.isfinite(self.operations) & ~np.asarray(False if lack is None else lack[0])
 
     def refusal(self, component: int, question: Question, budget: Budget) -> str | None:
         """Why this rule cannot compute a quantity for a component; None where it can."""
         if not np.isfinite(self.operations[component]):
             return self.reason(component)
-        lack = self.lacks.get(question)
+        lack = self._lack(question)
         if lack is not None and np.broadcast_to(lack.components, self.operations.shape)[component]:
             return lack.reason
         terms, memory = self.numbers()
@@ -139,6 +144,10 @@ class Offer:
         if excess is None or self.bottleneck is None:
             return excess
         return f"{excess} ({self.bottleneck(component)})"
+
+    def _lack(self, question: Question) -> Lack | None:
+        known = question == "known_marginals" and question not in self.lacks
+        return self.lacks.get("marginals" if known else question)
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
         """log2 of the number of terms, and the bytes of memory, of each component."""
@@ -177,6 +186,15 @@ class AbstractPlan(eqx.Module):
     """Predicted number of operations for all components together."""
     bytes: float = eqx.field(static=True)
     """Predicted working memory in bytes."""
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The variables with sites that are integrated out of components of other plans.
+
+        Draws of a plan with leaves are made from the model in which the plans before it have drawn
+        their sites (`Model.around`).
+        """
+        return ()
 
     @abc.abstractmethod
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
@@ -273,8 +291,11 @@ class Planned(eqx.Module):
         """The names of the rules used, each with its number of components."""
         counts: dict[str, int] = {}
         for p in self.plans:
-            counts[p.rule.name] = counts.get(p.rule.name, 0) + len(p.components)
-        return ", ".join(f"{name} of {n:,} component{'s' * (n > 1)}" for name, n in counts.items())
+            if not p.leaves:
+                counts[p.rule.name] = counts.get(p.rule.name, 0) + len(p.components)
+        said = [f"{name} of {n:,} component{'s' * (n > 1)}" for name, n in counts.items()]
+        leaves = [name for p in self.plans for name in p.leaves]
+        return ", ".join(said) + (f" (beside {integrated(leaves)})" if leaves else "")
 
     def __str__(self) -> str:
         cost = f"{self.operations:.3g} operations, {self.bytes / 1e6:.3g} MB"
@@ -319,11 +340,21 @@ Normalizer = Exact | Numerical | Intractable
 def planned(structure: Structure, plans: tuple[AbstractPlan, ...]) -> Exact | Numerical:
     """A normalizer of these plans: `Exact` if all of them are exact, else `Numerical`."""
     exact = all(plan.kind == "exact" for plan in plans)
-    plan_of = np.full(len(structure.component_sizes) + 1, -1)
+    owner = np.full(structure.sites, -1)
     for k, plan in enumerate(plans):
-        plan_of[np.asarray(plan.components)] = k
-    owner = int32(plan_of[structure.component_of])
-    return (Exact if exact else Numerical)(structure, plans, held_rows(structure), owner)
+        mine = positions(plan.structure, np.asarray(plan.components)) >= 0
+        owner[mine[plan.structure.component_of]] = k
+    return (Exact if exact else Numerical)(structure, plans, held_rows(structure), int32(owner))
+
+
+def integrated(leaves: Iterable[str]) -> str:
+    """The statement that normalised leaves, given by the names of their variables, are removed."""
+    names = list(dict.fromkeys(leaves))
+    one = len(names) == 1
+    return (
+        f"the normalised {'leaf' if one else 'leaves'} {', '.join(names)}, which "
+        f"integrate{'s' * one} to 1"
+    )
 
 
 def uniform(key: Array, shape: tuple[int, ...]) -> Array:

@@ -269,7 +269,8 @@ def _plan(
     names = [v for v in structure.variables if summed[structure.offset[v.name] :][: v.size].any()]
     found = {v.name: _law(structure, v.name) for v in names}
     laws = {name: law for name, law in found.items() if law is not None}
-    whole = len(structure.component_sizes) == 1 and all(law.derivatives for law in laws.values())
+    alone = len(structure.component_sizes) == 1 and not structure.partial
+    whole = alone and all(law.derivatives for law in laws.values())
     levels = int(layers.levels[components].max())
     if whole:
         tree = post_order(structure.skeleton.root)

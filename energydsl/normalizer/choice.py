@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from energydsl.analysis.structure import Structure
 from energydsl.normalizer.base import (
+    AbstractPlan,
     AbstractRule,
     Budget,
     Intractable,
@@ -27,11 +29,22 @@ class Survey:
     ) -> None:
         self.structure, self.budget, self.rules = structure, budget, rules
         self._chosen: dict[Question, Normalizer] = {}
+        self._offers: dict[Question, tuple[Offer, ...]] = {}
+        self._cheapest: dict[Question, tuple[np.ndarray, np.ndarray]] = {}
+
+    def offers(self, question: Question = "log_partition") -> tuple[Offer, ...]:
+        """The offer of each rule, in the order of `rules`; a rest is answered by all of them."""
+        if question not in self._offers:
+            self._offers[question] = tuple(
+                offer if rest is None else rest.completed(rule.name, offer, question)
+                for rule, (offer, rest) in zip(self.rules, self._made, strict=True)
+            )
+        return self._offers[question]
 
     @cached_property
-    def offers(self) -> tuple[Offer, ...]:
-        """The offer of each rule, in the order of `rules`."""
-        return tuple(rule.offer(self.structure) for rule in self.rules)
+    def _made(self) -> tuple[tuple[Offer, Rest | None], ...]:
+        offers = [rule.offer(self.structure) for rule in self.rules]
+        return tuple((o, None if o.rest is None else Rest(self, o.rest)) for o in offers)
 
     def choose(self, question: Question = "log_partition") -> Normalizer:
         """The cheapest plans that compute a quantity, or why some component has no such plan."""
@@ -41,54 +54,115 @@ class Survey:
                 self._chosen[question] = self._choose(question)
         return self._chosen[question]
 
-    def cheapest(self, component: int) -> tuple[AbstractRule, float, float] | None:
+    def cheapest(self, component: int) -> tuple[str, float, float] | None:
         """The cheapest rule for log Z of one component, with its operations and its bytes."""
-        best, cost = self._log_z
+        best, cost = self.least("log_partition")
         if np.isinf(cost[component]):
             return None
-        rule, offer = self.rules[best[component]], self.offers[best[component]]
-        return rule, float(offer.operations[component]), float(offer.numbers()[1][component])
+        k = best[component]
+        offer = self.offers()[k]
+        said = self.rules[k].name if offer.done is None else offer.done(component)
+        return said, float(offer.operations[component]), float(offer.numbers()[1][component])
 
     def refused(self, component: int, question: Question = "log_partition") -> dict[str, str]:
         """For each rule that cannot compute a quantity for a component, the reason."""
         said = {
             rule.name: offer.refusal(component, question, self.budget)
-            for rule, offer in zip(self.rules, self.offers, strict=True)
+            for rule, offer in zip(self.rules, self.offers(question), strict=True)
         }
         return {name: reason for name, reason in said.items() if reason is not None}
 
+    def reasons(self, component: int, question: Question) -> str:
+        """Why no rule computes a quantity for a component, as one text."""
+        refused = self.refused(component, question).items()
+        return "; ".join(f"{name}: {reason}" for name, reason in refused)
+
     def _choose(self, question: Question) -> Normalizer:
-        best, costs = self._log_z if question == "log_partition" else self._cheapest(question)
+        costs = self.least(question)[1]
         stuck = np.flatnonzero(np.isinf(costs))
         if len(stuck):
             worst = int(stuck[np.argmax(self.structure.component_sizes[stuck])])
-            reasons = self.refused(worst, question).items()
-            return Intractable("; ".join(f"{name}: {reason}" for name, reason in reasons))
-        plans = []
-        for k, offer in enumerate(self.offers):
-            components = np.flatnonzero(best == k)
-            if len(components):
-                plans += offer.plan(components)
+            return Intractable(self.reasons(worst, question))
+        plans = self.plans(question, np.arange(len(costs)))
         for plan in plans:
             said = self.budget.excess(0.0, "", plan.bytes)
             if said is not None:
                 count = len(plan.components)
                 return Intractable(f"{plan.rule.name}, of {count:,} components at once: {said}")
-        return planned(self.structure, tuple(plans))
+        return planned(self.structure, plans)
 
-    @cached_property
-    def _log_z(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._cheapest("log_partition")
+    def plans(self, question: Question, components: np.ndarray) -> tuple[AbstractPlan, ...]:
+        """The cheapest plans for these components; there must be one for each of them."""
+        best, plans = self.least(question)[0][components], []
+        for k, offer in enumerate(self.offers(question)):
+            if (best == k).any():
+                plans += offer.plan(components[best == k])
+        return tuple(plans)
 
-    def _cheapest(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
+    def least(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
         """For each component, the number of the cheapest rule and its cost.
 
         Of equally cheap rules the first is taken. The cost is `inf` where no rule applies.
         """
+        if question not in self._cheapest:
+            self._cheapest[question] = self._least(question)
+        return self._cheapest[question]
+
+    def _least(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
         least = np.full(len(self.structure.component_sizes), np.inf)
         best = np.zeros(len(least), np.int32)
-        for k, offer in enumerate(self.offers):
+        for k, offer in enumerate(self.offers(question)):
             better = offer.answers(question) & (offer.costs < least)
             better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
             best[better], least[better] = k, offer.costs[better]
         return best, least
+
+
+class Rest:
+    """What a rule leaves of some components to the other rules."""
+
+    def __init__(self, survey: Survey, structure: Structure) -> None:
+        self.survey = Survey(structure, survey.budget, survey.rules)
+        free = structure.free
+        self.owner = np.zeros(len(structure.component_sizes), int)
+        """The component of the whole structure to which each component of the rest belongs."""
+        self.owner[structure.component_of[free]] = survey.structure.component_of[free]
+
+    def completed(self, name: str, offer: Offer, question: Question) -> Offer:
+        """The offer of the rule of this name together with the cheapest rules for the rest."""
+        survey, count = self.survey, len(offer.operations)
+        best, costs = survey.least(question)
+        held = np.stack([o.numbers()[1] for o in survey.offers(question)])
+        memory = np.bincount(self.owner, held[best, np.arange(len(best))], count)
+
+        def reason(component: int) -> str:
+            if np.isinf(offer.operations[component]):
+                return offer.reason(component)
+            stuck = np.flatnonzero((self.owner == component) & np.isinf(costs))
+            worst = int(stuck[np.argmax(survey.structure.component_sizes[stuck])])
+            size = survey.structure.component_sizes[worst]
+            return (
+                f"beside {offer.done(component) if offer.done else name}, no rule applies to "
+                f"the rest, {size:,} site{'s' * int(size > 1)} ({survey.reasons(worst, question)})"
+            )
+
+        def done(component: int) -> str:
+            rules = np.unique(best[self.owner == component])
+            names = ", ".join(survey.rules[k].name for k in rules)
+            said = f" (beside {offer.done(component)})" if offer.done else ""
+            return names + said if names else name
+
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            mine = np.flatnonzero(np.isin(self.owner, components))
+            # Draws of the offer's own plans are given those of the rest.
+            return (*survey.plans(question, mine), *offer.plan(components))
+
+        return dataclasses.replace(
+            offer,
+            operations=offer.operations + np.bincount(self.owner, costs, count),
+            reason=reason,
+            plan=plan,
+            memory=np.broadcast_to(offer.memory, count) + memory,
+            done=done,
+            rest=None,
+        )

@@ -1,9 +1,10 @@
-"""Directed models: products of normalised conditional densities, so that log Z = 0."""
+"""Normalised conditional densities of sites that nothing else depends on: they integrate to 1."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -15,11 +16,12 @@ from jax import Array, lax
 
 from energydsl._types import Configuration
 from energydsl.analysis import graph
-from energydsl.analysis.factor import Factor, Whole
+from energydsl.analysis.factor import Factor, Sites, Whole
 from energydsl.analysis.joint_states import Rows, int32, owned_rows
 from energydsl.analysis.structure import Structure, repeats
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer
+from energydsl.language.variable import Variable
+from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, Offer, integrated
 
 MAX_ARROWS = 5_000_000
 """The largest number of (parent, child) pairs of sites in a batch for which the rule applies."""
@@ -27,39 +29,57 @@ MAX_ARROWS = 5_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Directed(AbstractRule):
-    r"""$\log Z_c = \log \int \prod_k q_k(x_k \mid x_{<k})\,dx_c = 0$: a directed model.
+    r"""$\int q(y \mid x)\,dy = 1$: normalised densities of sites in no other factor are removed.
 
-    The rule applies where every factor is a normalised conditional density with weight one, whose
-    support is its variable's domain (`AbstractPotential.normalised`); every site is the child of
-    exactly one density; no clamped site has a free parent; and the directed graph has no cycle.
-    Draws are ancestral, where every density can be drawn from (`AbstractPotential.draw`).
+    A leaf is the variable y of a normalised conditional density $q(y \mid x)$ with weight one,
+    whose support is its variable's domain (`AbstractPotential.normalised`), where y is free, in no
+    other factor and not among x. When it is removed, its parents x may become leaves. A directed
+    model has nothing left, so that $\log Z = 0$; otherwise the other rules answer for what is left:
+    the undirected part, and what is observed with its ancestors. Draws are ancestral, first of the
+    rest and then of the leaves, where every density can be drawn from (`AbstractPotential.draw`).
 
-    Source: Koller & Friedman (2009), Probabilistic Graphical Models, 3.2 and 12.1.
+    Source: Koller & Friedman (2009), Probabilistic Graphical Models, 3.2, 9.3.2 (barren nodes)
+    and 12.1.
     """
 
     name: ClassVar[str] = "normalised"
 
     def offer(self, structure: Structure) -> Offer:
         found = _find(structure)
-        undrawn = np.zeros(len(found.fits), bool)
-        for number, owner in enumerate(structure.row_components):
-            if number in found.drawn and not _has_draws(structure, structure.factors[number]):
-                undrawn[owner[owner >= 0]] = True
+        owner, count = structure.component_of, len(structure.component_sizes)
+        removed = np.bincount(owner[found.removed], minlength=count)
+        mixed = (removed > 0) & (removed < structure.component_sizes)
+        undrawn = np.zeros(count, bool)
+        for number, rows in enumerate(found.densities):
+            if rows.any() and not _has_draws(structure, structure.factors[number]):
+                undrawn[structure.row_components[number][rows]] = True
 
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
-            return (_plan(self, structure, components, found),)
+            whole, parts = components[~mixed[components]], components[mixed[components]]
+            plans = [_plan(self, structure, whole)] if len(whole) else []
+            if len(parts):
+                leaves = _leaves(structure, found, np.isin(owner, parts))
+                plans.append(_plan(self, leaves, np.arange(len(leaves.component_sizes))))
+            return tuple(plans)
+
+        def done(component: int) -> str:
+            inside = found.removed & (owner == component)
+            return integrated(_names(structure, inside))
 
         closed = (
             "it has no closed form in a directed model: the parents would have to be summed out"
         )
         return Offer(
-            operations=np.where(found.fits, 1.0, np.inf),
+            operations=np.where(removed > 0, 1.0, np.inf),
             reason=lambda _: (
-                "it is not a product of normalised conditional densities along an acyclic graph"
+                "no site is drawn from one normalised conditional density and is in no other factor"
             ),
             plan=plan,
+            rest=_rest(structure, found, mixed) if mixed.any() else None,
+            done=done if mixed.any() else None,
             lacks={
                 "marginals": Lack(True, closed),
+                "known_marginals": Lack(~mixed, closed),
                 "mode": Lack(True, closed),
                 "draw": Lack(undrawn, "one of the densities has no method for draws"),
             },
@@ -76,8 +96,15 @@ class DirectedPlan(AbstractPlan):
     """For each batch of densities, the indices of their child sites within the variable."""
     generations: int = eqx.field(static=True)
 
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        return _names(self.structure, self.structure.free) if self.structure.partial else ()
+
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.zeros(())
+
+    def marginals(self, model: Model) -> dict[str, Array]:
+        return {}
 
     def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
         """An ancestral draw, by as many rounds as the graph has generations.
@@ -86,14 +113,10 @@ class DirectedPlan(AbstractPlan):
         last round every site was drawn given the final values of its parents.
         """
         start_key, *keys = jr.split(key, 1 + len(self.rows))
-        starts = jr.split(start_key, len(self.structure.variables))
-        blank = model.blank()
-        start = {
-            v.name: blank[v.name]
-            if v.name in model.evidence
-            else v.domain.start(v.shape, key=k).astype(v.domain.dtype)
-            for v, k in zip(self.structure.variables, starts, strict=True)
-        }
+        starts, start = jr.split(start_key, len(self.rows)), model.blank()
+        for rows, sites, k in zip(self.rows, self.sites, starts, strict=True):
+            v = self._child(rows)
+            start = _written(start, v, sites, v.domain.start(v.shape, key=k).ravel()[sites])
 
         def again(_: Any, values: Configuration) -> Configuration:
             for rows, sites, k in zip(self.rows, self.sites, keys, strict=True):
@@ -110,19 +133,23 @@ class DirectedPlan(AbstractPlan):
         axes = [None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves]
         draw = jax.vmap(_draw_of(factor), in_axes=(0, *axes))
         new = draw(jr.split(key, len(rows)), *arguments)
-        variable = next(iter(factor.sites.values())).variable
-        flat = values[variable.name].ravel()
-        flat = flat.at[sites.ravel()].set(new.ravel().astype(flat.dtype))
-        return {**values, variable.name: flat.reshape(variable.shape)}
+        return _written(values, self._child(rows), sites, new)
+
+    def _child(self, rows: Rows) -> Variable:
+        return _child(self.structure.factors[rows.number]).variable
 
 
 class _Found(NamedTuple):
-    """Which components are directed models, and their batches of densities."""
+    """Which sites integrate out, and by which densities."""
 
-    fits: np.ndarray
+    removed: np.ndarray
+    """True at each site that is removed."""
+    densities: tuple[np.ndarray, ...]
+    """For each batch, True at the densities of these sites."""
     drawn: dict[int, _Drawn]
+    """The batches of densities, by number."""
     arrows: np.ndarray
-    """Pairs of a free parent site and its child."""
+    """Pairs of a parent site and its child."""
 
 
 class _Drawn(NamedTuple):
@@ -164,15 +191,13 @@ def _draw_of(factor: Factor) -> Callable[..., Any]:
     return lambda key, density, *rest: factor.energy(_Drawing(density, key), *rest)
 
 
-def _plan(
-    rule: AbstractRule, structure: Structure, components: np.ndarray, found: _Found
-) -> DirectedPlan:
-    rows = owned_rows(structure, components)
+def _plan(rule: AbstractRule, structure: Structure, components: np.ndarray) -> DirectedPlan:
+    rows, found = owned_rows(structure, components), _find(structure)
     sites = []
     for part in rows:
         owner = structure.row_components[part.number]
         own = np.isin(owner, components)
-        variable = next(iter(structure.factors[part.number].sites.values())).variable
+        variable = _child(structure.factors[part.number]).variable
         sites.append(int32(found.drawn[part.number].sites[own] - structure.offset[variable.name]))
     inside = np.isin(structure.component_of, components)
     arrows = found.arrows[inside[found.arrows].all(axis=1)]
@@ -189,27 +214,70 @@ def _plan(
     )
 
 
+def _leaves(structure: Structure, found: _Found, inside: np.ndarray) -> Structure:
+    """The part of the structure that is removed from the components of the marked sites."""
+    chosen = [
+        rows & inside[structure.scope(factor)].any(axis=1)
+        for factor, rows in zip(structure.factors, found.densities, strict=True)
+    ]
+    return structure.part(found.removed & inside, tuple(chosen))
+
+
+def _rest(structure: Structure, found: _Found, mixed: np.ndarray) -> Structure:
+    """The part of the structure that remains of components that are not removed as a whole."""
+    within = np.append(mixed, False)
+    chosen = [
+        within[owner] & ~rows
+        for owner, rows in zip(structure.row_components, found.densities, strict=True)
+    ]
+    return structure.part(~found.removed & within[structure.component_of], tuple(chosen))
+
+
+def _names(structure: Structure, sites: np.ndarray) -> tuple[str, ...]:
+    """The names of the variables with some of these sites."""
+    return tuple(
+        v.name for v in structure.variables if sites[structure.offset[v.name] :][: v.size].any()
+    )
+
+
+def _child(factor: Factor) -> Sites:
+    """The argument of a density that it is a density of."""
+    return next(iter(factor.sites.values()))
+
+
+def _written(values: Configuration, v: Variable, sites: Array, new: Array) -> Configuration:
+    """The values with new ones at some sites of a variable."""
+    flat = values[v.name].ravel()
+    flat = flat.at[sites.ravel()].set(new.ravel().astype(flat.dtype))
+    return {**values, v.name: flat.reshape(v.shape)}
+
+
+@lru_cache(maxsize=4)
 def _find(structure: Structure) -> _Found:
-    free = structure.free
-    fits = np.ones(len(structure.component_sizes), bool)
-    times, arrows = np.zeros(structure.sites, int), [np.zeros((0, 2), np.int32)]
-    known = {}
-    for number, (factor, owner) in enumerate(
-        zip(structure.factors, structure.row_components, strict=True)
-    ):
-        drawn = _drawn(structure, factor)
-        if drawn is None:
-            fits[owner[owner >= 0]] = False
+    free, drawn = structure.free, {}
+    times, kept = np.zeros(structure.sites, int), np.zeros(structure.sites, bool)
+    arrows = [np.zeros((0, 2), np.int32)]
+    together = [np.zeros((0, 2), np.int32)]
+    for number, factor in enumerate(structure.factors):
+        density = _drawn(structure, factor)
+        if density is None:
+            kept[structure.scope(factor)] = True
             continue
-        known[number] = drawn
-        fits[owner[~free[drawn.sites].all(axis=1) & (owner >= 0)]] = False
-        np.add.at(times, drawn.sites, 1)
-        arrows.append(_arrows(drawn))
-    fits[structure.component_of[free & (times != 1)]] = False
-    listed = np.concatenate(arrows)
-    listed = listed[free[listed].all(axis=1)]
-    fits[structure.component_of[graph.on_cycles(structure.sites, listed)]] = False
-    return _Found(fits, known, listed)
+        drawn[number] = density
+        np.add.at(times, density.sites, 1)
+        arrows.append(_arrows(density))
+        together += [density.sites[:, [0, k]] for k in range(1, density.sites.shape[1])]
+    # A density stays if one of its sites does, and with it all its arguments stay.
+    listed, events = np.concatenate(arrows), np.concatenate(together)
+    circular = graph.on_cycles(structure.sites, listed[free[listed].all(axis=1)])
+    kept |= (times != 1) | circular | ~free
+    back = np.concatenate([listed[:, ::-1], events, events[:, ::-1]])
+    removed = ~graph.reached(structure.sites, back, kept)
+    densities = tuple(
+        removed[drawn[number].sites[:, 0]] if number in drawn else np.zeros(factor.size, bool)
+        for number, factor in enumerate(structure.factors)
+    )
+    return _Found(removed, densities, drawn, listed)
 
 
 def _drawn(structure: Structure, factor: Factor) -> _Drawn | None:
@@ -231,7 +299,7 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
     A sampler that is not there, such as that of a flow whose inverse has no closed form, raises
     NotImplementedError or RuntimeError: the density then has no draws.
     """
-    shape = next(iter(factor.sites.values())).index.shape[1:]
+    shape = _child(factor).index.shape[1:]
     static, returned = structure.function(factor), []
 
     def one(density: Any, *rest: Any) -> Array:

@@ -147,9 +147,16 @@ def draw(model: Model, normalizer: Planned, prepared: list[Any], *, key: Array) 
     """One independent exact draw of every free site; clamped sites have their evidence."""
     keys, parts = jax.random.split(key, len(normalizer.plans)), []
     for plan, kept, k in zip(normalizer.plans, prepared, keys, strict=True):
-        arguments = model, plan, kept, k
+        given = _around(model, normalizer, parts) if plan.leaves else model
+        arguments = given, plan, kept, k
         parts.append(in_double(_draw, *arguments) if plan.wide else _draw(*arguments))
     return _as_declared(normalizer, in_double(_joined, model, normalizer, parts))
+
+
+def _around(model: Model, normalizer: Planned, parts: list[Configuration]) -> Model:
+    """The model in which the first plans have drawn their sites."""
+    drawn = in_double(_joined, model, normalizer, [*parts])
+    return model.around(model.blank() | _as_declared(normalizer, drawn))
 
 
 @eqx.filter_jit

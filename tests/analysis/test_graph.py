@@ -267,3 +267,10 @@ def test_the_width_bound_of_known_graphs(g, bound):
 
 def test_the_width_bound_of_a_strip_does_not_grow_with_its_length():
     assert graph.width_bound(*edges_of(nx.grid_graph((4, 100)))) <= 8
+
+
+def test_nodes_are_reached_along_arrows_only():
+    arrows = np.array([[0, 1], [1, 2], [4, 3]])
+    sources = np.arange(5) == 1
+    np.testing.assert_array_equal(graph.reached(5, arrows, sources), [0, 1, 1, 0, 0])
+    assert not graph.reached(5, arrows, np.zeros(5, bool)).any()

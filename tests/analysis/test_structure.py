@@ -179,3 +179,20 @@ def test_structures_compare_by_form():
     assert normal.quadratic
     assert not cauchy.quadratic
     assert normal != cauchy
+
+
+def test_parts_of_a_structure_are_told_apart():
+    s, t = ed.spin("s", 3), ed.real("t", 3)
+    whole = Structure(ed.Model((s[1:] * s[:-1]).sum() + (s * t).sum()))
+    keep = tuple(np.arange(f.size) > 0 for f in whole.factors)
+    part = whole.part(whole.of_variables("s"), keep)
+    assert part == whole.part(whole.of_variables("s"), keep)
+    assert hash(part) == hash(whole.part(whole.of_variables("s"), keep))
+    assert part != whole
+    assert part != whole.part(whole.of_variables("t"), keep)
+    assert part != whole.part(whole.of_variables("s"), tuple(np.ones_like(k) for k in keep))
+    assert part.partial
+    assert not whole.partial
+    assert [f.size for f in part.factors] == [1, 2]
+    np.testing.assert_array_equal(part.edges, [[1, 2]])
+    np.testing.assert_array_equal(part.component_sizes, [1, 2])

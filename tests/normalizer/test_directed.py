@@ -138,12 +138,10 @@ FOOLING = {
         ed.LogDensity(dist.MultivariateNormal)(X, P * np.ones(2), np.eye(2))
         + ed.LogDensity(dist.Exponential)(P, ed.exp(X[1]))
     ),
-    "given, but not drawn": lambda: ed.LogDensity(dist.Normal)(X, B),
     "probabilities that learning may move": lambda: (
         ed.LogDensity(dist.CategoricalProbs)(K, np.ones(3) / 3) + normal(X)
     ),
     "counts cut off": lambda: ed.LogDensity(dist.Poisson)(N, 2.0) + normal(X),
-    "its scale a variable": lambda: ed.LogDensity(dist.Normal)(X, 0.0, P) + P,
     "its mean itself": lambda: ed.LogDensity(dist.Laplace)(X, X),
     "its mean a part of itself": lambda: ed.LogDensity(dist.Laplace)(X, X[0]),
     "truncated by NumPyro": lambda: ed.LogDensity(dist.TruncatedNormal(0.0, 1.0, low=0.0))(P),
@@ -166,7 +164,7 @@ FOOLING = {
 def test_it_is_not_fooled(name):
     ebm = ed.compile(ed.Model(FOOLING[name]()))
     assert not applies(ebm, "normalised")
-    assert "not a product of normalised conditional densities" in reason(ebm, "normalised")
+    assert "no site is drawn from one normalised conditional density" in reason(ebm, "normalised")
 
 
 @pytest.mark.parametrize("name", DIRECTED)
@@ -194,8 +192,7 @@ def test_held_parents_leave_their_children_normalised_and_held_children_do_not()
     above = ed.compile(model.condition(mean=0.5))
     held = -0.125 - np.log(2 * np.pi) / 2
     assert ed.log_partition(above) == pytest.approx(held, rel=1e-6)
-    for given in ({x[:1]: np.ones(1)}, {x: np.ones(4)}):
-        assert not applies(ed.compile(model.condition(given)), "normalised")
+    assert not applies(ed.compile(model.condition(x=np.ones(4))), "normalised")
 
 
 def test_part_of_an_event_clamped_is_no_density():

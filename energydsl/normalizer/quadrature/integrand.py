@@ -135,8 +135,7 @@ class Coordinates:
 
 def free_events(structure: Structure, v: Variable) -> tuple[np.ndarray, int]:
     """The sites of each free event of a variable, and the number of coordinates of one event."""
-    sites = structure.skeleton.free_events(v).sites + structure.offset[v.name]
-    return sites, math.prod(v.domain.transform.inverse_shape(v.event_shape))
+    return structure.free_events(v), math.prod(v.domain.transform.inverse_shape(v.event_shape))
 
 
 def dimensions(structure: Structure) -> np.ndarray:
