@@ -266,21 +266,19 @@ class Run:
         """Each array that is a leaf of the EBM, a direction in it, its leaf and that one's sign."""
         leaves = [np.asarray(a) for a in _leaves(self.ebm)[0]]
         for a in self.case.arrays:
-            if any(
-                b is not a and np.array_equal(abs(b.array), abs(a.array)) for b in self.case.arrays
-            ):
-                continue  # Leaves are known by their values.
-            finite = np.isfinite(a.array)
-            direction = np.where(finite, self.rng.normal(size=a.shape), 0.0)
-            for number, leaf in enumerate(leaves):
-                if leaf.shape == a.shape and a.size:
-                    for sign in (1, -1):
-                        if np.array_equal(leaf, sign * a.array):
-                            yield a, direction, number, sign
-                            break
-                    else:
-                        continue
-                    break
+            others = [b.array for b in self.case.arrays if b is not a]
+            equal = [
+                (number, sign)
+                for number, leaf in enumerate(leaves)
+                for sign in (1, -1)
+                if leaf.shape == a.shape and np.array_equal(leaf, sign * a.array)
+            ]
+            # Leaves are known by their values: also a number of the energy may have the same one.
+            told_apart = not any(np.array_equal(abs(b), abs(a.array)) for b in others)
+            if told_apart and a.size and len({number for number, _ in equal}) == 1:
+                finite = np.isfinite(a.array)
+                direction = np.where(finite, self.rng.normal(size=a.shape), 0.0)
+                yield a, direction, *equal[0]
 
     def slopes(self, found: list[np.ndarray]) -> None:
         for a, direction, number, sign in self.directions():
