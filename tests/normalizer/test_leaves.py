@@ -172,7 +172,7 @@ def test_the_part_that_remains_is_not_evaluated_with_the_whole_energy():
 
 def test_a_refusal_names_the_leaves_and_the_rest():
     s = ed.spin("s", (9, 9))
-    glass = -(s[1:] * s[:-1]).sum() - (s[:, 1:] * s[:, :-1]).sum()
+    glass = -(s[1:] * s[:-1]).sum() - (s[:, 1:] * s[:, :-1]).sum() - 0.1 * s.sum()
     y = ed.real("y", (9, 9))
     ebm = ed.compile(ed.Model(glass + NORMAL(y, s, 1.0)), budget=5)
     reason = ebm.explain().as_dict()["rules_refused"]["normalised"]
