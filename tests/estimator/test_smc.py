@@ -28,6 +28,7 @@ def test_intervals_cover_ninety_in_a_hundred(kind):
     assert covered >= 90
 
 
+@pytest.mark.slow
 def test_small_populations_on_a_coarse_ladder_are_unbiased():
     """Five particles are resampled at nearly every rung; the mean of many populations is Z."""
     model, exact = glass(np.random.default_rng(1), n=5)

@@ -433,6 +433,7 @@ def test_other_domains_with_spins_clamped_sites_and_several_components():
     assert float(ed.log_partition(ebm)) == pytest.approx(sum(parts), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_mixed_model_is_that_of_its_value():
     def of(w):
         return ed.log_partition(ed.compile(mixed(w)[1]))
