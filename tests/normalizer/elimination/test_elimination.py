@@ -163,6 +163,30 @@ def test_the_gradient_is_that_of_enumeration_and_so_is_the_hessian(least, monkey
     np.testing.assert_allclose(*bends, atol=1e-6)
 
 
+@pytest.mark.parametrize("least", [layout.WIDE, 1], ids=["narrow", "wide"])
+def test_equal_components_share_tables_over_sites_in_any_order(least, monkeypatch):
+    monkeypatch.setattr(layout, "WIDE", least)
+    rng = np.random.default_rng(11)
+    tables = [np.float32(rng.normal(size=s)) for s in ((3, 2, 4), (4, 3, 2), (2, 4, 3), (2, 3, 4))]
+
+    def log_z(tables, name):
+        c, b, n = (
+            ed.categorical("c", 2, levels=3),
+            ed.binary("b", 2),
+            ed.integer("n", 2, low=0, high=3),
+        )
+        views = (c, b, n), (n, c, b), (b, n, c), (b, c, n)
+        terms = [ed.Table(energy=t)(*v).sum() for t, v in zip(tables, views, strict=True)]
+        ebm = ed.compile(ed.Model(sum(terms[1:], terms[0])))
+        return log_partition_of(ebm.model, plans(ebm, name), np.dtype(np.float32))
+
+    found, slopes = jax.value_and_grad(log_z)(tables, "elimination")
+    expected, others = jax.value_and_grad(log_z)(tables, "enumeration")
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    for slope, other in zip(slopes, others, strict=True):
+        np.testing.assert_allclose(slope, other, atol=1e-6)
+
+
 def test_a_state_that_cannot_be_is_minus_infinity_and_has_no_slope():
     never = np.array([[-np.inf, -np.inf], [0.0, 0.0]])
     b = ed.binary("b", 3)
