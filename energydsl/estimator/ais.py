@@ -8,7 +8,7 @@ import jax.random as jr
 from jax import Array
 
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.annealed import LONG_CHAINS, Annealed, exact_draws
+from energydsl.estimator.annealed import LONG_CHAINS, Annealed
 from energydsl.estimator.base import AbstractEstimator, check_counts
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
@@ -99,14 +99,10 @@ class ReverseAIS(AbstractEstimator):
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         ready_key, draw_key, run_key = jr.split(key, 3)
         ready = Annealed(ebm, self.kernel, self.chains, self.temperatures // 2, key=ready_key)
-        xs = exact_draws(ebm, self.chains, key=draw_key)
-        if xs is None:
-            carry = ready.moved(ready.carry, self.warmup, key=draw_key)
-        else:
-            carry = ready.placed(xs)
+        carry, exact = ready.at_model(ready.carry, self.warmup, key=draw_key)
         weights = ready.backward(carry, self.temperatures, self.steps, key=run_key)
         found = LogZ.from_log_inverse_weights(weights)
-        return found if xs is not None else found.doubted(LONG_CHAINS)
+        return found if exact else found.doubted(LONG_CHAINS)
 
     def doubled(self) -> ReverseAIS:
         return dataclasses.replace(self, temperatures=2 * self.temperatures, warmup=2 * self.warmup)

@@ -107,6 +107,16 @@ class Annealed(eqx.Module):
         """The carry after transitions at the target, whose forbidden states may be entered."""
         return self._anneal(carry, np.ones(steps + 1), 1, key=key)[1]
 
+    def at_model(self, carry: Any, warmup: int, *, key: Array) -> tuple[Any, bool]:
+        """The carry with draws from the model, and whether these are exact.
+
+        Without exact draws, the chains of `carry` make `warmup` transitions at the model.
+        """
+        xs = exact_draws(self.path.ebm, self.count, key=key)
+        if xs is None:
+            return self.moved(carry, warmup, key=key), False
+        return self.placed(xs), True
+
     def _anneal(
         self, carry: Any, betas: np.ndarray, steps: int, *, key: Array
     ) -> tuple[np.ndarray, Any]:

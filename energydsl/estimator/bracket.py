@@ -10,7 +10,7 @@ from jax import Array
 from scipy.special import logsumexp
 
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.annealed import LONG_CHAINS, Annealed, exact_draws
+from energydsl.estimator.annealed import LONG_CHAINS, Annealed
 from energydsl.estimator.base import AbstractEstimator, check_counts
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
@@ -64,14 +64,10 @@ class Bracket(AbstractEstimator):
         ready_key, forward_key, draw_key, backward_key = jr.split(key, 4)
         ready = Annealed(ebm, self.kernel, self.chains, self.temperatures // 2, key=ready_key)
         up, carry = ready.forward(self.temperatures, self.steps, key=forward_key)
-        xs = exact_draws(ebm, self.chains, key=draw_key)
-        if xs is not None:
-            carry = ready.placed(xs)
-        elif self.warmup:
-            carry = ready.moved(carry, self.warmup, key=draw_key)
+        carry, exact = ready.at_model(carry, self.warmup, key=draw_key)
         down = ready.backward(carry, self.temperatures, self.steps, key=backward_key)
         found = bracketed(up, down)
-        return found if xs is not None else found.doubted(LONG_CHAINS)
+        return found if exact else found.doubted(LONG_CHAINS)
 
     def doubled(self) -> Bracket:
         return dataclasses.replace(self, temperatures=2 * self.temperatures, warmup=2 * self.warmup)

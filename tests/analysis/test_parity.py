@@ -1,7 +1,7 @@
 """Evenness is proven or not shown: nothing passes for even that is not."""
 
 import jax
-import jax.numpy as jnp  # noqa: F401  (the texts use it)
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +12,8 @@ NUMBER = np.arange(4.0)
 
 
 def even(text, count=2):
-    function = eval(f"lambda u, v, w: {text}")
+    names = {"jax": jax, "jnp": jnp, "NUMBER": NUMBER}
+    function = eval(f"lambda u, v, w: {text}", names)
     return is_even(function, [SPIN, SPIN, SPIN], count)
 
 

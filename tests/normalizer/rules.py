@@ -1,12 +1,13 @@
-"""One rule by name, on a model: its log Z where it applies to every component."""
+"""One rule by name, on a model: its log Z where it applies to every component, and its memory."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import energydsl as ed
 from energydsl.analysis.evaluation import as_double
-from energydsl.normalizer import RULES, Budget, Intractable, error_of, log_partition_of
+from energydsl.normalizer import RULES, Budget, Intractable, error_of, evaluate, log_partition_of
 from energydsl.normalizer.base import planned
 from energydsl.normalizer.quadrature.rule import _integrals
 
@@ -66,3 +67,12 @@ class Logistic(ed.AbstractPotential):
 
     def normalised(self, domain, shape):
         return True
+
+
+def memory(ebm):
+    """Bytes that log Z takes with its gradient, as XLA lays them out: nothing is run."""
+    with jax.enable_x64(True):
+        program = eqx.filter_jit(eqx.filter_grad(evaluate._log_partition))
+        lowered = program.lower(ebm.model, ebm.normalizer).compile().compiled
+    found = lowered.memory_analysis()
+    return found.temp_size_in_bytes + found.argument_size_in_bytes

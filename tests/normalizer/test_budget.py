@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.normalizer import evaluate
-from tests.normalizer.rules import chosen, reason
+from tests.normalizer.rules import chosen, memory, reason
 
 
 def spins(n):
@@ -62,15 +60,6 @@ def test_a_budget_that_is_no_number_of_terms_is_told(budget, untyped):
         ed.compile(spins(3), budget=budget)
     with pytest.raises(ValueError, match=rf"memory={budget!r}; expected the bytes"):
         ed.compile(spins(3), memory=budget)
-
-
-def memory(ebm):
-    """Bytes that log Z takes with its gradient, as XLA lays them out: nothing is run."""
-    with jax.enable_x64(True):
-        program = eqx.filter_jit(eqx.filter_grad(evaluate._log_partition))
-        lowered = program.lower(ebm.model, ebm.normalizer).compile().compiled
-    found = lowered.memory_analysis()
-    return found.temp_size_in_bytes + found.argument_size_in_bytes
 
 
 @pytest.mark.parametrize(

@@ -303,25 +303,18 @@ IMPROPER = {
     "a pole": (lambda: ed.log(X) + X, "k > 0"),
     "a corner": (lambda: ed.log(P[0]) - ed.log(P[1]), "a_i > 0"),
 }
-SLOW_IMPROPER = {
+MORE_IMPROPER = {
     "a pole at the upper end": (lambda: 1.5 * ed.log(1 - U), "b > 0"),
     "counts without a rise": (lambda: -0.1 * N, "the energy must rise with n"),
     "a direction": (lambda: S[0, 0] - S[1, 1], "positive definite A"),
 }
 
 
-@pytest.mark.parametrize("name", IMPROPER)
+@pytest.mark.parametrize(
+    "name", [*IMPROPER, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE_IMPROPER)]
+)
 def test_an_integral_that_diverges_is_told(name):
-    energy, words = IMPROPER[name]
-    with pytest.raises(ValueError, match="no finite integral") as told:
-        ed.log_partition(compiled(energy))
-    assert words in str(told.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW_IMPROPER)
-def test_more_integrals_that_diverge(name):
-    energy, words = SLOW_IMPROPER[name]
+    energy, words = (IMPROPER | MORE_IMPROPER)[name]
     with pytest.raises(ValueError, match="no finite integral") as told:
         ed.log_partition(compiled(energy))
     assert words in str(told.value)

@@ -48,7 +48,7 @@ class Batches:
     def __init__(self, steps: Steps, wide: list[Layout | None], ratio: float) -> None:
         self.steps = steps
         shapes = _padded(steps, wide, ratio)
-        self._kinds = [(s, w) for s, w in zip(shapes, wide, strict=True)]
+        self._kinds = list(zip(shapes, wide, strict=True))
         self.all = self._found()
 
     @property
