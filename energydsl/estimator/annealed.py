@@ -105,7 +105,7 @@ class Annealed(eqx.Module):
 
     def moved(self, carry: Any, steps: int, *, key: Array) -> Any:
         """The carry after transitions at the target, whose forbidden states may be entered."""
-        return self._anneal(carry, np.ones(steps + 1), 1, key=key)[1]
+        return self._anneal(carry, np.ones(steps + 1), 1, key=key)[1] if steps else carry
 
     def at_model(self, carry: Any, warmup: int, *, key: Array) -> tuple[Any, bool]:
         """The carry with draws from the model, and whether these are exact.
