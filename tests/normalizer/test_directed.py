@@ -34,7 +34,10 @@ def test_a_normalised_density_has_log_z_zero(name):
     assert ed.log_partition(ebm) == 0.0
 
 
-@pytest.mark.parametrize("name", ["student", "gamma", "beta", "dirichlet", "vector"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("student", "gamma", "beta")]
+
+
+@pytest.mark.parametrize("name", [*SLOW, "dirichlet", "vector"])
 def test_quadrature_agrees(name):
     x, q = NORMALISED[name]
     ebm = ed.compile(ed.Model(ed.LogDensity(q)(x)))

@@ -378,6 +378,7 @@ np.save(sys.argv[3], chains.draws["s"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_a_run_killed_by_sigkill_resumes_with_the_same_draws(tmp_path):
     script, folder, draws = tmp_path / "run.py", tmp_path / "checkpoint", "1000"
