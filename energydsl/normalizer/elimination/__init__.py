@@ -2,5 +2,6 @@
 
 `order` searches for an order in which to eliminate the sites; `steps` says which tables each
 elimination adds; `batches` groups like steps; `schedule` turns them into index arrays; `passes`
-carries these out; `rule` offers the method to the compiler.
+carries these out; `search` finds the orders of all components and their costs; `finite_sum` is the
+sum over finite sites whatever their tables come from; `rule` offers the method to the compiler.
 """
