@@ -23,7 +23,9 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends statistics | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double families log_z banded | counting | * | choice evaluate",
+    "normalizer": "base double families log_z banded | counting elimination gaussian | *"
+    " | choice evaluate",
+    "normalizer/conditional_gaussian": "blocks | integrals | rule",
     "normalizer/elimination": "order steps | layout | batches | schedule search | passes"
     " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",

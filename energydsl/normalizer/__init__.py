@@ -13,6 +13,7 @@ from energydsl.normalizer.base import Offer as Offer
 from energydsl.normalizer.base import Question as Question
 from energydsl.normalizer.bipartite import Bipartite
 from energydsl.normalizer.choice import Survey as Survey
+from energydsl.normalizer.conditional_gaussian.rule import ConditionalGaussian
 from energydsl.normalizer.directed import Directed
 from energydsl.normalizer.elimination.rule import Elimination
 from energydsl.normalizer.enumeration import Enumeration, Independent
@@ -34,6 +35,7 @@ RULES: tuple[AbstractRule, ...] = (
     Bipartite(),
     Enumeration(),
     Elimination(),
+    ConditionalGaussian(),
     Planar(),
     Quadrature(),
 )
