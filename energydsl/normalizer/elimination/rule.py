@@ -20,7 +20,7 @@ from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer, uniform
 from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order, find_order
-from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
+from energydsl.normalizer.elimination.passes import Found, Passes
 from energydsl.normalizer.elimination.schedule import CELLS, Schedule, schedule
 from energydsl.normalizer.elimination.steps import Steps
 
@@ -93,11 +93,10 @@ class EliminationPlan(AbstractPlan):
         return jnp.concatenate([*known, jnp.zeros(missing)])
 
     def marginals(self, model: Model) -> dict[str, Array]:
-        cells = self.passes.up(self._cells(model), log_sum_exp)
-        slopes = jnp.zeros(self.cells).at[self.passes.roots].set(1.0)
-        levels = self.passes.down(cells, slopes)[1]
-        most = max(self.structure.levels)
-        each = jnp.concatenate([jnp.pad(p, ((0, 0), (0, most - p.shape[1]))) for p in levels])
+        found = self.passes.sums(self._cells(model))
+        each = self.passes.down(found)[1]
+        most = max(self.structure.levels) - each.shape[1]
+        each = jnp.pad(each, ((0, 0), (0, most)))
         known = jnp.where(self.slot_of[:, None] >= 0, each[self.slot_of], 0.0)
         return {
             v.name: known[self._place(v.name, v.size), : v.domain.levels]
@@ -105,10 +104,10 @@ class EliminationPlan(AbstractPlan):
             if v.domain.levels is not None
         }
 
-    def prepare(self, model: Model) -> Array:
-        return self.passes.up(self._cells(model), log_sum_exp)
+    def prepare(self, model: Model) -> Found:
+        return self.passes.sums(self._cells(model))
 
-    def draw_prepared(self, model: Model, prepared: Array, *, key: Array) -> Configuration:
+    def draw_prepared(self, model: Model, prepared: Found, *, key: Array) -> Configuration:
         heights = uniform(key, (self.passes.slots,))
 
         def pick(sums: Array, slots: Array) -> Array:
@@ -120,14 +119,14 @@ class EliminationPlan(AbstractPlan):
         return self._placed(model, self.passes.choose(prepared, pick))
 
     def mode(self, model: Model) -> Configuration:
-        cells = self.passes.up(self._cells(model), highest)
+        found = self.passes.maxima(self._cells(model))
 
         def pick(sums: Array, slots: Array) -> Array:
             # The first of equal ones. JAX cannot lower argmax of float64 with float64 disabled.
             best = sums == jnp.max(sums, axis=1, keepdims=True)
             return jnp.min(jnp.where(best, jnp.arange(sums.shape[1]), sums.shape[1] - 1), axis=1)
 
-        return self._placed(model, self.passes.choose(cells, pick))
+        return self._placed(model, self.passes.choose(found, pick))
 
     def _placed(self, model: Model, chosen: Array) -> Configuration:
         values = dict(model.blank())
@@ -287,12 +286,15 @@ def _bytes(made: Schedule, scopes: Scopes) -> float:
     """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
     if made.size > MAX_CELLS:
         return math.inf
-    narrow = [math.prod(r.shape) * r.base[0].size for r in made.runs if not r.layout]
+    narrow = [math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout]
     wide = [math.prod(r.shape) for r in made.runs if r.layout]
     gathered = max(narrow, default=0) + max(wide, default=0)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
     patterns = sum(p.size for p in made.patterns)
-    return _memory(made.size, gathered, scopes.arguments) + 4.0 * (indices + patterns)
+    arenas = 8.0 * made.arena * (2 + made.copies)
+    owners = scopes.cells if made.spread else 0
+    numbers = _memory(made.size, gathered, scopes.arguments)
+    return numbers + arenas + 4.0 * (indices + patterns + owners)
 
 
 def _memory(cells: float, gathered: float, arguments: float) -> float:
