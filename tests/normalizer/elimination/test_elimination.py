@@ -94,7 +94,7 @@ def law(request):
         if "wide" in request.param:
             patch.setattr(steps, "WIDE", 6)
         found = LAWS[request.param]()
-    passes = found.plan.plans[0].passes
+    passes = found.plan.plans[0].sums.passes
     wide = [body.layout is not None for loop in passes.loops for body in loop]
     assert any(wide) == ("wide" in request.param) and not all(wide)
     assert np.isfinite(found.log_z)
@@ -284,7 +284,7 @@ def test_programs_do_not_grow_with_the_length():
         field = np.linspace(-1, 1, 3 * count).reshape(3, count)
         energy = -0.3 * (s[1:] * s[:-1]).sum() - 0.4 * (s[:, 1:] * s[:, :-1]).sum()
         (plan,) = plans(ed.compile(ed.Model(energy + (field * s).sum())), "elimination").plans
-        loops.append(len(plan.passes.loops))
+        loops.append(len(plan.sums.passes.loops))
     assert loops[1] <= loops[0] + 1
 
 

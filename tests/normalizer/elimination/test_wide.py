@@ -94,7 +94,7 @@ def strip(request):
         patch.setattr(steps, "WIDE", 32)
         ebm = found.compiled()
         plan = plans(ebm, "elimination")
-        passes = plan.plans[0].passes
+        passes = plan.plans[0].sums.passes
         assert passes.reused and any(body.layout for loop in passes.loops for body in loop)
         assert any(len(loop[0].base) > 1 for loop in passes.loops), "no block repeats"
         numbers = prepare(ebm.model, plan)[0].numbers
