@@ -26,7 +26,8 @@ ORDER = {
     "normalizer": "base double families log_z banded | counting elimination gaussian | *"
     " | choice evaluate",
     "normalizer/conditional_gaussian": "blocks | integrals | rule",
-    "normalizer/elimination": "order steps | layout | batches | schedule search | passes"
+    "normalizer/elimination": "order steps blocks arena | layout spread | batches"
+    " | schedule search | body | narrow wide | passes"
     " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",

@@ -322,6 +322,17 @@ def test_like_blocks_are_one_batch_and_share_what_they_have_in_common():
     assert value(ebm, NAME) == pytest.approx(count * law.log_z, rel=1e-12)
 
 
+def test_blocks_whose_neighbours_have_unequal_levels():
+    c, s, x = ed.categorical("c", 2, levels=3), ed.spin("s", 2), ed.real("x", 4)
+    mean = np.array([0.0, 0.5, -1.0])
+    labels, spins = (x[:2] - ed.Table(mean)(c)) ** 2, 2.0 * x[2:] ** 2 - s * x[2:] - 0.5 * s
+    ebm = ed.compile(ed.Model(labels.sum() + spins.sum() + c[0] * s[0] + (c[1] == 1) * s[1]))
+    rows = -np.outer([0, 1, 2], [-1, 1]), -np.outer([0, 1, 0], [-1, 1])
+    expected = sum(logsumexp(row + np.array([-0.5, 0.5])) for row in rows) + 2 * np.log(np.pi)
+    expected += 2 * (1 / 8 - np.log(2) / 2)
+    assert value(ebm, NAME) == pytest.approx(expected, rel=1e-12)
+
+
 def test_memory_is_predicted():
     rng = np.random.default_rng(0)
     c, x = ed.categorical("c", 6, levels=4), ed.real("x", 20)
@@ -423,7 +434,7 @@ def switching(count):
             "2,993 more, the finite neighbours of x[0], x[1], x[2], x[3], x[4], x[5] and 2,994"),
         (lambda: switching(23), "2^22 joint states of the widest clique; budget 2^20, 2^2 times "
             "too many (of z[1], z[2], z[3], z[4], z[5], z[6] and 16 more, the finite neighbours"),
-        (lambda: ed.Model((ed.spin("s", 3) * ed.real("x", 3) ** 4).sum()), "not shown to be quad"),
+        (lambda: ed.Model((ed.spin("s", 3) * ed.real("x", 3) ** 3).sum()), "not shown to be quad"),
         (lambda: ed.Model((ed.spin("s", 3) * abs(ed.real("x", 3))).sum()), "in the real sites,"),
         (lambda: ed.Model(ed.real("x", 3) @ ed.spin("s", 3) * ed.count("n")), "n is neither"),
         (lambda: ed.Model((ed.real("x", 3) ** 2).sum()), "it has no finite site"),

@@ -26,7 +26,7 @@ from energydsl.normalizer.conditional_gaussian.integrals import (
     variances,
 )
 from energydsl.normalizer.elimination.finite_sum import FiniteSum, plan_sum
-from energydsl.normalizer.elimination.passes import highest
+from energydsl.normalizer.elimination.passes import Found
 from energydsl.normalizer.elimination.schedule import CELLS
 from energydsl.normalizer.elimination.search import MAX_TABLE, SETUP, Search
 from energydsl.normalizer.gaussian.quadratic import real_laws, upper_solve, with_reals
@@ -104,7 +104,7 @@ class ConditionalGaussianPlan(AbstractPlan):
                 found[name] = found.get(name, 0.0) + each
         return found
 
-    def prepare(self, model: Model) -> tuple[Array, list[Laws]]:
+    def prepare(self, model: Model) -> tuple[Found, list[Laws]]:
         cells, laws = self._integrated(model)
         return self.sums.summed(cells), laws
 
@@ -125,20 +125,30 @@ class ConditionalGaussianPlan(AbstractPlan):
         return self._configuration(model, chosen, means)
 
     def trouble(self, model: Model) -> str | None:
+        for group, (bad, precision) in zip(self.blocks, _failures(self, model), strict=True):
+            found = np.argwhere(np.asarray(bad))
+            if len(found):
+                block, state = found[0].tolist()
+                return self._improper(group, block, state, np.asarray(precision[block, state]))
+        return None
+
+    def failures(self, model: Model) -> list[tuple[Array, Array]]:
+        """For each group of blocks, its faults, (block, state), and its precisions.
+
+        A fault is an improper precision in a state that is not forbidden.
+        """
         laws = [group.laws(model) for group in self.blocks]
         cells = self.sums.filled(self._energies(model, laws))
         allowed = self._marked(cells, laws, 0.0)
         shares = self._shares(self.sums.laws(self.sums.summed(allowed))[1])
-        for group, law, share in zip(self.blocks, laws, shares, strict=True):
-            bad = np.argwhere(np.asarray(law.improper & (share > 0)))
-            if len(bad):
-                return self._improper(model, group, *bad[0].tolist())
-        return None
+        return [
+            (law.improper & (share > 0), group.quadratic(model)[0])
+            for group, law, share in zip(self.blocks, laws, shares, strict=True)
+        ]
 
-    def _improper(self, model: Model, group: Integrals, block: int, state: int) -> str:
+    def _improper(self, group: Integrals, block: int, state: int, precision: np.ndarray) -> str:
         """What is wrong with the precision of a block in a state of its neighbours."""
         describe = self.structure.describe
-        precision = np.asarray(group.quadratic(model)[0][block, state])
         first, around = int(group.sites[block].min()), np.asarray(group.around[block])
         digits = np.asarray(group.digits(jnp.array([state])))[:, 0]
         values = [v.domain.values for v in self.structure.variables for _ in range(v.size)]
@@ -170,7 +180,7 @@ class ConditionalGaussianPlan(AbstractPlan):
         marks = self._marked(lax.stop_gradient(cells), laws, 1.0)
 
         def reached() -> Array:
-            return jnp.max(self.sums.passes.up(marks, highest)[self.sums.passes.roots]) > 0
+            return jnp.max(self.sums.greatest(marks)) > 0
 
         improper = jnp.any(jnp.stack([jnp.any(law.improper) for law in laws]))
         bad = lax.cond(improper, reached, lambda: jnp.zeros((), bool))
@@ -206,6 +216,11 @@ class ConditionalGaussianPlan(AbstractPlan):
         for group, x in zip(self.blocks, found, strict=True):
             values = with_reals(self.structure, values, group.sites, x)
         return values
+
+
+@eqx.filter_jit
+def _failures(plan: ConditionalGaussianPlan, model: Model) -> list[tuple[Array, Array]]:
+    return plan.failures(model)
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from energydsl.language.model import Model
 from energydsl.normalizer.base import uniform
 from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order
-from energydsl.normalizer.elimination.passes import Passes, highest, log_sum_exp
+from energydsl.normalizer.elimination.passes import Found, Passes
 from energydsl.normalizer.elimination.schedule import Schedule, schedule
 from energydsl.normalizer.elimination.search import STEP, TERM, Search, memory
 from energydsl.normalizer.elimination.steps import Steps
@@ -43,16 +43,15 @@ class FiniteSum(eqx.Module):
         """Log Z, from cells without messages."""
         return self.passes.log_sum(cells)
 
-    def summed(self, cells: Array) -> Array:
-        """The cells with the messages of sums."""
-        return self.passes.up(cells, log_sum_exp)
+    def summed(self, cells: Array) -> Found:
+        """What the pass that sums leaves to `laws` and `drawn`."""
+        return self.passes.sums(cells)
 
-    def laws(self, summed: Array) -> tuple[dict[str, Array], Array]:
+    def laws(self, summed: Found) -> tuple[dict[str, Array], Array]:
         """The probabilities of each site's levels, by variable, and those of each cell's states."""
-        slopes = jnp.zeros(self.cells).at[self.passes.roots].set(1.0)
-        slopes, levels = self.passes.down(summed, slopes)
+        slopes, each = self.passes.down(summed)
         most = max(self.structure.levels)
-        each = jnp.concatenate([jnp.pad(p, ((0, 0), (0, most - p.shape[1]))) for p in levels])
+        each = jnp.pad(each, ((0, 0), (0, most - each.shape[1])))
         known = jnp.where(self.slot_of[:, None] >= 0, each[self.slot_of], 0.0)
         return {
             v.name: known[self._place(v.name, v.size), : v.domain.levels]
@@ -60,7 +59,11 @@ class FiniteSum(eqx.Module):
             if v.domain.levels is not None
         }, slopes
 
-    def drawn(self, summed: Array, *, key: Array) -> Array:
+    def greatest(self, cells: Array) -> Array:
+        """The greatest sum of all tables of each component, from cells without messages."""
+        return self.passes.maxima(cells).cells[self.passes.roots]
+
+    def drawn(self, summed: Found, *, key: Array) -> Array:
         """The level of each slot's site in an independent draw."""
         heights = uniform(key, (self.passes.slots,))
 
@@ -80,7 +83,7 @@ class FiniteSum(eqx.Module):
             best = sums == jnp.max(sums, axis=1, keepdims=True)
             return jnp.min(jnp.where(best, jnp.arange(sums.shape[1]), sums.shape[1] - 1), axis=1)
 
-        return self.passes.choose(self.passes.up(cells, highest), pick)
+        return self.passes.choose(self.passes.maxima(cells), pick)
 
     def placed(self, model: Model, chosen: Array) -> Configuration:
         """The blank configuration with the chosen levels at the sites that are summed over."""
@@ -146,9 +149,10 @@ def _bytes(made: Schedule, arguments: float) -> float:
     """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
     if made.size > MAX_CELLS:
         return math.inf
-    narrow = [math.prod(r.shape) * r.base[0].size for r in made.runs if not r.layout]
+    narrow = [math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout]
     wide = [math.prod(r.shape) for r in made.runs if r.layout]
     gathered = max(narrow, default=0) + max(wide, default=0)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
     patterns = sum(p.size for p in made.patterns)
-    return memory(made.size, gathered, arguments) + 4.0 * (indices + patterns)
+    arenas = 8.0 * made.arena * (2 + made.copies)
+    return memory(made.size, gathered, arguments) + arenas + 4.0 * (indices + patterns)

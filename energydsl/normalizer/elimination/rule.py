@@ -16,6 +16,7 @@ from energydsl.analysis.tables import Scopes, Tables, table_sizes
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer
 from energydsl.normalizer.elimination.finite_sum import FiniteSum, plan_sum
+from energydsl.normalizer.elimination.passes import Found
 from energydsl.normalizer.elimination.schedule import CELLS
 from energydsl.normalizer.elimination.search import SETUP, Network, Search
 
@@ -62,10 +63,10 @@ class EliminationPlan(AbstractPlan):
     def marginals(self, model: Model) -> dict[str, Array]:
         return self.sums.laws(self.prepare(model))[0]
 
-    def prepare(self, model: Model) -> Array:
+    def prepare(self, model: Model) -> Found:
         return self.sums.summed(self._cells(model))
 
-    def draw_prepared(self, model: Model, prepared: Array, *, key: Array) -> Configuration:
+    def draw_prepared(self, model: Model, prepared: Found, *, key: Array) -> Configuration:
         return self.sums.placed(model, self.sums.drawn(prepared, key=key))
 
     def mode(self, model: Model) -> Configuration:
