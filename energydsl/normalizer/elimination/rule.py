@@ -6,6 +6,7 @@ import dataclasses
 from functools import lru_cache
 from typing import ClassVar
 
+import equinox as eqx
 import numpy as np
 from jax import Array
 
@@ -55,6 +56,12 @@ class EliminationPlan(AbstractPlan):
 
     sums: FiniteSum
     tables: tuple[Tables, ...]
+    both_ways: float = eqx.field(static=True)
+    """Predicted working memory of passes in both directions, in bytes."""
+
+    @property
+    def most_bytes(self) -> float:
+        return self.both_ways
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         assert fields is None, "marginals are computed without fields"
@@ -99,6 +106,7 @@ def _plan(rule: Elimination, search: Search, components: np.ndarray) -> Eliminat
         components=int32(components),
         operations=made.operations,
         bytes=made.bytes,
+        both_ways=made.most_bytes,
         sums=made.sums,
         tables=scopes.built(),
     )
