@@ -24,11 +24,12 @@ from energydsl.normalizer.elimination.search import SETUP, Network, Search
 
 @dataclasses.dataclass(frozen=True)
 class Elimination(AbstractRule):
-    r"""$\log Z$ by summing over one site after another, in log space and float64.
+    r"""$\log Z$ by summing over one site after another, in float64.
 
     The cost grows with the joint states of the largest clique of the order of elimination, so that
     trees, chains, strips and graphs of small treewidth of any length are exact. Forbidden states,
-    whose energy is infinite, are allowed. Marginals are read from a second pass in the opposite
+    whose energy is infinite, are allowed: sums are computed in log space, except for large cliques
+    where plain numbers are shown to suffice. Marginals are read from a second pass in the opposite
     direction, draws and a mode choose the sites in that direction.
 
     Source: Koller & Friedman (2009), Probabilistic Graphical Models, chapters 9, 10 and 13.
