@@ -128,7 +128,7 @@ def _padded(steps: Steps, wide: list[Layout | None], ratio: float) -> list[Shape
             return limit
         return min(limit, math.ceil(ratio ** math.ceil(math.log(number, ratio) - 1e-9)))
 
+    padded = {(c, s): (up(c, levels), up(s, states)) for c, s in set(narrow)}
     return [
-        layout.shape if layout else (up(c, levels), up(s, states))
-        for (c, s), layout in zip(sizes, wide, strict=True)
+        layout.shape if layout else padded[size] for size, layout in zip(sizes, wide, strict=True)
     ]

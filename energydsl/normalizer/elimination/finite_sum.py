@@ -18,16 +18,21 @@ from energydsl.language.model import Model
 from energydsl.normalizer.base import uniform
 from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order
-from energydsl.normalizer.elimination.passes import Found, Passes
+from energydsl.normalizer.elimination.passes import Found, Passes, log_sum
 from energydsl.normalizer.elimination.schedule import Schedule, schedule
 from energydsl.normalizer.elimination.search import STEP, TERM, Search, memory
 from energydsl.normalizer.elimination.steps import Steps
+
+ALONE = 0.25
+"""The share of a wide step's working memory that is needed where no derivative is asked for."""
 
 
 class FiniteSum(eqx.Module):
     """The finite sites of some components, summed over in a given order."""
 
     structure: Structure = eqx.field(static=True)
+    alone: Passes | None
+    """The passes for log Z where nothing else is asked for, if others take less memory for it."""
     passes: Passes
     cells: int = eqx.field(static=True)
     slot_of: Array
@@ -41,7 +46,7 @@ class FiniteSum(eqx.Module):
 
     def log_sum(self, cells: Array) -> Array:
         """Log Z, from cells without messages."""
-        return self.passes.log_sum(cells)
+        return log_sum(self.alone or self.passes, self.passes, cells)
 
     def summed(self, cells: Array) -> Found:
         """What the pass that sums leaves to `laws` and `drawn`."""
@@ -107,6 +112,9 @@ class Planned(NamedTuple):
     sums: FiniteSum
     operations: float
     bytes: float
+    """Working memory of log Z alone."""
+    most_bytes: float
+    """Working memory of derivatives, marginals, draws and modes."""
 
 
 def plan_sum(
@@ -135,24 +143,32 @@ def plan_sum(
         sites += [members[i] for i in order.sites]
         separators += [{members[j] for j in around} for around in order.separators]
     steps = Steps(scopes, sites, separators, structure.levels.tolist())
-    made = schedule(steps, starts, end)
+    alone, made = schedule(steps, starts, end)
     slot_of = np.full(structure.sites, -1)
     slot_of[list(made.slot)] = list(made.slot.values())
     return Planned(
-        FiniteSum(structure, Passes(made), made.size, int32(slot_of)),
-        TERM * made.terms + STEP * len(steps.steps),
-        _bytes(made, arguments),
+        FiniteSum(
+            structure=structure,
+            alone=None if alone is made else Passes(alone),
+            passes=Passes(made),
+            cells=made.size,
+            slot_of=int32(slot_of),
+        ),
+        operations=TERM * made.terms + STEP * len(steps.steps),
+        bytes=_bytes(alone, arguments, downwards=not alone.arena),
+        most_bytes=_bytes(made, arguments, downwards=True),
     )
 
 
-def _bytes(made: Schedule, arguments: float) -> float:
-    """Working memory of a plan: its arrays, and what the derivatives of log Z take."""
-    if made.size > MAX_CELLS:
+def _bytes(made: Schedule, arguments: float, *, downwards: bool) -> float:
+    """Working memory of the passes upwards, or of those in both directions."""
+    if max(made.size, made.arena) > MAX_CELLS:
         return math.inf
     narrow = [math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout]
-    wide = [math.prod(r.shape) for r in made.runs if r.layout]
-    gathered = max(narrow, default=0) + max(wide, default=0)
+    wide = max((math.prod(r.shape) for r in made.runs if r.layout), default=0)
     indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
     patterns = sum(p.size for p in made.patterns)
-    arenas = 8.0 * made.arena * (2 + made.copies)
-    return memory(made.size, gathered, arguments) + arenas + 4.0 * (indices + patterns)
+    arenas = made.arena * (2 + made.copies) if downwards else made.arena
+    gathered = max(narrow, default=0) + wide * (1.0 if downwards else ALONE)
+    numbers = memory(made.size, gathered, arguments)
+    return numbers + 8.0 * arenas + 4.0 * (indices + patterns)

@@ -85,10 +85,6 @@ class Passes(eqx.Module):
         self.loops = tuple(tuple(Body(run) for run in loop) for loop in plan.loops)
         self.spread, self.roots = plan.spread, int32(plan.roots)
 
-    def log_sum(self, cells: Array) -> Array:
-        """Log Z, from cells in which the messages are not yet computed."""
-        return _log_sum(self, cells)
-
     def sums(self, cells: Array, *, keep: bool = True) -> Found:
         """The cells with every message computed, each the sum over a site.
 
@@ -248,18 +244,25 @@ def _scan(function: Callable, carry: Any, xs: Any, *, reverse: bool = False) -> 
 
 # JAX's own reverse pass would keep every F; this one computes F again from tables and messages.
 @jax.custom_vjp
-def _log_sum(passes: Passes, cells: Array) -> Array:
-    return jnp.sum(passes.sums(cells, keep=False).cells[passes.roots])
+def log_sum(alone: Passes, passes: Passes, cells: Array) -> Array:
+    """Log Z, from cells in which the messages are not yet computed.
+
+    Args:
+        alone: the passes by which log Z is computed where no derivative is asked for.
+        passes: the passes by which derivatives are computed.
+        cells: the cells of all tables.
+    """
+    return jnp.sum(alone.sums(cells, keep=False).cells[alone.roots])
 
 
-def _forward(passes: Passes, cells: Array) -> tuple[Array, tuple[Passes, Found]]:
+def _forward(alone: Passes, passes: Passes, cells: Array) -> tuple[Array, tuple[Passes, Found]]:
     found = passes.sums(cells)
     return jnp.sum(found.cells[passes.roots]), (passes, found)
 
 
-def _backward(kept: tuple[Passes, Found], slope: Array) -> tuple[None, Array]:
+def _backward(kept: tuple[Passes, Found], slope: Array) -> tuple[None, None, Array]:
     passes, found = kept
-    return None, passes.down(found, slope)[0]
+    return None, None, passes.down(found, slope)[0]
 
 
-_log_sum.defvjp(_forward, _backward)
+log_sum.defvjp(_forward, _backward)

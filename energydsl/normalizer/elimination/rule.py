@@ -6,6 +6,7 @@ import dataclasses
 from functools import lru_cache
 from typing import ClassVar
 
+import equinox as eqx
 import numpy as np
 from jax import Array
 
@@ -23,11 +24,12 @@ from energydsl.normalizer.elimination.search import SETUP, Network, Search
 
 @dataclasses.dataclass(frozen=True)
 class Elimination(AbstractRule):
-    r"""$\log Z$ by summing over one site after another, in log space and float64.
+    r"""$\log Z$ by summing over one site after another, in float64.
 
     The cost grows with the joint states of the largest clique of the order of elimination, so that
     trees, chains, strips and graphs of small treewidth of any length are exact. Forbidden states,
-    whose energy is infinite, are allowed. Marginals are read from a second pass in the opposite
+    whose energy is infinite, are allowed: sums are computed in log space, except for large cliques
+    where plain numbers are shown to suffice. Marginals are read from a second pass in the opposite
     direction, draws and a mode choose the sites in that direction.
 
     Source: Koller & Friedman (2009), Probabilistic Graphical Models, chapters 9, 10 and 13.
@@ -55,6 +57,12 @@ class EliminationPlan(AbstractPlan):
 
     sums: FiniteSum
     tables: tuple[Tables, ...]
+    both_ways: float = eqx.field(static=True)
+    """Predicted working memory of passes in both directions, in bytes."""
+
+    @property
+    def most_bytes(self) -> float:
+        return self.both_ways
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         assert fields is None, "marginals are computed without fields"
@@ -97,6 +105,7 @@ def _plan(rule: Elimination, search: Search, components: np.ndarray) -> Eliminat
         components=int32(components),
         operations=made.operations,
         bytes=made.bytes,
+        both_ways=made.most_bytes,
         sums=made.sums,
         tables=scopes.built(),
     )

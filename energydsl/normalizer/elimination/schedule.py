@@ -133,8 +133,8 @@ class _Places:
         self.slots += batch.width
 
 
-def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
-    """The batches of the steps as index arrays.
+def schedule(steps: Steps, starts: np.ndarray, end: int) -> tuple[Schedule, Schedule]:
+    """The batches of the steps as index arrays: for log Z alone, and for passes in both directions.
 
     Args:
         steps: the steps.
@@ -142,11 +142,20 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
         end: the cell after these tables.
     """
     batches = find_batches(steps)
-    copies, places = _copies(batches), _Places(steps, batches, starts, end, reused=False)
-    if places.arena.size:
-        reused = _Places(steps, batches, starts, end, reused=True)
-        if (1 + copies) * reused.arena.size < places.arena.size:
-            places = reused
+    kept = _Places(steps, batches, starts, end, reused=False)
+    if not kept.arena.size:
+        whole = _scheduled(steps, batches, kept, starts, end, copies=0)
+        return whole, whole
+    reused, copies = _Places(steps, batches, starts, end, reused=True), _copies(batches)
+    alone = _scheduled(steps, batches, reused, starts, end, copies=copies)
+    if (1 + copies) * reused.arena.size < kept.arena.size:
+        return alone, alone
+    return alone, _scheduled(steps, batches, kept, starts, end, copies=0)
+
+
+def _scheduled(
+    steps: Steps, batches: Batches, places: _Places, starts: np.ndarray, end: int, *, copies: int
+) -> Schedule:
     shapes = sorted({batch.shape for batch in batches.all if not batch.layout})
     book: dict[Shape, _Patterns] = {shape: _Patterns(*shape) for shape in shapes}
     loops = []
@@ -166,7 +175,7 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
         loops=tuple(loops),
         size=places.end,
         arena=places.arena.size,
-        copies=copies if places.arena.reused else 0,
+        copies=copies,
         slots=places.slots,
         slot=places.slot,
         spread=Spread(steps, wide, starts, end) if any(wide) else None,

@@ -12,6 +12,7 @@ import numpy as np
 from energydsl.analysis.structure import Structure
 from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order, find_order
+from energydsl.normalizer.elimination.steps import WIDE
 
 TERM = 16.0
 """The operations of a term: its tables are added, and it is compared, shifted, exponentiated and
@@ -123,7 +124,7 @@ class Search:
                 costs[:, k] = (
                     TERM * order.terms + STEP * len(order.sites),
                     widest,
-                    memory(order.terms / 2, 4 * np.exp2(widest), 0.0),
+                    memory(_kept(order), 4 * np.exp2(min(widest, math.log2(WIDE))), 0.0),
                 )
         return costs[0], costs[1], costs[2]
 
@@ -153,9 +154,17 @@ def memory(cells: float, gathered: float, arguments: float) -> float:
     return 8.0 * (2 * cells + 4 * gathered + 2 * arguments)
 
 
+def _kept(order: Order) -> float:
+    """The cells of the messages that are kept for log Z alone: those of wide steps are given up."""
+    sizes = np.exp2(order.bits - 1)
+    return float(
+        sizes[2 * sizes < WIDE].sum() + (2 * sizes.max() if 2 * sizes.max() >= WIDE else 0)
+    )
+
+
 def _numbered(order: Order | str, cells: float) -> Order | str:
     """The order, or the reason why its tables, padded, may have too many cells to be numbered."""
-    if isinstance(order, Order) and order.terms + cells > MAX_CELLS / 2:
+    if isinstance(order, Order) and 2 * _kept(order) + cells > MAX_CELLS / 2:
         return (
             f"its tables may have more than 2^{math.log2(MAX_CELLS):g} cells; the widest clique "
             f"has 2^{order.bits.max():.4g} joint states"

@@ -329,7 +329,7 @@ def test_memory_over_the_budget_is_refused_before_it_is_taken():
     [
         (lambda: ed.Model((ed.spin("s", 3) * ed.real("x", 3)).sum()), "no finite list"),
         (lambda: ed.Model(ed.tanh(ed.spin("s", 30).sum())), "more than 2^24 joint states"),
-        (lambda: square(26), "cells; the widest clique has 2^"),
+        (lambda: square(31), "cells; the widest clique has 2^"),
         (lambda: square(160), "no narrow band"),
         (lambda: square(70), "clique of over 2^40"),
     ],

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,7 +15,7 @@ from energydsl.normalizer.elimination import steps
 from energydsl.normalizer.elimination.arena import Arena
 from energydsl.normalizer.elimination.blocks import loops
 from energydsl.normalizer.evaluate import draw, log_partition_of, marginals_of, mode_of, prepare
-from tests.normalizer.rules import plans
+from tests.normalizer.rules import memory, plans
 from tests.oracles.enumerate import chisquare_pvalue
 
 FALSE_ALARM = 1e-6
@@ -155,6 +156,37 @@ def test_the_bound_of_terms_is_never_below_how_far_they_are_apart(monkeypatch):
         used.append(bool(prepare(ebm.model, plan)[0].numbers))
         assert float(value(ebm, plan)) == pytest.approx(law.log_z, rel=1e-12)
     assert used == sorted(used, reverse=True) and used[0] and not used[-1] and sum(used) > 2
+
+
+def glass(side):
+    rng = np.random.default_rng(side)
+    s = ed.spin("s", (side, side))
+    down, right = rng.normal(size=(side - 1, side)), rng.normal(size=(side, side - 1))
+    field = ed.parameter("field", rng.normal(size=(side, side)))
+    energy = (down * s[1:] * s[:-1]).sum() + (right * s[:, 1:] * s[:, :-1]).sum()
+    return ed.Model(energy - (field * s).sum())
+
+
+def test_log_z_alone_takes_little_memory_and_what_needs_more_is_refused():
+    model = glass(13)
+    most = ed.compile(model).normalizer.plans[0].most_bytes
+    ebm = ed.compile(model, memory=int(most / 2))
+    plan = ebm.normalizer.plans[0]
+    assert plan.sums.alone is not None and 2 * plan.bytes < plan.most_bytes == most
+    assert memory(ebm, derivatives=False) < plan.bytes
+    assert memory(ebm) < plan.most_bytes < 3 * memory(ebm)
+    assert np.isfinite(ed.log_partition(ebm))
+    for ask in (
+        lambda: ed.marginals(ebm),
+        lambda: ed.map_configuration(ebm),
+        lambda: eqx.filter_grad(ed.log_partition)(ebm),
+    ):
+        with pytest.raises(ed.IntractableError, match="of memory; budget"):
+            ask()
+    with pytest.raises(ValueError, match="of memory; budget"):
+        ed.sample(ebm, ed.ExactDraws(), key=jr.key(0), progress=False)
+    with pytest.raises(ed.IntractableError, match="log Z within the budget, but not its deriv"):
+        jax.grad(lambda m: ed.log_partition(ebm.replace(field=m)))(jnp.zeros((13, 13)))
 
 
 def test_loops_give_back_the_sequence():
