@@ -269,7 +269,8 @@ def _plan(
         structure=structure,
         components=int32(components),
         operations=made.operations + float(work),
-        bytes=made.bytes + float(room),
+        # Log Z alone may look for improper precisions by maxima, which need as much room.
+        bytes=made.most_bytes + float(room),
         sums=made.sums,
         tables=scopes.built(),
         blocks=tuple(integrals(structure, components, group) for group in groups),
