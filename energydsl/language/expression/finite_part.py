@@ -1,0 +1,115 @@
+"""Expressions with 0 in place of infinite values, so that they can be multiplied by 0."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from jax import Array
+
+from energydsl._types import is_traced
+from energydsl.language.expression.apply import Apply
+from energydsl.language.expression.elementwise import Elementwise
+from energydsl.language.expression.leaf import Value, View
+from energydsl.language.expression.product import MatMul
+from energydsl.language.expression.range import Range, range_of
+from energydsl.language.expression.rearrange import Gather, Rearrange
+from energydsl.language.expression.reduction import Sum
+from energydsl.language.expression.tree import Expression, fold
+
+
+class Parts(NamedTuple):
+    """An expression in two parts."""
+
+    finite: Expression
+    """The expression, in which terms have 0 in place of a value that is infinite or NaN."""
+    infinite: tuple[Expression, ...]
+    """For each kind of term that may be infinite or NaN, 1 where it is so and 0 elsewhere."""
+
+
+def parts_of(root: Expression) -> Parts:
+    """The finite part of an expression, and where it is infinite.
+
+    Only terms of sites with finitely many levels are divided: the form of a function of real sites
+    must stay what it is, and an infinity at single points has no probability there. The division is
+    made below sums and products, so that factors do not become larger.
+    """
+    infinite: list[Expression] = []
+
+    def rule(node: Expression, *below: _Seen) -> _Seen:
+        seen = _range(node, *(b.range for b in below))
+        levels = any(b.levels for b in below)
+        if isinstance(node, View):
+            return _Seen(seen, node.variable.domain.levels is not None, node)
+        if seen.finite or not levels:
+            return _Seen(seen, levels, node)
+        if _is_linear(node, below):
+            parts = tuple(b.part for b in below)
+            return _Seen(seen, levels, dataclasses.replace(node, children=parts))
+        infinite.append(Apply.of(_IsInfinite(), (node,), (0,)))
+        return _Seen(seen, levels, Apply.of(_FinitePart(), (node,), (0,)))
+
+    return Parts(fold(root, rule).part, tuple(infinite))
+
+
+class _Seen(NamedTuple):
+    """What is known of a node: its values, whether it has finite sites, and its finite part."""
+
+    range: Range
+    levels: bool
+    part: Expression
+
+
+class _FinitePart(eqx.Module):
+    """The value where it is finite, and 0 elsewhere."""
+
+    name = "finite_part"
+
+    def energy(self, value: Array) -> Array:
+        return jnp.where(jnp.isfinite(value), value, 0.0)
+
+
+class _IsInfinite(eqx.Module):
+    """1 where the value is infinite or NaN, and 0 elsewhere."""
+
+    name = "is_infinite"
+
+    def energy(self, value: Array) -> Array:
+        return jnp.where(jnp.isfinite(value), 0.0, 1.0)
+
+
+def _range(node: Expression, *below: Range) -> Range:
+    """What is proven of a node; functions may be infinite, arrays are finite if all entries are.
+
+    Expressions of parameters are assumed to be finite, as everywhere.
+    """
+    seen = range_of(node, *below)
+    match node:
+        case Value(value=value):
+            return seen._replace(finite=_is_finite(value))
+        case Apply():
+            return seen._replace(finite=False)
+    return seen._replace(finite=all(b.finite for b in below)) if seen.fixed else seen
+
+
+def _is_finite(value: object) -> bool:
+    plain = paramax.unwrap(value)
+    return is_traced(plain) or bool(np.isfinite(np.asarray(plain)).all())
+
+
+def _is_linear(node: Expression, below: tuple[_Seen, ...]) -> bool:
+    """Whether the finite part of a node follows from those of its children."""
+    match node:
+        case (
+            Sum() | Rearrange() | Gather() | Elementwise(operation="add" | "subtract" | "negative")
+        ):
+            return True
+        case MatMul() | Elementwise(operation="multiply"):
+            return any(b.range.finite for b in below)
+        case Elementwise(operation="divide"):
+            return below[1].range.fixed and below[1].range.finite
+    return False
