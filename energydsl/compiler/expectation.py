@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from energydsl._types import IntractableError, is_traced
-from energydsl.compiler.ebm import EBM, check_ebm, log_partition
+from energydsl._types import IntractableError
+from energydsl.compiler.ebm import EBM, check_ebm, check_numbers, log_partition
 from energydsl.language.expression import Expression, declared, parts_of, variables_of
 from energydsl.language.model import Model
 from energydsl.normalizer import Exact, Intractable, slopes_of, trouble
@@ -84,11 +84,7 @@ def entropy(ebm: EBM) -> float:
 def _mean(ebm: EBM, f: Expression, function: str) -> np.ndarray:
     """The exact mean of an expression of the model's variables."""
     tilted = _tilted(ebm.model, f)
-    if is_traced(tilted):
-        raise TypeError(
-            f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
-            "vmap, on an EBM whose parameters are numbers."
-        )
+    check_numbers(tilted, function)
     normalizer = _exact(ebm, tilted, f, function)
     places = {slot.name: k for k, slot in enumerate(tilted.skeleton.slots)}
     log_z, slopes = slopes_of(tilted, normalizer, (places[TILT], places[INFINITE]))
