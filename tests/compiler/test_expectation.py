@@ -130,6 +130,30 @@ def test_a_function_that_is_infinite_elsewhere_has_no_mean(f):
         ed.expectation(EBM, f)
 
 
+def test_what_is_finite_of_infinite_terms_has_a_mean():
+    """The table bars a pair that the model allows; its Boltzmann factor is 0 there."""
+    barred = np.float32(RNG.normal(size=(3, 3)))
+    barred[0, 1] = np.inf
+    f = 2 * ed.exp(-ed.Table(barred)(C[0], C[1])) + ed.maximum(PAIR, 0.5) / 4
+    with np.errstate(over="ignore"):
+        expected = MEAN(
+            where_allowed(
+                lambda x: (
+                    2 * np.exp(-barred.astype(float)[x[:, 6].astype(int), x[:, 7].astype(int)])
+                    + np.maximum(lookup(x), 0.5) / 4
+                )
+            )
+        )
+    np.testing.assert_allclose(ed.expectation(EBM, f), expected, **CLOSE)
+    with pytest.raises(ValueError, match="infinite or NaN in a configuration"):
+        ed.expectation(EBM, ed.Table(barred)(C[0], C[1]) + S[0, 0])
+    # Of an array only the elements that are used count.
+    mean = MEAN(lambda x: np.log(x[:, 3] + 2))
+    np.testing.assert_allclose(
+        ed.expectation(EBM, ed.log(S + np.array([[1], [2]]))[1, 0]), mean, **CLOSE
+    )
+
+
 def test_gaussian_moments():
     x = ed.real("x", 3)
     precision = np.array([[2.0, 0.5, 0.0], [0.5, 1.5, -0.25], [0.0, -0.25, 1.0]])

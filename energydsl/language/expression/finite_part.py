@@ -7,17 +7,13 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
-import paramax
 from jax import Array
 
-from energydsl._types import is_traced
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
-from energydsl.language.expression.leaf import Value, View
+from energydsl.language.expression.leaf import View
 from energydsl.language.expression.product import MatMul
 from energydsl.language.expression.range import Range, range_of
-from energydsl.language.expression.rearrange import Gather, Rearrange
 from energydsl.language.expression.reduction import Sum
 from energydsl.language.expression.tree import Expression, fold
 
@@ -28,7 +24,7 @@ class Parts(NamedTuple):
     finite: Expression
     """The expression, in which terms have 0 in place of a value that is infinite or NaN."""
     infinite: tuple[Expression, ...]
-    """For each kind of term that may be infinite or NaN, 1 where it is so and 0 elsewhere."""
+    """For each such term, 1 where it is infinite or NaN, and 0 elsewhere."""
 
 
 def parts_of(root: Expression) -> Parts:
@@ -38,7 +34,8 @@ def parts_of(root: Expression) -> Parts:
     must stay what it is, and an infinity at single points has no probability there. The division is
     made below sums and products, so that factors do not become larger.
     """
-    infinite: list[Expression] = []
+    linear: set[int] = set()
+    divided: set[int] = set()
 
     def rule(node: Expression, *below: _Seen) -> _Seen:
         seen = _range(node, *(b.range for b in below))
@@ -48,12 +45,23 @@ def parts_of(root: Expression) -> Parts:
         if seen.finite or not levels:
             return _Seen(seen, levels, node)
         if _is_linear(node, below):
+            linear.add(id(node))
             parts = tuple(b.part for b in below)
             return _Seen(seen, levels, dataclasses.replace(node, children=parts))
-        infinite.append(Apply.of(_IsInfinite(), (node,), (0,)))
+        divided.add(id(node))
         return _Seen(seen, levels, Apply.of(_FinitePart(), (node,), (0,)))
 
-    return Parts(fold(root, rule).part, tuple(infinite))
+    finite, infinite, stack, visited = fold(root, rule).part, [], [root], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if id(node) in divided:
+            infinite.append(Apply.of(_IsInfinite(), (node,), (0,)))
+        elif id(node) in linear:
+            stack += node.children
+    return Parts(finite, tuple(infinite))
 
 
 class _Seen(NamedTuple):
@@ -83,26 +91,13 @@ class _IsInfinite(eqx.Module):
 
 
 def _range(node: Expression, *below: Range) -> Range:
-    """What is proven of a node; functions may be infinite, arrays are finite if all entries are.
-
-    Expressions of parameters are assumed to be finite, as everywhere.
-    """
+    """What is proven of a node, if functions may be infinite, and parameters alone never are."""
     seen = range_of(node, *below)
-    match node:
-        case Value(value=value):
-            return seen._replace(finite=_is_finite(value))
-        case Apply():
-            return seen._replace(finite=False)
-    return seen._replace(finite=all(b.finite for b in below)) if seen.fixed else seen
-
-
-def _is_finite(value: object) -> bool:
-    plain = paramax.unwrap(value)
-    return is_traced(plain) or bool(np.isfinite(np.asarray(plain)).all())
+    return seen._replace(finite=not isinstance(node, Apply) and (seen.finite or seen.fixed))
 
 
 def _is_linear(node: Expression, below: tuple[_Seen, ...]) -> bool:
-    """Whether the finite part of a node follows from those of its children."""
+    """Whether the finite part of a node follows from those of its children, all of which count."""
     match node:
         case (
             Sum() | Rearrange() | Gather() | Elementwise(operation="add" | "subtract" | "negative")
@@ -111,5 +106,5 @@ def _is_linear(node: Expression, below: tuple[_Seen, ...]) -> bool:
         case MatMul() | Elementwise(operation="multiply"):
             return any(b.range.finite for b in below)
         case Elementwise(operation="divide"):
-            return below[1].range.fixed and below[1].range.finite
+            return below[1].range.fixed
     return False
