@@ -99,9 +99,7 @@ def _range(node: Expression, *below: Range) -> Range:
 def _is_linear(node: Expression, below: tuple[_Seen, ...]) -> bool:
     """Whether the finite part of a node follows from those of its children, all of which count."""
     match node:
-        case (
-            Sum() | Rearrange() | Gather() | Elementwise(operation="add" | "subtract" | "negative")
-        ):
+        case Sum() | Elementwise(operation="add" | "subtract" | "negative"):
             return True
         case MatMul() | Elementwise(operation="multiply"):
             return any(b.range.finite for b in below)
