@@ -114,25 +114,6 @@ class _Beliefs(NamedTuple):
     doubts: tuple[str, ...]
 
 
-class _Totals(NamedTuple):
-    """The sums of the log messages to each site, (site, level)."""
-
-    finite: np.ndarray
-    """The sum of those that are finite."""
-    barred: np.ndarray
-    """The number of those that are -inf; levels that a site lacks have one."""
-
-    def log(self) -> np.ndarray:
-        return np.where(self.barred > 0, -np.inf, self.finite)
-
-    def without(self, sites: np.ndarray, message: np.ndarray) -> np.ndarray:
-        """The sum for each of these sites without one of its messages, (factor, level)."""
-        own = np.isneginf(message)
-        at: Any = (sites, slice(message.shape[1]))
-        rest = self.finite[at] - np.where(own, 0.0, message)
-        return np.where(self.barred[at] > own, -np.inf, rest)
-
-
 def _has_loops(model: Finite) -> bool:
     """Whether the graph that joins each factor with its sites has a loop."""
     first, rows, columns = len(model.levels), [], []
@@ -153,15 +134,14 @@ def _start(model: Finite) -> Messages:
     ]
 
 
-def _totals(model: Finite, messages: Messages) -> _Totals:
-    lacking = np.arange(model.levels.max()) >= model.levels[:, None]
-    totals = _Totals(np.zeros(lacking.shape), lacking.astype(int))
+def _totals(model: Finite, messages: Messages) -> np.ndarray:
+    """The sums of the log messages to each site, (site, level)."""
+    known = np.arange(model.levels.max()) < model.levels[:, None]
+    totals = np.where(known, 0.0, -np.inf)
     for (scopes, _), group in zip(model.groups, messages, strict=True):
         for sites, message in zip(scopes.T, group, strict=True):
-            never = np.isneginf(message)
             at: Any = (sites, slice(message.shape[1]))
-            np.add.at(totals.finite, at, np.where(never, 0.0, message))
-            np.add.at(totals.barred, at, never)
+            np.add.at(totals, at, message)
     return totals
 
 
@@ -180,9 +160,11 @@ def _passed(model: Finite, messages: Messages, damping: float) -> tuple[Messages
     return new, change
 
 
-def _ins(totals: _Totals, group: Group, messages: list[np.ndarray]) -> list[np.ndarray]:
+def _ins(totals: np.ndarray, group: Group, messages: list[np.ndarray]) -> list[np.ndarray]:
     """The log messages from the sites to the factors of a group."""
-    return [totals.without(s, m) for s, m in zip(group.scopes.T, messages, strict=True)]
+    # A level that is impossible by the factor's own message may stay so: its states have no weight.
+    own = [np.where(np.isneginf(m), 0.0, m) for m in messages]
+    return [totals[s, : m.shape[1]] - m for s, m in zip(group.scopes.T, own, strict=True)]
 
 
 def _joint(cells: np.ndarray, ins: list[np.ndarray], left_out: int | None = None) -> np.ndarray:
@@ -205,14 +187,13 @@ def _share(cells: np.ndarray, ins: list[np.ndarray], place: int) -> np.ndarray:
 
 def _concluded(model: Finite, messages: Messages, loops: bool, doubts: tuple[str, ...]) -> _Beliefs:
     totals = _totals(model, messages)
-    logs = totals.log()
-    sites = _possible(log_sum(logs))
+    sites = _possible(log_sum(totals))
     bethe = model.constant + sites.sum()
     for group, own in zip(model.groups, messages, strict=True):
         joint = _joint(group.cells, _ins(totals, group, own))
         factors = _possible(log_sum(joint, tuple(range(1, joint.ndim))))
         bethe += factors.sum() - sites[group.scopes].sum()
-    return _Beliefs(float(bethe), np.exp(logs - sites[:, None]), loops, doubts)
+    return _Beliefs(float(bethe), np.exp(totals - sites[:, None]), loops, doubts)
 
 
 def _possible(logs: np.ndarray) -> np.ndarray:
