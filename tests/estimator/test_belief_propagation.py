@@ -29,9 +29,11 @@ def tree(rng):
     c, d, s = ed.categorical("c", 3, levels=3), ed.integer("d", low=-1, high=0), ed.spin("s", 4)
     triple, pair, other = numbers(rng, 3, 2, 3), numbers(rng, 3, 3), numbers(rng, 3, 3)
     triple[1, 0, 2] = triple[0, 1, 0] = -np.inf
+    again = numbers(rng, 3, 3, 2)
     field = numbers(rng, 3)
     model = ed.Model(
-        ed.Table(log_potential=triple)(c[0], d, c[1])
+        ed.Table(log_potential=triple)(c[1], d, c[0])
+        + ed.Table(log_potential=again)(c[0], c[1], d)
         + ed.Table(log_potential=pair)(c[1], c[2])
         + ed.Table(log_potential=other)(c[2], c[1])
         + 0.5 * s[0] * (c[2] == 1)
@@ -41,7 +43,8 @@ def tree(rng):
     )
     x = states(*[range(3)] * 3, (-1, 0), *[(-1, 1)] * 4)
     n, s = x[:, :4].astype(int), x[:, 4:]
-    logs = triple[n[:, 0], n[:, 3] + 1, n[:, 1]] + pair[n[:, 1], n[:, 2]] + other[n[:, 2], n[:, 1]]
+    logs = triple[n[:, 1], n[:, 3] + 1, n[:, 0]] + pair[n[:, 1], n[:, 2]] + other[n[:, 2], n[:, 1]]
+    logs += again[n[:, 0], n[:, 1], n[:, 3] + 1]
     logs += -0.5 * s[:, 0] * (n[:, 2] == 1) + 0.75 * s[:, 1] * s[:, 0] + s[:, :3] @ field
     return model, x, logs
 

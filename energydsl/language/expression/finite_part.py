@@ -34,7 +34,7 @@ def parts_of(root: Expression) -> Parts:
     must stay what it is, and an infinity at single points has no probability there. The division is
     made below sums and products, so that factors do not become larger.
     """
-    linear: set[int] = set()
+    passed: set[int] = set()
     divided: set[int] = set()
 
     def rule(node: Expression, *below: _Seen) -> _Seen:
@@ -44,8 +44,8 @@ def parts_of(root: Expression) -> Parts:
             return _Seen(seen, node.variable.domain.levels is not None, node)
         if seen.finite or not levels:
             return _Seen(seen, levels, node)
-        if _is_linear(node, below):
-            linear.add(id(node))
+        if _passes_on(node, below):
+            passed.add(id(node))
             parts = tuple(b.part for b in below)
             return _Seen(seen, levels, dataclasses.replace(node, children=parts))
         divided.add(id(node))
@@ -59,7 +59,7 @@ def parts_of(root: Expression) -> Parts:
         visited.add(id(node))
         if id(node) in divided:
             infinite.append(Apply.of(_IsInfinite(), (node,), (0,)))
-        elif id(node) in linear:
+        elif id(node) in passed:
             stack += node.children
     return Parts(finite, tuple(infinite))
 
@@ -96,13 +96,11 @@ def _range(node: Expression, *below: Range) -> Range:
     return seen._replace(finite=not isinstance(node, Apply) and (seen.finite or seen.fixed))
 
 
-def _is_linear(node: Expression, below: tuple[_Seen, ...]) -> bool:
-    """Whether the finite part of a node follows from those of its children, all of which count."""
+def _passes_on(node: Expression, below: tuple[_Seen, ...]) -> bool:
+    """Whether a node is finite exactly where all of its children are."""
     match node:
-        case Sum() | Elementwise(operation="add" | "subtract" | "negative"):
+        case Sum() | MatMul() | Elementwise(operation="add" | "subtract" | "negative" | "multiply"):
             return True
-        case MatMul() | Elementwise(operation="multiply"):
-            return any(b.range.finite for b in below)
         case Elementwise(operation="divide"):
             return below[1].range.fixed
     return False
