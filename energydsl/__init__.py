@@ -12,10 +12,12 @@ from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.compiler.expectation import entropy, expectation
 from energydsl.estimator import (
     AIS,
     SMC,
     AbstractEstimator,
+    BeliefPropagation,
     Bounds,
     Bracket,
     MeanField,
@@ -109,6 +111,7 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "BeliefPropagation",
     "Bounds",
     "Bracket",
     "Chains",
@@ -155,8 +158,10 @@ __all__ = [
     "cumsum",
     "diagnose",
     "diff",
+    "entropy",
     "estimate_log_partition",
     "exp",
+    "expectation",
     "fit",
     "fixed",
     "integer",

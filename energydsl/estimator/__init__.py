@@ -3,6 +3,7 @@
 from energydsl.estimator.ais import AIS as AIS
 from energydsl.estimator.ais import ReverseAIS as ReverseAIS
 from energydsl.estimator.base import AbstractEstimator as AbstractEstimator
+from energydsl.estimator.belief_propagation import BeliefPropagation as BeliefPropagation
 from energydsl.estimator.bounds import Bounds as Bounds
 from energydsl.estimator.bracket import Bracket as Bracket
 from energydsl.estimator.mean_field import MeanField as MeanField

@@ -32,12 +32,15 @@ class LogZ:
     "mean field"       certainly: `lower` is proven; `upper` is infinite
     "tree-reweighted"  certainly: `upper` is proven; `lower` is minus infinity
     "bounds"           certainly: both ends are proven
+    "Bethe"            always, as they are infinite: how far off `value` is, is not known. It is
+                       exact where the factors form trees
     ================== ========================================================================
 
     Attributes:
         value: log Z, or an estimate of it; of proven bounds, the finite one or their middle.
         standard_error: the standard error of `value` in nats; for a quadrature, its estimated
-            numerical error; NaN for proven bounds, which have none.
+            numerical error; NaN for proven bounds, which have none; infinite where nothing is known
+            of the error.
         lower: the lower end.
         upper: the upper end.
         kind: one of the words above.
@@ -131,6 +134,8 @@ class LogZ:
                 return f"<= {self.upper:.6g} (tree-reweighted, proven)"
             case "bounds":
                 return f"{span} (proven bounds)"
+            case "Bethe":
+                return f"about {self.value:.6g} (Bethe, error unknown)"
         return (
             f"= {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % {span}; "
             f"{self.ess:.3g} effective chains)"
