@@ -14,12 +14,14 @@ from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.estimator import (
     AIS,
+    MBAR,
     SMC,
     AbstractEstimator,
     Bounds,
     Bracket,
     MeanField,
     ReverseAIS,
+    ThermodynamicIntegration,
     TreeReweighted,
 )
 from energydsl.estimator.estimate import estimate_log_partition
@@ -100,6 +102,7 @@ from energydsl.run.sampling import Chains, sample
 __all__ = [
     "AIS",
     "EBM",
+    "MBAR",
     "NUTS",
     "SMC",
     "AbstractDomain",
@@ -145,6 +148,7 @@ __all__ = [
     "ReverseAIS",
     "ScoreMatching",
     "Table",
+    "ThermodynamicIntegration",
     "TreeReweighted",
     "apply",
     "binary",
