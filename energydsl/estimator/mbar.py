@@ -29,9 +29,9 @@ the overlap matrix of both, where equal distributions have 0.5."""
 class MBAR(AbstractEstimator):
     r"""The multistate Bennett acceptance ratio with any kernel, along the path of `AIS`.
 
-    Chains begin with exact draws from the base and pass through a ladder of temperatures; at each
-    one they move `warmup` times, and then draw `draws` times. A first pass finds the ladder, with
-    the rungs closest where $g = E - E_\text{base}$ varies most. With $N_k$ draws at $\beta_k$, the
+    Chains begin with exact draws from the base and pass through a ladder of temperatures to the
+    model, and back; at each one they move `warmup` times, and then draw `draws` times. A first pass
+    finds the ladder, with the rungs closest where $g = E - E_\text{base}$ varies most. With $N_k$ draws at $\beta_k$, the
     free energies $f_k = -\log Z_k$ solve
     $e^{-f_k} = \sum_n \frac{e^{-\beta_k g_n}}{\sum_l N_l e^{f_l - \beta_l g_n}}$,
     a sum over the draws of all rungs. With one step in $\beta$ this is bridge sampling by the best
@@ -43,7 +43,8 @@ class MBAR(AbstractEstimator):
     $N_k$ within 1e-8 of it. The standard error is the jackknife estimate over chains, of which each
     has passed through every rung; for each chain left out, the equations are solved by one step of
     Newton's method. `ess` is the effective number of chains in the sum for Z. `doubts` says where
-    neighbouring rungs hardly overlap, and where chains lag behind the temperatures. The solution
+    neighbouring rungs hardly overlap, and where chains lag behind the temperatures, so that they
+    differ on the two ways. The solution
     takes about `temperatures`² · `draws` · `chains` operations a step.
 
     Args:
@@ -51,8 +52,8 @@ class MBAR(AbstractEstimator):
             cheapest steps, such as Gibbs or Langevin.
         chains: the number of independent chains.
         temperatures: the number of steps in $\beta$.
-        warmup: transitions at each temperature before the draws.
-        draws: draws of each chain at each temperature.
+        warmup: transitions at each temperature before the draws, on each way.
+        draws: draws of each chain at each temperature, on each way.
 
     Raises:
         ValueError: a count below one (two for `chains`, zero for `warmup`); a kernel that leaves
@@ -67,7 +68,7 @@ class MBAR(AbstractEstimator):
     chains: int = 32
     temperatures: int = 32
     warmup: int = 16
-    draws: int = 48
+    draws: int = 24
 
     def __check_init__(self) -> None:
         check_counts(self, chains=2, temperatures=1, warmup=0, draws=1)

@@ -1,4 +1,4 @@
-"""Draws from chains that rise through a ladder of temperatures."""
+"""Draws from chains that pass through a ladder of temperatures, up and down again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PILOT_RUNGS = 8
 EVEN = 0.1
 """The share of the ladder's steps that are spread evenly over beta, whatever the first pass saw."""
 
-FALSE_ALARM = 1e-6
+FALSE_ALARM = 1e-4
 """The probability with which chains that have settled are said not to have."""
 
 
@@ -33,14 +33,16 @@ class Tempered:
     r"""Draws at each rung of a ladder $0 = \beta_0 < \dots < \beta_K = 1$ from base to model.
 
     The energies of two rungs differ by a multiple of the gap $g = E - E_\text{base}$, so that the
-    gaps of the draws are all that free energies need. A chain passes through every rung; chains
-    are independent of each other.
+    gaps of the draws are all that free energies need. Each chain passes through every rung twice,
+    from the base to the model and back, and is independent of the other chains. A chain that lags
+    behind the temperature has too high an energy on one way and too low a one on the other.
     """
 
     betas: np.ndarray
     """(rung,)"""
     gaps: np.ndarray
-    """(rung, chain, draw), float64; infinite where a state has no energy on the path."""
+    """(rung, chain, draw), float64; infinite where the energy is. The first half of the draws is
+    from the way up, the other from the way down."""
     allowed: np.ndarray
     """(rung, chain, draw): whether the model itself allows the state."""
     log_base: float
@@ -113,23 +115,21 @@ class Tempered:
     def unsettled(self) -> tuple[str, ...]:
         r"""The doubt that the chains lag behind the temperatures.
 
-        The earlier half of the draws of a rung is compared with the later half, summed over the
-        rungs as in $\int \mathbb{E}_\beta\,g\,d\beta$, by a t-test over the chains.
+        The $\int \mathbb{E}_\beta\,g\,d\beta$ of each chain on its way up and on its way down are
+        compared by a t-test over the chains.
         """
         half, chains = self.gaps.shape[2] // 2, self.gaps.shape[1]
-        if not half:
-            return ()
         finite = np.where(np.isfinite(self.gaps), self.gaps, np.nan)[1:]
-        drifts = _means(finite[:, :, :half]) - _means(finite[:, :, -half:])
-        steps = np.gradient(self.betas)[1:]
-        fall = np.nansum(steps[:, None] * drifts, axis=0)
-        mean, error = fall.mean(), fall.std(ddof=1) / np.sqrt(chains)
-        if not error or 2 * stdtr(chains - 1, -abs(mean) / error) > FALSE_ALARM:
+        drifts = _means(finite[:, :, :half]) - _means(finite[:, :, half:])
+        steps = np.diff(self.betas)
+        lags = np.nansum((steps + np.append(steps[1:], 0.0))[:, None] / 2 * drifts, axis=0)
+        lag, error = lags.mean(), lags.std(ddof=1) / np.sqrt(chains)
+        if not error or 2 * stdtr(chains - 1, -abs(lag) / error) > FALSE_ALARM:
             return ()
         return (
-            "the chains had not settled at their temperatures: the later halves of the draws "
-            f"give a log Z that differs by {mean:+.2g} from that of the earlier ones, so take a "
-            "longer warmup",
+            "the chains lag behind their temperatures: on the way up log Z is "
+            f"{'lower' if lag > 0 else 'higher'} by {abs(lag):.2g} than on the way down, so take "
+            "a longer warmup",
         )
 
 
@@ -145,20 +145,24 @@ def _spread(gaps: np.ndarray) -> float:
     return float(finite.std()) if finite.size else 0.0
 
 
-def _passed(
-    ready: Annealed, betas: np.ndarray, warmup: int, draws: int, *, key: Array
-) -> Tempered:
-    """Draws from chains that begin at the base and stay at each beta for warmup and draws.
+def _passed(ready: Annealed, betas: np.ndarray, warmup: int, draws: int, *, key: Array) -> Tempered:
+    """Draws from chains that begin at the base and rise to the model and return.
 
-    Each rung is one call of one program, so that longer ladders do not recompile.
+    At each beta they stay for `warmup` transitions and as many as there are draws. Each stay is one
+    call of one program, so that longer ladders do not recompile.
     """
     base_key, start_key, run_key = jr.split(key, 3)
-    seen = [_at_base(ready, jr.split(base_key, draws))]
     carry = ready.drawn(key=start_key)
-    for k, beta in enumerate(betas[1:]):
+    stays = []
+    for k, beta in enumerate([*betas[1:], *betas[:0:-1]]):
         keys = jr.split(jr.fold_in(run_key, k), warmup + draws)
-        carry, found = _rung(ready, carry, jnp.asarray(beta, float), keys)
-        seen.append(jax.tree.map(lambda a: a[warmup:], found))
+        carry, found = _stay(ready, carry, jnp.asarray(beta, float), keys)
+        stays.append(jax.tree.map(lambda a: a[warmup:], found))
+    up, down = stays[: len(betas) - 1], stays[: len(betas) - 2 : -1]
+    both = [
+        jax.tree.map(lambda *a: np.concatenate(a), *pair) for pair in zip(up, down, strict=True)
+    ]
+    seen = [_at_base(ready, jr.split(base_key, 2 * draws)), *both]
     gaps, forbidden = (np.swapaxes(np.stack(s), 1, 2) for s in zip(*seen, strict=True))
     return Tempered(betas, gaps.astype(np.float64), ~forbidden, ready.path.base.log_partition)
 
@@ -181,9 +185,7 @@ def _at_base(ready: Annealed, keys: Array) -> tuple[Array, Array]:
 
 
 @eqx.filter_jit
-def _rung(
-    ready: Annealed, carry: Any, beta: Array, keys: Array
-) -> tuple[Any, tuple[Array, Array]]:
+def _stay(ready: Annealed, carry: Any, beta: Array, keys: Array) -> tuple[Any, tuple[Array, Array]]:
     """The carry after one transition a key, and what each showed, (transition, chain)."""
     ensemble, ebm = ready.ensemble, ready.path.at(beta, ready.place)
     tables = ensemble.load(ebm)

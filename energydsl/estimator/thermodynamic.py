@@ -20,7 +20,8 @@ class ThermodynamicIntegration(AbstractEstimator):
 
     $\log Z - \log Z_\text{base} = -\int_0^1 \mathbb{E}_\beta[g]\,d\beta$ with
     $g = E - E_\text{base}$. Chains begin with exact draws from the base and pass through a ladder
-    of temperatures; at each one they move `warmup` times, and then draw `draws` times. Since
+    of temperatures to the model, and back; at each one they move `warmup` times, and then draw
+    `draws` times. Since
     $\frac{d}{d\beta} \mathbb{E}_\beta[g] = -\operatorname{Var}_\beta[g]$, the integral over a step
     of length $h$ from $a$ to $b$ is, up to a term in $h^5$,
     $\frac{h}{2} (\mathbb{E}_a[g] + \mathbb{E}_b[g])
@@ -30,7 +31,8 @@ class ThermodynamicIntegration(AbstractEstimator):
     The standard error joins the jackknife estimate over chains, of which each has passed through
     every rung, with the error of the integral: a third of the change when every other rung is left
     out. That is right if the error falls as $h^2$, and too large if it falls faster. Where it is
-    the larger of the two, `doubts` says so; also where chains lag behind the temperatures.
+    the larger of the two, `doubts` says so. Chains that lag behind the temperatures give different
+    integrals on the two ways; `doubts` says this, too.
 
     States that tables forbid have a finite energy along the path, as for `AIS`, and log Z has
     a term for the share of draws at $\beta = 1$ that the model allows. Where a function makes the
@@ -42,8 +44,8 @@ class ThermodynamicIntegration(AbstractEstimator):
             cheapest steps, such as Gibbs or Langevin.
         chains: the number of independent chains.
         temperatures: the number of steps in $\beta$.
-        warmup: transitions at each temperature before the draws.
-        draws: draws of each chain at each temperature.
+        warmup: transitions at each temperature before the draws, on each way.
+        draws: draws of each chain at each temperature, on each way.
 
     Raises:
         ValueError: a count below one (two for `chains` and `temperatures`, zero for `warmup`); a
@@ -58,7 +60,7 @@ class ThermodynamicIntegration(AbstractEstimator):
     chains: int = 32
     temperatures: int = 32
     warmup: int = 16
-    draws: int = 48
+    draws: int = 24
 
     def __check_init__(self) -> None:
         check_counts(self, chains=2, temperatures=2, warmup=0, draws=1)
@@ -106,9 +108,7 @@ class _Moments(NamedTuple):
         gaps = np.where(finite, tempered.gaps, 0.0)
         tried = np.full(gaps.shape[1], gaps.shape[2])
         allowed = (finite & tempered.allowed)[-1].sum(axis=1)
-        return _Moments(
-            finite.sum(axis=2), gaps.sum(axis=2), (gaps**2).sum(axis=2), tried, allowed
-        )
+        return _Moments(finite.sum(axis=2), gaps.sum(axis=2), (gaps**2).sum(axis=2), tried, allowed)
 
     def together(self) -> _Moments:
         """The sums over all chains."""
