@@ -31,8 +31,8 @@ class MBAR(AbstractEstimator):
 
     Chains begin with exact draws from the base and pass through a ladder of temperatures to the
     model, and back; at each one they move `warmup` times, and then draw `draws` times. A first pass
-    finds the ladder, with the rungs closest where $g = E - E_\text{base}$ varies most. With $N_k$ draws at $\beta_k$, the
-    free energies $f_k = -\log Z_k$ solve
+    finds the ladder, with the rungs closest where $g = E - E_\text{base}$ varies most. With $N_k$
+    draws at $\beta_k$, the free energies $f_k = -\log Z_k$ solve
     $e^{-f_k} = \sum_n \frac{e^{-\beta_k g_n}}{\sum_l N_l e^{f_l - \beta_l g_n}}$,
     a sum over the draws of all rungs. With one step in $\beta$ this is bridge sampling by the best
     bridge. The model's Z is the same sum at $\beta = 1$ over the states that the model allows, so
@@ -90,7 +90,7 @@ def joined(tempered: Tempered) -> LogZ:
     logs, sums, solved = _solve(chains, betas, _first_guess(tempered))
     with np.errstate(divide="ignore", invalid="ignore"):
         value, without = _log_z(sums, tempered.log_base + logs[0])
-    ess = float(np.exp(2 * logsumexp(sums.log_weights) - logsumexp(2 * sums.log_weights)))
+    ess = float(1 / (sums.shares**2).sum())
     found = LogZ.from_jackknife(value, without, ess)
     doubts = _doubts(ess, len(chains), _overlaps(tempered, logs), betas)
     if not solved:
@@ -155,7 +155,7 @@ class _Sums(NamedTuple):
     hessian: np.ndarray
     """(chain, rung, rung): of F."""
     log_weights: np.ndarray
-    r"""(chain,): the log of $\sum_n e^{-g_n} / \sum_l e^{a_l - \beta_l g_n}$ over allowed states."""
+    r"""(chain,): the log of $\sum_n e^{-g_n} / \sum_l e^{a_l - \beta_l g_n}$, if allowed."""
     slopes: np.ndarray
     """(chain, rung): minus the derivatives of the log weights."""
 
@@ -170,10 +170,20 @@ class _Sums(NamedTuple):
         expected = shares.sum(axis=0)
         hessian = np.diag(expected) - shares.T @ shares
         terms = np.where(chain.allowed, -chain.gaps - totals, -np.inf)
-        weight = logsumexp(terms)
+        weight = np.asarray(logsumexp(terms))
         # A chain in forbidden states only has the weight 0, and no slope.
         slopes = np.exp(terms - weight) @ shares if np.isfinite(weight) else np.zeros_like(logs)
         return chain.counts, expected - chain.counts, hessian, weight, slopes
+
+    @property
+    def log_weight(self) -> float:
+        """The log of the sum over all chains."""
+        return float(np.asarray(logsumexp(self.log_weights)))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The share of each chain in the sum."""
+        return np.exp(self.log_weights - self.log_weight)
 
     def miss(self) -> float:
         """The largest relative error of an equation."""
@@ -211,16 +221,16 @@ def _log_z(sums: _Sums, first: float) -> tuple[float, np.ndarray]:
     Without a chain, the gradient at the solution is minus that of the chain, and one step of
     Newton's method leads to the new solution, in which the log weights are linear.
     """
-    shares = np.exp(sums.log_weights - logsumexp(sums.log_weights))
-    value = first + logsumexp(sums.log_weights) - np.log(sums.counts[:, 0].sum())
-    slopes, hessian = shares @ sums.slopes, sums.hessian.sum(axis=0)
+    first += sums.log_weight
+    tried = sums.counts[:, 0]
+    value = first - np.log(tried.sum())
+    slopes, hessian = sums.shares @ sums.slopes, sums.hessian.sum(axis=0)
     without = []
-    for c, share in enumerate(shares):
-        left = sums.counts[:, 0].sum() - sums.counts[c, 0]
+    for c, share in enumerate(sums.shares):
         rest = (slopes - share * sums.slopes[c]) / (1 - share)
         step = np.linalg.lstsq((hessian - sums.hessian[c])[1:, 1:], sums.gradient[c, 1:])[0]
-        weight = np.log1p(-share) - rest[1:] @ step
-        without.append(first + logsumexp(sums.log_weights) + weight - np.log(left))
+        change = np.log1p(-share) - rest[1:] @ step
+        without.append(first + change - np.log(tried.sum() - tried[c]))
     return float(value), np.array(without)
 
 

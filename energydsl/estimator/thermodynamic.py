@@ -125,7 +125,7 @@ class _Moments(NamedTuple):
         means, h = means[rungs], np.diff(tempered.betas[rungs])
         areas = h @ (means[1:] + means[:-1]) / 2 + h**2 @ (variances[1:] - variances[:-1]) / 12
         ends = np.log(self.count[0] / self.tried) + np.log(self.allowed / self.count[-1])
-        return tempered.log_base + ends - areas
+        return np.asarray(tempered.log_base + ends - areas)
 
     def effective(self) -> float:
         """The effective number of chains, at the rung and the end where it is least."""
