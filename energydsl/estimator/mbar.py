@@ -21,6 +21,9 @@ TOLERANCE = 1e-8
 MOST_STEPS = 200
 """The most steps of Newton's method, or of the fixed point where those do not help."""
 
+ROUNDING = 1e-12
+"""The relative rounding error of a sum over all draws."""
+
 LEAST_OVERLAP = 0.06
 """The overlap of neighbours below which their difference cannot be trusted: an entry of 0.03 in
 the overlap matrix of both, where equal distributions have 0.5."""
@@ -150,8 +153,10 @@ class _Sums(NamedTuple):
 
     counts: np.ndarray
     """(chain, rung): the number of draws."""
-    gradient: np.ndarray
-    r"""(chain, rung): of F, $\sum_n p_{nl} - N_l$."""
+    height: np.ndarray
+    """(chain,): of F."""
+    expected: np.ndarray
+    r"""(chain, rung): the weights of the rungs, $\sum_n p_{nl}$, each of which should be $N_l$."""
     hessian: np.ndarray
     """(chain, rung, rung): of F."""
     log_weights: np.ndarray
@@ -173,7 +178,13 @@ class _Sums(NamedTuple):
         weight = np.asarray(logsumexp(terms))
         # A chain in forbidden states only has the weight 0, and no slope.
         slopes = np.exp(terms - weight) @ shares if np.isfinite(weight) else np.zeros_like(logs)
-        return chain.counts, expected - chain.counts, hessian, weight, slopes
+        height = np.asarray(totals.sum() - chain.counts @ logs)
+        return chain.counts, height, expected, hessian, weight, slopes
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """(chain, rung): of F."""
+        return self.expected - self.counts
 
     @property
     def log_weight(self) -> float:
@@ -205,10 +216,13 @@ def _solve(
         step = np.linalg.lstsq(hessian[1:, 1:], gradient[1:], rcond=None)[0]
         tried = logs - np.append(0.0, step)
         found = _Sums.of(chains, betas, tried)
-        if not found.miss() < sums.miss():
-            # Newton's step was too long. The fixed point's step always lowers F.
-            counts = sums.counts.sum(axis=0)
-            step = np.log(np.maximum(gradient + counts, np.finfo(float).tiny) / counts)
+        height = sums.height.sum()
+        lower = found.height.sum() <= height + ROUNDING * abs(height)
+        if not (lower and found.miss() < sums.miss() / 2):
+            # Far from the solution Newton's step may lead away or nowhere. The fixed point's step
+            # always lowers F.
+            expected, counts = sums.expected.sum(axis=0), sums.counts.sum(axis=0)
+            step = np.log(np.maximum(expected, np.finfo(float).tiny) / counts)
             tried = logs - step + step[0]
             found = _Sums.of(chains, betas, tried)
         logs, sums = tried, found

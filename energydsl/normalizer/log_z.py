@@ -85,7 +85,7 @@ class LogZ:
         value = float(logsumexp(log_weights) - np.log(n)) if n > 1 else np.nan
         if not np.isfinite(value):
             zero = int(np.isneginf(log_weights).sum())
-            return LogZ.none(f"of {n} weights, {zero} are zero and the others not finite")
+            return LogZ.none(f"of {n} weights, {zero} are zero and the others not finite", value)
         shares = np.exp(log_weights - logsumexp(log_weights))
         ess = float(1 / np.sum(shares**2))
         with np.errstate(divide="ignore"):
@@ -115,9 +115,9 @@ class LogZ:
         return LogZ(value, error, value - half, value + half, "estimate", ess)
 
     @staticmethod
-    def none(reason: str) -> LogZ:
+    def none(reason: str, value: float = np.nan) -> LogZ:
         """No estimate, with the reason as its doubt."""
-        return LogZ(np.nan, np.inf, -np.inf, np.inf, "estimate", 0.0, (reason,))
+        return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0, (reason,))
 
     @staticmethod
     def from_log_inverse_weights(log_weights: np.ndarray) -> LogZ:

@@ -52,6 +52,18 @@ def test_the_equations_are_solved(uneven):
     assert joined(uneven).value == pytest.approx(iterated(uneven), abs=1e-7)
 
 
+@pytest.mark.parametrize("off", [5.0, 20.0, 200.0])
+def test_the_equations_are_solved_from_afar(off):
+    """Steps of Newton's method alone lead away from there."""
+    drawn, _ = ladders.normal(np.random.default_rng(0), [0, 0.2, 0.6, 1.0], sd=3.0, draws=20)
+    near = _first_guess(drawn)
+    far = near + off * np.random.default_rng(1).normal(size=4)
+    found, _, solved = _solve(_chains(drawn), drawn.betas, far)
+    expected = _solve(_chains(drawn), drawn.betas, near)[0]
+    assert solved
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-6)
+
+
 def test_two_rungs_are_bridge_sampling():
     drawn, exact = ladders.exponential(np.random.default_rng(0), [0.0, 1.0])
     first, second = drawn.gaps

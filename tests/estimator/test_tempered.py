@@ -68,14 +68,17 @@ def test_constrained_and_clamped_variables():
         assert found.standard_error < 0.1
 
 
-def test_infinite_energies_of_functions():
-    """A quarter of the base's draws are forbidden, and no chain at a temperature may be there."""
-    a = ed.binary("a", 2)
-    model = ed.Model(ed.apply(lambda a: jnp.where(a.sum() > 1, jnp.inf, a[0]), a))
-    drawn = run(model, ed.MetropolisHastings())
-    assert 0.1 < np.isinf(drawn.gaps[0]).mean() < 0.4
+def test_forbidden_states_and_infinite_energies():
+    """A function forbids a quarter of the base's draws, and a table an eighth more of them."""
+    a = ed.binary("a", 3)
+    never = ed.Table(log_potential=np.array([[0, 0], [0, -np.inf]]))(a[1], a[2])
+    clash = ed.apply(lambda a: jnp.where(a[0] + a[1] > 1, jnp.inf, a[0]), a)
+    drawn = run(ed.Model(never + clash), ed.MetropolisHastings())
+    # Of 1,024 draws, within five standard errors.
+    assert abs(np.isinf(drawn.gaps[0]).mean() - 1 / 4) < 5 * np.sqrt(1 / 4 * 3 / 4 / 1024)
+    assert abs(drawn.allowed[0].mean() - 5 / 8) < 5 * np.sqrt(5 / 8 * 3 / 8 / 1024)
     for found in (integrated(drawn), joined(drawn)):
-        assert abs(found.value - np.log(2 + np.exp(-1))) < 5 * found.standard_error
+        assert abs(found.value - np.log(3 + 2 * np.exp(-1))) < 5 * found.standard_error
         assert found.standard_error < 0.05 and found.doubts == ()
 
 
@@ -183,11 +186,13 @@ def test_rungs_have_the_energies_of_their_temperatures():
         assert means.std(ddof=1) < 1
 
 
-def test_the_warmup_is_left_out():
-    """A step of Metropolis changes one of thirty spins: the first ones are far from the model."""
-    model = ed.Model(-2.0 * ed.spin("s", 30).sum())
-    drawn = run(model, ed.MetropolisHastings(), temperatures=1, warmup=200, draws=1)
-    assert drawn.gaps.shape == (2, 32, 2) and drawn.gaps[1].mean() < -50
+def test_chains_go_on_from_rung_to_rung_and_their_warmup_is_left_out():
+    """A step of Metropolis changes one of thirty spins, so that few steps do not get far."""
+    model, walk = ed.Model(-2.0 * ed.spin("s", 30).sum()), ed.MetropolisHastings()
+    once = run(model, walk, temperatures=1, warmup=24, draws=1)
+    assert once.gaps.shape == (2, 32, 2) and -50 < once.gaps[1, :, 0].mean() < -20
+    often = run(model, walk, temperatures=16, warmup=24, draws=1)
+    assert often.gaps[-1].mean() < -50
 
 
 def test_same_key_same_draws_and_no_recompilation():
