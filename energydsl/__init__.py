@@ -15,6 +15,7 @@ from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.compiler.expectation import entropy, expectation
 from energydsl.estimator import (
     AIS,
+    MBAR,
     SMC,
     AbstractEstimator,
     BeliefPropagation,
@@ -22,6 +23,7 @@ from energydsl.estimator import (
     Bracket,
     MeanField,
     ReverseAIS,
+    ThermodynamicIntegration,
     TreeReweighted,
 )
 from energydsl.estimator.estimate import estimate_log_partition
@@ -102,6 +104,7 @@ from energydsl.run.sampling import Chains, sample
 __all__ = [
     "AIS",
     "EBM",
+    "MBAR",
     "NUTS",
     "SMC",
     "AbstractDomain",
@@ -148,6 +151,7 @@ __all__ = [
     "ReverseAIS",
     "ScoreMatching",
     "Table",
+    "ThermodynamicIntegration",
     "TreeReweighted",
     "apply",
     "binary",
