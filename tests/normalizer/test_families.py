@@ -95,3 +95,43 @@ def test_forms_of_matrices_are_chi_squared():
     for a in (np.array([1.0, 0.0]), np.array([1.0, -2.0])):
         form = np.einsum("i,nij,j->n", a, x, a) / (a @ scale @ a)
         assert scipy.stats.kstest(form, scipy.stats.chi2(5).cdf).pvalue > FALSE_ALARM
+
+
+BOUNDARIES = {
+    "gamma, k = 0": (families.GammaFamily(), {LOG: 1.0, VALUE: 1.0}, {LOG: -1e-3}),
+    "gamma, r = 0": (families.GammaFamily(), {LOG: 0.0, VALUE: 0.0}, {VALUE: 1e-3}),
+    "inverse gamma, k = 0": (
+        families.InverseGammaFamily(), {LOG: 1.0, INVERSE: 1.0}, {LOG: 1e-3},
+    ),
+    "inverse gamma, r = 0": (
+        families.InverseGammaFamily(), {LOG: 2.0, INVERSE: 0.0}, {INVERSE: 1e-3},
+    ),
+    "beta, a = 0": (
+        families.BetaFamily(0.0, 1.0), {LOG: 1.0, LOG_HIGH: 0.0}, {LOG: -1e-3},
+    ),
+    "beta, b = 0": (
+        families.BetaFamily(0.0, 1.0), {LOG: 0.0, LOG_HIGH: 1.0}, {LOG_HIGH: -1e-3},
+    ),
+    "Dirichlet, a = 0": (
+        families.DirichletFamily(), {LOG: np.array([0.0, 1.0])}, {LOG: np.array([0.0, -1e-3])},
+    ),
+    "geometric, r = 0": (
+        families.GeometricFamily(), {VALUE: 0.0, LOG_FACTORIAL: 0.0}, {VALUE: 1e-3},
+    ),
+    "Wishart, n = (d - 1) / 2": (
+        families.WishartFamily(), {VALUE: RATE, LOG_DET: 1.0}, {LOG_DET: -1e-3},
+    ),
+    "Wishart, singular A": (
+        families.WishartFamily(), {VALUE: np.ones((2, 2)), LOG_DET: 0.0}, {VALUE: np.eye(2) / 1e3},
+    ),
+}  # fmt: skip
+"""Slopes at which the integral just diverges, and what makes it finite when it is added."""
+
+
+@pytest.mark.parametrize("name", BOUNDARIES)
+def test_the_integral_diverges_at_the_boundary_and_not_inside(name):
+    family, eta, inwards = BOUNDARIES[name]
+    at = {key: jnp.asarray(slope, float)[None] for key, slope in eta.items()}
+    inside = {key: slope + jnp.asarray(inwards.get(key, 0.0), float) for key, slope in at.items()}
+    assert not family.proper(at).any()
+    assert family.proper(inside).all()
