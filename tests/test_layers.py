@@ -24,7 +24,9 @@ ORDER = {
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base double families log_z banded | counting | * | choice evaluate",
-    "normalizer/elimination": "order steps | layout | batches | schedule | passes | rule",
+    "normalizer/elimination": "order steps blocks arena | layout spread | batches"
+    " | schedule search | body | narrow wide | passes"
+    " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile start",

@@ -21,7 +21,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, IntractableError
 from energydsl.analysis.joint_states import Rows, held_rows, int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
@@ -188,6 +188,11 @@ class AbstractPlan(eqx.Module):
     """Predicted working memory in bytes."""
 
     @property
+    def most_bytes(self) -> float:
+        """Predicted working memory of derivatives, marginals, draws and modes, in bytes."""
+        return self.bytes
+
+    @property
     def leaves(self) -> tuple[str, ...]:
         """The variables with sites that are integrated out of components of other plans.
 
@@ -275,6 +280,8 @@ class Planned(eqx.Module):
     """The factors that contain no free site and therefore belong to no component."""
     plan_of: Array
     """The number of the plan that covers each site; -1 for a clamped site."""
+    budget: Budget = eqx.field(static=True)
+    """What the plans may cost, derivatives included."""
 
     @property
     def operations(self) -> float:
@@ -285,6 +292,16 @@ class Planned(eqx.Module):
     def bytes(self) -> float:
         """Predicted working memory in bytes of the largest plan."""
         return max((p.bytes for p in self.plans), default=0.0)
+
+    def check_derivatives(self) -> None:
+        """Raise IntractableError if derivatives of log Z need more memory than is allowed."""
+        for plan in self.plans:
+            said = self.budget.excess(0.0, "", plan.most_bytes)
+            if said is not None:
+                raise IntractableError(
+                    f"{plan.rule.name} has log Z within the budget, but not its derivatives, which "
+                    f"need {said}."
+                )
 
     @property
     def rules(self) -> str:
@@ -337,14 +354,17 @@ class Intractable(eqx.Module):
 Normalizer = Exact | Numerical | Intractable
 
 
-def planned(structure: Structure, plans: tuple[AbstractPlan, ...]) -> Exact | Numerical:
+def planned(
+    structure: Structure, plans: tuple[AbstractPlan, ...], budget: Budget
+) -> Exact | Numerical:
     """A normalizer of these plans: `Exact` if all of them are exact, else `Numerical`."""
     exact = all(plan.kind == "exact" for plan in plans)
     owner = np.full(structure.sites, -1)
     for k, plan in enumerate(plans):
         mine = positions(plan.structure, np.asarray(plan.components)) >= 0
         owner[mine[plan.structure.component_of]] = k
-    return (Exact if exact else Numerical)(structure, plans, held_rows(structure), int32(owner))
+    kind = Exact if exact else Numerical
+    return kind(structure, plans, held_rows(structure), int32(owner), budget)
 
 
 def integrated(leaves: Iterable[str]) -> str:

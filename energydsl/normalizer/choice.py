@@ -85,11 +85,12 @@ class Survey:
             return Intractable(self.reasons(worst, question))
         plans = self.plans(question, np.arange(len(costs)))
         for plan in plans:
-            said = self.budget.excess(0.0, "", plan.bytes)
+            needed = plan.bytes if question == "log_partition" else plan.most_bytes
+            said = self.budget.excess(0.0, "", needed)
             if said is not None:
                 count = len(plan.components)
                 return Intractable(f"{plan.rule.name}, of {count:,} components at once: {said}")
-        return planned(self.structure, plans)
+        return planned(self.structure, plans, self.budget)
 
     def plans(self, question: Question, components: np.ndarray) -> tuple[AbstractPlan, ...]:
         """The cheapest plans for these components; there must be one for each of them."""

@@ -36,6 +36,8 @@ def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 @eqx.filter_custom_jvp
 def _value_and_slopes(model: Model, normalizer: Planned, dtype: np.dtype) -> tuple[Array, Any]:
 
+    normalizer.check_derivatives()
+
     def both(model: Model, normalizer: Planned) -> tuple[Array, Any]:
         value, slopes = eqx.filter_value_and_grad(_log_partition)(model, normalizer)
         return value.astype(dtype), eqx.filter(slopes, eqx.is_array)

@@ -191,7 +191,7 @@ def test_variables_in_no_function_are_uniform(file):
     assert float(ed.log_partition(ebm)) == pytest.approx(np.log(12), abs=1e-9)
 
 
-def test_like_tables_are_one_batch_and_many_are_read_fast(file):
+def test_like_tables_are_one_batch_and_many_are_read_fast(file, untyped):
     """10^4 tables of a tree whose variables have 2 or 3 levels, scopes in both orders."""
     rng, n = np.random.default_rng(0), 10_000
     cards = rng.integers(2, 4, n)

@@ -101,7 +101,7 @@ def every_law_and_kernel():
         yield pytest.param(law, kernel, id=name, marks=[pytest.mark.slow] * slow)
 
 
-@pytest.mark.parametrize(("law", "kernel"), every_law_and_kernel())
+@pytest.mark.parametrize(("law", "kernel"), list(every_law_and_kernel()))
 def test_continuous_laws(law, kernel):
     _, model, draws, functions = law
     xs = {n: jnp.asarray(a, float) for n, a in draws.items()}

@@ -28,7 +28,7 @@ def applies(ebm, name, question="log_partition"):
 def plans(ebm, name):
     """This rule alone, as a normalizer."""
     components = np.arange(len(ebm.structure.component_sizes))
-    return planned(ebm.structure, rule(name).offer(ebm.structure).plan(components))
+    return planned(ebm.structure, rule(name).offer(ebm.structure).plan(components), Budget())
 
 
 def value(ebm, name):
@@ -69,10 +69,11 @@ class Logistic(ed.AbstractPotential):
         return True
 
 
-def memory(ebm):
+def memory(ebm, *, derivatives=True):
     """Bytes that log Z takes with its gradient, as XLA lays them out: nothing is run."""
     with jax.enable_x64(True):
-        program = eqx.filter_jit(eqx.filter_grad(evaluate._log_partition))
+        function = evaluate._log_partition
+        program = eqx.filter_jit(eqx.filter_grad(function)) if derivatives else function
         lowered = program.lower(ebm.model, ebm.normalizer).compile().compiled
     found = lowered.memory_analysis()
     return found.temp_size_in_bytes + found.argument_size_in_bytes

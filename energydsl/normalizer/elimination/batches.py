@@ -1,12 +1,15 @@
-"""Batches: steps that are alike and carried out at once, and runs of them in one compiled loop."""
+"""Batches: steps that are alike and carried out at once, and blocks of batches that repeat."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
+from energydsl.normalizer.elimination.blocks import loops
 from energydsl.normalizer.elimination.layout import Layout, layouts
 from energydsl.normalizer.elimination.steps import MOST_INPUTS, Steps
 
@@ -16,11 +19,11 @@ MAX_CELLS = 2**31
 BATCH = 2**20
 """The most numbers that a batch gathers, unless a single step needs more."""
 
-RUN_COST = 3e6
-"""The terms that could be summed in the time in which one more loop is compiled."""
+BODY_COST = 3e6
+"""The terms that could be summed in the time in which one more batch of a block is compiled."""
 
-FEW_RUNS = 12
-"""The number of loops up to which steps are not padded to have fewer."""
+FEW_BODIES = 12
+"""The number of compiled batches up to which steps are not padded to have fewer."""
 
 GRIDS = (1.0, 2.0, 4.0, 16.0, 256.0, math.inf)
 """Ratios of successive lengths to which patterns are padded, so that there are fewer classes."""
@@ -46,7 +49,7 @@ class Batches:
     """
 
     def __init__(self, steps: Steps, wide: list[Layout | None], ratio: float) -> None:
-        self.steps = steps
+        self.steps, self.wide = steps, wide
         shapes = _padded(steps, wide, ratio)
         self._kinds = list(zip(shapes, wide, strict=True))
         self.all = self._found()
@@ -58,12 +61,17 @@ class Batches:
         if written > MAX_CELLS / 4:
             return math.inf
         terms = sum(batch.width * math.prod(batch.shape) for batch in self.all)
-        return terms + RUN_COST * self.runs
+        return terms + BODY_COST * self.bodies
 
     @property
-    def runs(self) -> int:
-        """The number of runs of batches of equal class and width."""
-        return 1 + sum(a[:3] != b[:3] for a, b in itertools.pairwise(self.all))
+    def bodies(self) -> int:
+        """The number of batches that are compiled: those of one block of each loop."""
+        return sum(map(len, self.loops))
+
+    @cached_property
+    def loops(self) -> list[list[np.ndarray]]:
+        """The places of the batches as nested loops; see `blocks.loops`."""
+        return loops([batch[:3] for batch in self.all])
 
     def _found(self) -> list[Batch]:
         steps, tables = self.steps.steps, self.steps.tables
@@ -89,15 +97,15 @@ class Batches:
         return found
 
 
-def find_batches(steps: Steps) -> list[Batch]:
+def find_batches(steps: Steps) -> Batches:
     """The batches of the steps, padded as costs least."""
     wide = layouts(steps)
     best = Batches(steps, wide, GRIDS[0])
     for ratio in GRIDS[1:]:
-        if best.runs <= FEW_RUNS:
+        if best.bodies <= FEW_BODIES:
             break
         best = min(best, Batches(steps, wide, ratio), key=lambda batches: batches.cost)
-    return best.all
+    return best
 
 
 def _widest(shape: Shape) -> int:
@@ -120,7 +128,7 @@ def _padded(steps: Steps, wide: list[Layout | None], ratio: float) -> list[Shape
             return limit
         return min(limit, math.ceil(ratio ** math.ceil(math.log(number, ratio) - 1e-9)))
 
+    padded = {(c, s): (up(c, levels), up(s, states)) for c, s in set(narrow)}
     return [
-        layout.shape if layout else (up(c, levels), up(s, states))
-        for (c, s), layout in zip(sizes, wide, strict=True)
+        layout.shape if layout else padded[size] for size, layout in zip(sizes, wide, strict=True)
     ]

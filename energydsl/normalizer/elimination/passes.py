@@ -17,183 +17,252 @@ Source: Koller & Friedman (2009), Probabilistic Graphical Models, sections 10.2 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from energydsl.analysis.joint_states import int32
-from energydsl.normalizer.elimination.batches import Shape
-from energydsl.normalizer.elimination.layout import Layout
-from energydsl.normalizer.elimination.schedule import NEVER, Run, Schedule
+from energydsl.normalizer.elimination import narrow, wide
+from energydsl.normalizer.elimination.body import Body
+from energydsl.normalizer.elimination.schedule import Schedule
+from energydsl.normalizer.elimination.spread import Spread
 
-Reduction = Callable[[Array], Array]
+Loop = tuple[Body, ...]
 
 
-class Loop(eqx.Module):
-    """The index arrays of a `Run`."""
+class Way(NamedTuple):
+    """How messages are computed."""
 
-    shape: Shape = eqx.field(static=True)
-    layout: Layout | None = eqx.field(static=True)
-    kind: int = eqx.field(static=True)
-    base: Array
-    pattern: Array
-    begin: Array
-    first: Array
-    others: Array
-    strides: Array
+    narrow: Callable[[Array], Array]
+    """The messages of a batch of narrow steps, from F."""
+    wide: Callable[[Body, Array, Array], Array]
+    """The message of a wide step, from the cells and the arena."""
+    numbers: bool
+    """Whether messages in the arena are numbers with a scale, and not logarithms."""
 
-    def __init__(self, run: Run) -> None:
-        self.shape, self.layout, self.kind = run.shape, run.layout, run.kind
-        for name in ("base", "pattern", "begin", "first", "others", "strides"):
-            setattr(self, name, int32(getattr(run, name)))
+
+NUMBERS = Way(narrow.log_sum_exp, wide.numbers_up, True)
+LOGARITHMS = Way(
+    narrow.log_sum_exp, lambda *given: wide.log_sum_exp(wide.added(*given)).ravel(), False
+)
+HIGHEST = Way(narrow.highest, lambda *given: wide.highest(wide.added(*given)).ravel(), False)
+
+
+Visit = Callable[[Any, Body, Array | None, Way], Any]
+"""What happens at a batch in a pass downwards, from what is carried, the batch, the arena before
+it, and the way in which messages were computed; it returns what is carried on."""
+
+
+class Found(NamedTuple):
+    """What a pass upwards leaves to passes downwards."""
+
+    cells: Array
+    """The cells of all tables outside the arena, with every message computed."""
+    arenas: tuple[Array | None, ...]
+    """For each loop with wide steps, the arena before each repeat of its block, or if no place is
+    used twice, the last arena for each."""
+    numbers: Array | None
+    """Whether sums are in `NUMBERS`, and not in `LOGARITHMS`; None for maxima."""
 
 
 class Passes(eqx.Module):
     """A schedule as a pytree, and its passes over the cells of all tables."""
 
     slots: int = eqx.field(static=True)
+    arena: int = eqx.field(static=True)
+    reused: bool = eqx.field(static=True)
     patterns: tuple[Array, ...]
     loops: tuple[Loop, ...]
+    spread: Spread | None
     roots: Array
 
     def __init__(self, plan: Schedule) -> None:
-        self.slots = plan.slots
+        self.slots, self.arena, self.reused = plan.slots, plan.arena, plan.copies > 0
         self.patterns = tuple(int32(patterns) for patterns in plan.patterns)
-        self.loops = tuple(Loop(run) for run in plan.runs)
-        self.roots = int32(plan.roots)
+        self.loops = tuple(tuple(Body(run) for run in loop) for loop in plan.loops)
+        self.spread, self.roots = plan.spread, int32(plan.roots)
 
-    def log_sum(self, cells: Array) -> Array:
-        """Log Z, from cells in which the messages are not yet computed."""
-        return jnp.sum(_summed(self, cells)[self.roots])
-
-    def up(self, cells: Array, reduce: Reduction) -> Array:
-        """The cells with every message computed."""
-
-        def batch(cells: Array, step: Loop) -> tuple[Array, None]:
-            message = reduce(self._sums(cells, step))
-            return lax.dynamic_update_slice(cells, message.ravel(), (step.begin,)), None
-
-        for loop in self.loops:
-            cells = lax.scan(batch, cells, loop)[0]
-        return cells
-
-    def down(self, cells: Array, slopes: Array) -> tuple[Array, list[Array]]:
-        """The derivatives of log Z in every cell, and the probabilities of each slot's site.
+    def sums(self, cells: Array, *, keep: bool = True) -> Found:
+        """The cells with every message computed, each the sum over a site.
 
         Args:
-            cells: the cells with every message computed.
-            slopes: the derivatives in the messages that nothing reads, 0 elsewhere.
+            cells: the cells in which the messages are not yet computed.
+            keep: whether passes downwards follow, which need arenas.
+        """
+        if self.spread is None:
+            return Found(*self._up(cells, LOGARITHMS, keep), jnp.array(False))
+        small = self.spread.is_small(cells)
+        ways = [lambda c, way=way: self._up(c, way, keep) for way in (NUMBERS, LOGARITHMS)]
+        return Found(*lax.cond(small, *ways, cells), small)
+
+    def maxima(self, cells: Array) -> Found:
+        """The cells with every message computed, each the maximum over a site."""
+        return Found(*self._up(cells, HIGHEST, True), None)
+
+    def down(self, found: Found, slope: Array | float = 1.0) -> tuple[Array, Array]:
+        """The derivatives of log Z in every cell, times `slope`, and the probabilities of sites.
+
+        The probabilities have the axes (slot, level); they are 0 beyond a site's levels.
         """
 
-        def batch(slopes: Array, step: Loop) -> tuple[Array, Array]:
-            sums = self._sums(cells, step)
-            message, above = (self._message(a, step)[:, None] for a in (cells, slopes))
-            # Where the message is -inf, so are its terms, and all have probability 0.
-            shares = jnp.exp(jnp.where(message == -jnp.inf, -jnp.inf, sums - message))
-            # Computed once: XLA would compute it again, from a copy of the slopes before the step.
-            each = lax.optimization_barrier(jnp.where(above == 0, 0.0, shares * above))
-            return self._spread(slopes, step, each), each.sum(axis=range(2, each.ndim))
+        def visit(carry: Any, step: Body, arena: Array | None, way: Way) -> Any:
+            slopes, arena_slopes, laws = carry
+            mine = step.layout and step.layout.linear
+            above = self._message(arena_slopes if mine else slopes, step)
+            if step.layout:
+                each = wide.probabilities(step, found.cells, arena, above, numbers=way.numbers)
+                law = jnp.stack([level.sum() for level in each])[None]
+                slopes, arena_slopes = wide.spread(step, slopes, arena_slopes, each)
+            else:
+                patterns, message = self.patterns[step.kind], self._message(found.cells, step)
+                each = narrow.probabilities(patterns, step, found.cells, message, above)
+                # Computed once: XLA would compute it again, from a copy of the slopes before.
+                each = lax.optimization_barrier(each)
+                law = each.sum(axis=2)
+                slopes = narrow.spread(patterns, step, slopes, each)
+            start = step.first, jnp.zeros_like(step.first)
+            return slopes, arena_slopes, lax.dynamic_update_slice(laws, law, start)
 
-        laws = []
-        for loop in reversed(self.loops):
-            slopes, law = lax.scan(batch, slopes, loop, reverse=True)
-            laws.append(law.reshape(-1, law.shape[-1]))
-        return slopes, laws[::-1]
+        most = max(body.shape[0] for loop in self.loops for body in loop)
+        slopes = jnp.zeros_like(found.cells).at[self.roots].set(slope)
+        carry = slopes, jnp.zeros(self.arena), jnp.zeros((self.slots, most))
+        slopes, _, laws = self._downwards(found, visit, carry)
+        return slopes, laws
 
-    def choose(self, cells: Array, pick: Callable[[Array, Array], Array]) -> Array:
+    def choose(self, found: Found, pick: Callable[[Array, Array], Array]) -> Array:
         """The level of each slot's site, the last eliminated first.
 
         Args:
-            cells: the cells with every message computed.
+            found: what the pass upwards left.
             pick: the level of each site, from F at each of its levels, (site, level), and the
                 slots of the sites.
         """
 
-        def batch(chosen: Array, step: Loop) -> tuple[Array, None]:
-            sums = jnp.sum(cells[self._given(step, chosen)], axis=1)
+        def visit(chosen: Array, step: Body, arena: Array | None, way: Way) -> Array:
+            if step.layout:
+                sums = wide.given(step, found.cells, arena, chosen, numbers=way.numbers)
+            else:
+                sums = narrow.given(self.patterns[step.kind], step, found.cells, chosen)
             level = pick(sums, step.first + jnp.arange(len(sums))).astype(jnp.int32)
-            return lax.dynamic_update_slice(chosen, level, (step.first,)), None
+            return lax.dynamic_update_slice(chosen, level, (step.first,))
 
-        chosen = jnp.zeros(self.slots, jnp.int32)
-        for loop in reversed(self.loops):
-            chosen = lax.scan(batch, chosen, loop, reverse=True)[0]
-        return chosen
+        return self._downwards(found, visit, jnp.zeros(self.slots, jnp.int32))
 
-    def _message(self, cells: Array, step: Loop) -> Array:
-        """The messages of a batch, (step, state); of a wide step, (1, axes of the state)."""
+    def _message(self, cells: Array, step: Body) -> Array:
+        """The messages of a batch, (step, state)."""
         count, states = len(step.base), step.shape[1]
-        axes = step.layout.sizes[1:] if step.layout else (states,)
-        return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, *axes)
+        return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, states)
 
-    def _where(self, step: Loop) -> Array:
-        """The cells that each step of a batch reads, (step, input, state of the clique)."""
-        return _cells(step.base, self.patterns[step.kind][step.pattern])
+    def _up(self, cells: Array, way: Way, keep: bool) -> tuple[Array, tuple[Array | None, ...]]:
+        def block(carry: tuple[Array, Array], bodies: Loop) -> tuple[Any, Array | None]:
+            before = carry[1] if keep and self.reused and _is_wide(bodies) else None
+            for body in bodies:
+                carry = _scan(
+                    lambda carry, step: (self._moved(*carry, step, way), None), carry, body
+                )[0]
+            return carry, before
 
-    def _sums(self, cells: Array, step: Loop) -> Array:
-        """F of each step of a batch, (step, level, ...), followed by the axes of the message."""
+        carry, arenas = (cells, jnp.zeros(self.arena)), []
+        for loop in self.loops:
+            carry, before = _scan(block, carry, loop)
+            arenas.append(before)
+        if keep and not self.reused:
+            arenas = [carry[1] if _is_wide(loop) else None for loop in self.loops]
+        return carry[0], tuple(arenas)
+
+    def _moved(self, cells: Array, arena: Array, step: Body, way: Way) -> tuple[Array, Array]:
+        """The cells and the arena after a batch has written its messages."""
         if step.layout:
-            tables = [i.read(cells, step.base[0, n]) for n, i in enumerate(step.layout.inputs)]
-            return sum(tables, jnp.zeros(step.layout.sizes))[None]
-        total = jnp.sum(cells[self._where(step)], axis=1)
-        return total.reshape(len(total), *step.shape)
+            message = way.wide(step, cells, arena)
+        else:
+            message = way.narrow(narrow.sums(self.patterns[step.kind], step, cells)).ravel()
+        if step.layout and step.layout.linear:
+            return cells, lax.dynamic_update_slice(arena, message, (step.begin,))
+        return lax.dynamic_update_slice(cells, message, (step.begin,)), arena
 
-    def _spread(self, slopes: Array, step: Loop, each: Array) -> Array:
-        """The slopes with those of a batch's cliques added to the cells of their tables."""
-        if step.layout:
-            for n, table in enumerate(step.layout.inputs):
-                slopes = table.add(slopes, step.base[0, n], each[0])
-            return slopes
-        where = self._where(step)
-        return slopes.at[where].add(jnp.broadcast_to(each.reshape(len(each), 1, -1), where.shape))
+    def _downwards(self, found: Found, visit: Visit, carry: Any) -> Any:
+        """What is carried through all batches, the last first, in the way of `found`."""
+        if found.numbers is None:
+            return self._visited(found, visit, carry, HIGHEST)
+        if self.spread is None:
+            return self._visited(found, visit, carry, LOGARITHMS)
+        ways = [
+            lambda carry, way=way: self._visited(found, visit, carry, way)
+            for way in (NUMBERS, LOGARITHMS)
+        ]
+        return lax.cond(found.numbers, *ways, carry)
 
-    def _given(self, step: Loop, chosen: Array) -> Array:
-        """The cells at each level, other sites chosen, (step, input, level)."""
-        levels, states = step.shape
-        if step.layout:
-            strides = int32(np.array([i.strides for i in step.layout.inputs]))
-            own = strides.shape[1] - step.others.shape[1]
-            place = strides[:, own:] @ chosen[step.others[0]]
-            along = strides[:, :own].sum(1, keepdims=True) * jnp.arange(levels)
-            return (step.base[0, :, None] + place[:, None] + along)[None]
-        state = jnp.sum(chosen[step.others] * step.strides, axis=-1)
-        place = jnp.arange(levels) * states + state[:, None]
-        pattern = self.patterns[step.kind][step.pattern[:, :, None], place[:, None]]
-        return _cells(step.base, pattern)
+    def _visited(self, found: Found, visit: Visit, carry: Any, way: Way) -> Any:
+        for loop, arena in zip(self.loops[::-1], found.arenas[::-1], strict=True):
+            again = self.reused and arena is not None
+
+            def block(carry: Any, given: tuple, last: Array | None = arena) -> tuple[Any, None]:
+                bodies, arena = given
+                before = self._arenas(bodies, found.cells, arena, way)
+                for body, arenas in zip(bodies[::-1], before[::-1], strict=True):
+
+                    def one(carry: Any, given: tuple) -> tuple[Any, None]:
+                        step, arena = given
+                        return visit(carry, step, last if arena is None else arena, way), None
+
+                    carry = _scan(one, carry, (body, arenas), reverse=True)[0]
+                return carry, None
+
+            carry = _scan(block, carry, (loop, arena if again else None), reverse=True)[0]
+        return carry
+
+    def _arenas(
+        self, bodies: Loop, cells: Array, arena: Array | None, way: Way
+    ) -> list[Array | None]:
+        """For each body, the arena before each of its steps, from that before the block."""
+        found: list[Array | None] = []
+        for body in bodies:
+            if arena is None or not body.layout:
+                found.append(None)
+                continue
+            arena, before = _scan(
+                lambda arena, step: (self._moved(cells, arena, step, way)[1], arena), arena, body
+            )
+            found.append(before)
+        return found
 
 
-def _cells(base: Array, pattern: Array) -> Array:
-    return jnp.where(pattern < 0, NEVER, base[..., None] + pattern)
+def _is_wide(bodies: Loop) -> bool:
+    return any(body.layout for body in bodies)
 
 
-def log_sum_exp(sums: Array) -> Array:
-    """The message of a sum over the site."""
-    peak = jnp.max(sums, axis=1, keepdims=True)
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    return jnp.log(jnp.sum(jnp.exp(sums - peak), axis=1)) + peak[:, 0]
-
-
-def highest(sums: Array) -> Array:
-    """The message of a maximum over the site."""
-    return jnp.max(sums, axis=1)
+def _scan(function: Callable, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """`lax.scan`, without a loop where there is a single step."""
+    if len(jax.tree.leaves(xs)[0]) > 1:
+        return lax.scan(function, carry, xs, reverse=reverse)
+    carry, ys = function(carry, jax.tree.map(lambda a: a[0], xs))
+    return carry, jax.tree.map(lambda a: a[None], ys)
 
 
 # JAX's own reverse pass would keep every F; this one computes F again from tables and messages.
 @jax.custom_vjp
-def _summed(passes: Passes, cells: Array) -> Array:
-    return passes.up(cells, log_sum_exp)
+def log_sum(alone: Passes, passes: Passes, cells: Array) -> Array:
+    """Log Z, from cells in which the messages are not yet computed.
+
+    Args:
+        alone: the passes by which log Z is computed where no derivative is asked for.
+        passes: the passes by which derivatives are computed.
+        cells: the cells of all tables.
+    """
+    return jnp.sum(alone.sums(cells, keep=False).cells[alone.roots])
 
 
-def _forward(passes: Passes, cells: Array) -> tuple[Array, tuple[Passes, Array]]:
-    found = passes.up(cells, log_sum_exp)
-    return found, (passes, found)
+def _forward(alone: Passes, passes: Passes, cells: Array) -> tuple[Array, tuple[Passes, Found]]:
+    found = passes.sums(cells)
+    return jnp.sum(found.cells[passes.roots]), (passes, found)
 
 
-def _backward(kept: tuple[Passes, Array], slopes: Array) -> tuple[None, Array]:
-    passes, cells = kept
-    return None, passes.down(cells, slopes)[0]
+def _backward(kept: tuple[Passes, Found], slope: Array) -> tuple[None, None, Array]:
+    passes, found = kept
+    return None, None, passes.down(found, slope)[0]
 
 
-_summed.defvjp(_forward, _backward)
+log_sum.defvjp(_forward, _backward)

@@ -4,21 +4,25 @@ All tables lie one after another in one array: two cells (0 and -inf), the table
 and the messages, which are the sums that the steps leave. A step adds some tables over the joint
 states of a clique, sums over the clique's first site, and writes its message. Each step reads its
 tables through index patterns; steps of one class have patterns of equal length, so that a batch is
-one gather, and a run of batches of equal width is one compiled loop, whatever its length. A wide
-step, whose clique has many states, reads its tables as arrays with axes instead (`layout.py`).
+one gather. Batches that repeat, alone or in blocks, are one compiled loop, whatever its length.
+
+A wide step, whose clique has many states, reads its tables as arrays with axes instead
+(`layout.py`). The messages between wide steps lie in an array of their own, the arena, where a
+message gives its place to another once it was read.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from energydsl.normalizer.elimination.batches import Batch, Shape, find_batches
+from energydsl.normalizer.elimination.arena import Arena
+from energydsl.normalizer.elimination.batches import Batch, Batches, Shape, find_batches
 from energydsl.normalizer.elimination.layout import Layout
+from energydsl.normalizer.elimination.spread import Spread
 from energydsl.normalizer.elimination.steps import Steps
 
 ZERO, NEVER = 0, 1
@@ -28,7 +32,10 @@ CELLS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Batches of one class and width. Arrays have the axes (batch, step of the batch, ...)."""
+    """Successive batches of one class and width, in each repeat of a block.
+
+    Arrays have the axes (repeat, batch, step of the batch, ...).
+    """
 
     shape: Shape
     """The levels and the message states of each step."""
@@ -37,13 +44,13 @@ class Run:
     kind: int
     """The number of the class of other steps."""
     base: np.ndarray
-    """Where each input's table begins, (..., input)."""
+    """Where each input's table begins, in the cells or in the arena, (..., input)."""
     pattern: np.ndarray
     """The number of each input's pattern, (..., input)."""
     begin: np.ndarray
-    """Where the messages of each batch begin, (batch,)."""
+    """Where the messages of each batch begin, in the cells or in the arena, (repeat, batch)."""
     first: np.ndarray
-    """The slot of the first step of each batch, (batch,)."""
+    """The slot of the first step of each batch, (repeat, batch)."""
     others: np.ndarray
     """The slots of the steps that eliminate the message's sites, (..., site)."""
     strides: np.ndarray
@@ -52,25 +59,39 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Runs in the order in which they are carried out, and where their results lie."""
+    """Loops in the order in which they are carried out, and where their results lie."""
 
     patterns: tuple[np.ndarray, ...]
     """For each class of steps that are not wide, and each of its patterns, the place in a table of
     each state of the clique; -1 beyond its levels."""
-    runs: tuple[Run, ...]
+    loops: tuple[tuple[Run, ...], ...]
+    """For each loop, the runs of its block in their order."""
     size: int
-    """The number of cells of all tables."""
+    """The number of cells of all tables outside the arena."""
+    arena: int
+    """The number of cells of the arena."""
+    copies: int
+    """The most copies of the arena that are kept at once; 0 if its places are not reused. If they
+    are, a pass in the opposite direction computes the messages of each block again, from a copy of
+    the arena as it was before the block."""
     slots: int
     """The number of slots: one for each step of each batch, padding included."""
     slot: dict[int, int]
     """The slot of the step that eliminates each site."""
+    spread: Spread | None
+    """How far apart terms can be, if there are wide steps."""
     roots: np.ndarray
     """The cells of the messages without sites; log Z is the sum of their values."""
 
     @property
+    def runs(self) -> list[Run]:
+        """The runs of all blocks."""
+        return [run for loop in self.loops for run in loop]
+
+    @property
     def terms(self) -> float:
         """The number of terms of all steps, padding included."""
-        return float(sum(r.base.shape[0] * r.base.shape[1] * math.prod(r.shape) for r in self.runs))
+        return float(sum(math.prod((*r.base.shape[:3], *r.shape)) for r in self.runs))
 
 
 class Placed(NamedTuple):
@@ -81,35 +102,94 @@ class Placed(NamedTuple):
     first: int
 
 
-def schedule(steps: Steps, starts: np.ndarray, end: int) -> Schedule:
-    """The batches of the steps as index arrays.
+class _Places:
+    """Where the messages of all batches lie."""
+
+    def __init__(
+        self, steps: Steps, batches: Batches, starts: np.ndarray, end: int, *, reused: bool
+    ) -> None:
+        self.begin = [*starts.tolist(), *[0] * len(steps.steps)]
+        self.slot: dict[int, int] = {}
+        self.batches: list[Placed] = []
+        self.end, self.slots, self.arena = end, 0, Arena(reused=reused)
+        for batch in batches.all:
+            self._add(steps, batch)
+
+    def _add(self, steps: Steps, batch: Batch) -> None:
+        layout, states = batch.layout, batch.shape[1]
+        if layout and layout.linear:
+            begin = self.arena.take(layout.cells)
+        else:
+            begin, self.end = self.end, self.end + batch.width * states
+        self.batches.append(Placed(batch, begin, self.slots))
+        for place, k in enumerate(batch.steps):
+            self.begin[steps.tables + k] = begin + place * states
+            site = steps.steps[k].site
+            if site is not None:
+                self.slot[site] = self.slots + place
+        if layout:
+            tables = zip(steps.steps[batch.steps[0]].inputs, layout.inputs, strict=True)
+            self.arena.give_back(self.begin[i] for i, table in tables if table.linear)
+        self.slots += batch.width
+
+
+def schedule(steps: Steps, starts: np.ndarray, end: int) -> tuple[Schedule, Schedule]:
+    """The batches of the steps as index arrays: for log Z alone, and for passes in both directions.
 
     Args:
         steps: the steps.
         starts: where the table of each factor begins.
         end: the cell after these tables.
     """
-    begin, count = [*starts.tolist(), *[0] * len(steps.steps)], 0
-    slot: dict[int, int] = {}
-    placed = []
-    for batch in find_batches(steps):
-        placed.append(Placed(batch, end, count))
-        for place, k in enumerate(batch.steps):
-            begin[steps.tables + k] = end + place * batch.shape[1]
-            site = steps.steps[k].site
-            if site is not None:
-                slot[site] = count + place
-        end, count = end + batch.width * batch.shape[1], count + batch.width
-    shapes = sorted({p.batch.shape for p in placed if not p.batch.layout})
+    batches = find_batches(steps)
+    kept = _Places(steps, batches, starts, end, reused=False)
+    if not kept.arena.size:
+        whole = _scheduled(steps, batches, kept, starts, end, copies=0)
+        return whole, whole
+    reused, copies = _Places(steps, batches, starts, end, reused=True), _copies(batches)
+    alone = _scheduled(steps, batches, reused, starts, end, copies=copies)
+    if (1 + copies) * reused.arena.size < kept.arena.size:
+        return alone, alone
+    return alone, _scheduled(steps, batches, kept, starts, end, copies=0)
+
+
+def _scheduled(
+    steps: Steps, batches: Batches, places: _Places, starts: np.ndarray, end: int, *, copies: int
+) -> Schedule:
+    shapes = sorted({batch.shape for batch in batches.all if not batch.layout})
     book: dict[Shape, _Patterns] = {shape: _Patterns(*shape) for shape in shapes}
-    runs = []
-    for (shape, _, layout), members in itertools.groupby(placed, lambda p: p.batch[:3]):
-        kind = -1 if layout else shapes.index(shape)
-        runs.append(_run(steps, kind, list(members), book.get(shape), begin, slot))
-    arrays = tuple(patterns.array() for patterns in book.values())
+    loops = []
+    for block in batches.loops:
+        loop = []
+        for numbers in block:
+            alike = [places.batches[k] for k in numbers.ravel()]
+            shape, layout = alike[0].batch.shape, alike[0].batch.layout
+            kind = -1 if layout else shapes.index(shape)
+            patterns = None if layout else book[shape]
+            loop.append(_run(steps, kind, alike, numbers.shape, patterns, places))
+        loops.append(tuple(loop))
+    wide = [layout is not None for layout in batches.wide]
     ends = [k for k, s in enumerate(steps.steps) if s.site is not None and not s.scope]
-    roots = np.array([begin[steps.tables + k] for k in ends], np.int64)
-    return Schedule(arrays, tuple(runs), end, count, slot, roots)
+    return Schedule(
+        patterns=tuple(patterns.array() for patterns in book.values()),
+        loops=tuple(loops),
+        size=places.end,
+        arena=places.arena.size,
+        copies=copies,
+        slots=places.slots,
+        slot=places.slot,
+        spread=Spread(steps, wide, starts, end) if any(wide) else None,
+        roots=np.array([places.begin[steps.tables + k] for k in ends], np.int64),
+    )
+
+
+def _copies(batches: Batches) -> int:
+    """A copy of the arena before each repeat of a block, and before each wide step of one block."""
+    wide = [
+        [places for places in block if batches.all[places[0, 0]].layout] for block in batches.loops
+    ]
+    repeats = sum(len(block[0]) for block in wide if block)
+    return repeats + max((sum(places.shape[1] for places in block) for block in wide), default=0)
 
 
 class _Patterns:
@@ -155,9 +235,9 @@ def _run(
     steps: Steps,
     kind: int,
     members: list[Placed],
+    repeats: tuple[int, int],
     patterns: _Patterns | None,
-    begin: list[int],
-    slot: dict[int, int],
+    places: _Places,
 ) -> Run:
     batch = members[0].batch
     every = [steps.steps[k] for m in members for k in m.batch.steps]
@@ -173,13 +253,16 @@ def _run(
             place = {site: at for at, site in enumerate(clique)}
             sizes = tuple(steps.levels[i] for i in clique)
             for n, i in enumerate(step.inputs):
-                base[b, w, n] = begin[i]
+                base[b, w, n] = places.begin[i]
                 if patterns is not None:
-                    places = tuple(place[j] for j in steps.scopes[i])
-                    pattern[b, w, n] = patterns.number(sizes, step.site is not None, places)
+                    at = tuple(place[j] for j in steps.scopes[i])
+                    pattern[b, w, n] = patterns.number(sizes, step.site is not None, at)
             stride = 1
             for n in reversed(range(len(step.scope))):
-                slots[b, w, n], strides[b, w, n] = slot[step.scope[n]], stride
+                slots[b, w, n], strides[b, w, n] = places.slot[step.scope[n]], stride
                 stride *= steps.levels[step.scope[n]]
-    cells, first = np.array([(m.begin, m.first) for m in members], np.int64).T
-    return Run(batch.shape, batch.layout, kind, base, pattern, cells, first, slots, strides)
+    begin, first = np.array([(m.begin, m.first) for m in members], np.int64).T
+    arrays = [
+        a.reshape(*repeats, *a.shape[1:]) for a in (base, pattern, begin, first, slots, strides)
+    ]
+    return Run(batch.shape, batch.layout, kind, *arrays)

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 MOST_INPUTS = 4
 """The most tables that a step adds; more are added beforehand, by steps that sum over nothing."""
 
+WIDE = 2**11
+"""The joint states of a clique from which its step is wide: its tables are arrays with axes."""
+
 
 @dataclasses.dataclass
 class Step:
@@ -39,7 +42,7 @@ class Steps:
         separators: Sequence[Iterable[int]],
         levels: Sequence[int],
     ) -> None:
-        self.levels, self.tables = levels, len(scopes)
+        self.levels, self.tables, self.wide = levels, len(scopes), WIDE
         self.scopes = [tuple(scope) for scope in scopes]
         self.steps: list[Step] = []
         self._position = {site: k for k, site in enumerate(sites)}
@@ -50,7 +53,7 @@ class Steps:
             inputs = self._few(waiting.pop(site, []))
             message = self._add(site, self._sorted(separator), inputs)
             if separator:
-                waiting[self.scopes[message][0]].append(message)
+                waiting[self.scopes[message][-1]].append(message)
 
     def clique(self, step: Step) -> tuple[int, ...]:
         """The sites over whose joint states a step adds its tables."""
@@ -61,7 +64,8 @@ class Steps:
         return math.prod(self.levels[i] for i in sites)
 
     def _sorted(self, sites: Iterable[int]) -> tuple[int, ...]:
-        return tuple(sorted(sites, key=self._position.__getitem__))
+        """The sites of a message, that which is eliminated next at the end."""
+        return tuple(sorted(sites, key=self._position.__getitem__, reverse=True))
 
     def _add(self, site: int | None, scope: tuple[int, ...], inputs: list[int]) -> int:
         self.steps.append(Step(site, scope, inputs))

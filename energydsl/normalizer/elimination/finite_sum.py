@@ -1,0 +1,170 @@
+"""The sum over finite sites by a schedule of eliminations, whatever their tables come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from energydsl._types import Configuration
+from energydsl.analysis.joint_states import int32
+from energydsl.analysis.structure import Structure
+from energydsl.language.model import Model
+from energydsl.normalizer.base import uniform
+from energydsl.normalizer.elimination.batches import MAX_CELLS
+from energydsl.normalizer.elimination.order import Order
+from energydsl.normalizer.elimination.passes import Found, Passes, log_sum
+from energydsl.normalizer.elimination.schedule import Schedule, schedule
+from energydsl.normalizer.elimination.search import STEP, TERM, Search, memory
+from energydsl.normalizer.elimination.steps import Steps
+
+ALONE = 0.25
+"""The share of a wide step's working memory that is needed where no derivative is asked for."""
+
+
+class FiniteSum(eqx.Module):
+    """The finite sites of some components, summed over in a given order."""
+
+    structure: Structure = eqx.field(static=True)
+    alone: Passes | None
+    """The passes for log Z where nothing else is asked for, if others take less memory for it."""
+    passes: Passes
+    cells: int = eqx.field(static=True)
+    slot_of: Array
+    """The slot of each site; -1 at the sites that are not summed over."""
+
+    def filled(self, energies: Iterable[Array]) -> Array:
+        """The cells of all tables from the energies of each, those of the messages still 0."""
+        known = [jnp.array([0.0, -jnp.inf]), *(-jnp.ravel(e) for e in energies)]
+        missing = self.cells - sum(len(a) for a in known)
+        return jnp.concatenate([*known, jnp.zeros(missing)])
+
+    def log_sum(self, cells: Array) -> Array:
+        """Log Z, from cells without messages."""
+        return log_sum(self.alone or self.passes, self.passes, cells)
+
+    def summed(self, cells: Array) -> Found:
+        """What the pass that sums leaves to `laws` and `drawn`."""
+        return self.passes.sums(cells)
+
+    def laws(self, summed: Found) -> tuple[dict[str, Array], Array]:
+        """The probabilities of each site's levels, by variable, and those of each cell's states."""
+        slopes, each = self.passes.down(summed)
+        most = max(self.structure.levels)
+        each = jnp.pad(each, ((0, 0), (0, most - each.shape[1])))
+        known = jnp.where(self.slot_of[:, None] >= 0, each[self.slot_of], 0.0)
+        return {
+            v.name: known[self._place(v.name, v.size), : v.domain.levels]
+            for v in self.structure.skeleton.free
+            if v.domain.levels is not None
+        }, slopes
+
+    def drawn(self, summed: Found, *, key: Array) -> Array:
+        """The level of each slot's site in an independent draw."""
+        heights = uniform(key, (self.passes.slots,))
+
+        def pick(sums: Array, slots: Array) -> Array:
+            weights = jnp.exp(sums - jnp.max(sums, axis=1, keepdims=True))
+            ladder = jnp.cumsum(weights, axis=1)
+            level = jnp.sum(ladder < heights[slots, None] * ladder[:, -1:], axis=1)
+            return jnp.minimum(level, sums.shape[1] - 1)
+
+        return self.passes.choose(summed, pick)
+
+    def likeliest(self, cells: Array) -> Array:
+        """The level of each slot's site at a maximum of the sum of all tables."""
+
+        def pick(sums: Array, slots: Array) -> Array:
+            # The first of equal ones. JAX cannot lower argmax of float64 with float64 disabled.
+            best = sums == jnp.max(sums, axis=1, keepdims=True)
+            return jnp.min(jnp.where(best, jnp.arange(sums.shape[1]), sums.shape[1] - 1), axis=1)
+
+        return self.passes.choose(self.passes.maxima(cells), pick)
+
+    def placed(self, model: Model, chosen: Array) -> Configuration:
+        """The blank configuration with the chosen levels at the sites that are summed over."""
+        values = dict(model.blank())
+        for v in self.structure.skeleton.free:
+            if v.domain.levels is not None:
+                slot = self.slot_of[self._place(v.name, v.size)]
+                level = jnp.asarray(v.domain.values, v.domain.dtype)[chosen[slot]]
+                own = jnp.where(slot >= 0, level, values[v.name].ravel())
+                values[v.name] = own.reshape(v.shape)
+        return values
+
+    def _place(self, name: str, size: int) -> slice:
+        start = self.structure.offset[name]
+        return slice(start, start + size)
+
+
+class Planned(NamedTuple):
+    """A sum over finite sites, with its predicted operations and bytes."""
+
+    sums: FiniteSum
+    operations: float
+    bytes: float
+    """Working memory of log Z alone."""
+    most_bytes: float
+    """Working memory of derivatives, marginals, draws and modes."""
+
+
+def plan_sum(
+    search: Search,
+    components: np.ndarray,
+    scopes: Sequence[Sequence[int]],
+    starts: np.ndarray,
+    end: int,
+    arguments: float,
+) -> Planned:
+    """The sum over the finite sites of some components.
+
+    Args:
+        search: the orders in which the sites are eliminated.
+        components: the numbers of the components.
+        scopes: the sites of each table.
+        starts: the cell where each table begins.
+        end: the cell after the tables.
+        arguments: the numbers from which tables are computed at once.
+    """
+    structure = search.structure
+    sites, separators = [], []
+    for k in components.tolist():
+        order, members = search.orders[k], search.members(k).tolist()
+        assert isinstance(order, Order)
+        sites += [members[i] for i in order.sites]
+        separators += [{members[j] for j in around} for around in order.separators]
+    steps = Steps(scopes, sites, separators, structure.levels.tolist())
+    alone, made = schedule(steps, starts, end)
+    slot_of = np.full(structure.sites, -1)
+    slot_of[list(made.slot)] = list(made.slot.values())
+    return Planned(
+        FiniteSum(
+            structure=structure,
+            alone=None if alone is made else Passes(alone),
+            passes=Passes(made),
+            cells=made.size,
+            slot_of=int32(slot_of),
+        ),
+        operations=TERM * made.terms + STEP * len(steps.steps),
+        bytes=_bytes(alone, arguments, downwards=not alone.arena),
+        most_bytes=_bytes(made, arguments, downwards=True),
+    )
+
+
+def _bytes(made: Schedule, arguments: float, *, downwards: bool) -> float:
+    """Working memory of the passes upwards, or of those in both directions."""
+    if max(made.size, made.arena) > MAX_CELLS:
+        return math.inf
+    narrow = [math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout]
+    wide = max((math.prod(r.shape) for r in made.runs if r.layout), default=0)
+    indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
+    patterns = sum(p.size for p in made.patterns)
+    arenas = made.arena * (2 + made.copies) if downwards else made.arena
+    gathered = max(narrow, default=0) + wide * (1.0 if downwards else ALONE)
+    numbers = memory(made.size, gathered, arguments)
+    return numbers + 8.0 * arenas + 4.0 * (indices + patterns)
