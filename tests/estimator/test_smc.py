@@ -8,7 +8,8 @@ import pytest
 
 import energydsl as ed
 from energydsl.estimator import annealing, smc
-from energydsl.estimator.smc import MOST_RUNGS, _longest_step, _passed, _systematic
+from energydsl.estimator.annealed import Annealed
+from energydsl.estimator.smc import MOST_RUNGS, _Cloud, _longest_step, _passed, _systematic
 from tests.estimator.models import gas, glass, mixed, one_site, potts, slow
 
 
@@ -76,6 +77,23 @@ def test_another_ladder_for_other_numbers_is_passed_by_the_same_program():
     found = ed.estimate_log_partition(ed.compile(other), POPULATIONS, key=jr.key(1))
     assert abs(found.value - exact) < 5 * found.standard_error
     assert _passed._cached._cache_size() == before
+
+
+def test_only_a_population_of_few_effective_particles_is_resampled():
+    """One particle with nearly all of the weight, beside a population of equal weights."""
+    model, _ = glass(np.random.default_rng(1), n=6)
+    ready = Annealed(ed.compile(model), None, 8, 0, key=jr.key(0))
+    cloud = _Cloud(
+        ready.drawn(key=jr.key(1)), jnp.log(jnp.array([[1e-9, 1.0, 1e-9, 1e-9], [0.25] * 4]))
+    )
+    after = cloud.moved(ready, jnp.ones(()), 0, jr.key(2))
+    xs, before = (
+        np.asarray(ready.ensemble.configurations(ready.path.ebm, c.carry)["s"])
+        for c in (after, cloud)
+    )
+    np.testing.assert_array_equal(xs[:4], np.tile(before[1], (4, 1)))
+    np.testing.assert_array_equal(xs[4:], before[4:])
+    np.testing.assert_allclose(after.log_shares, np.log(0.25), rtol=1e-6)
 
 
 def test_ancestors_are_as_many_as_their_shares_on_average():
