@@ -97,6 +97,7 @@ def test_doubts_of_a_bracket():
     assert apart.standard_error == pytest.approx(error)
     crossed = bracketed(tight, tight + 3.0)
     assert crossed.lower > crossed.upper and "exceeds the upper one by" in crossed.doubts[-1]
+    assert "are apart" in str(crossed)
     assert bracketed(tight, -tight).doubts == ()
     half = bracketed(np.full(4, -np.inf), tight)
     assert half.lower == -np.inf and half.upper > half.value and half.ess == 0
