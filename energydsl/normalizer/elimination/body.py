@@ -28,3 +28,9 @@ class Body(eqx.Module):
         self.shape, self.layout, self.kind = run.shape, run.layout, run.kind
         for name in ("base", "pattern", "begin", "first", "others", "strides"):
             setattr(self, name, int32(getattr(run, name)))
+
+    @property
+    def arranged(self) -> Layout:
+        """The layout of a wide step."""
+        assert self.layout is not None, "the step is not wide"
+        return self.layout

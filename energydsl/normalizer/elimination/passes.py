@@ -16,6 +16,7 @@ Source: Koller & Friedman (2009), Probabilistic Graphical Models, sections 10.2 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ LOGARITHMS = Way(
 HIGHEST = Way(narrow.highest, lambda *given: wide.highest(wide.added(*given)).ravel(), False)
 
 
-Visit = Callable[[Any, Body, Array | None, Way], Any]
+Visit = Callable[[Any, Body, Array, Way], Any]
 """What happens at a batch in a pass downwards, from what is carried, the batch, the arena before
 it, and the way in which messages were computed; it returns what is carried on."""
 
@@ -92,15 +93,14 @@ class Passes(eqx.Module):
             cells: the cells in which the messages are not yet computed.
             keep: whether passes downwards follow, which need arenas.
         """
-        if self.spread is None:
-            return Found(*self._up(cells, LOGARITHMS, keep), jnp.array(False))
-        small = self.spread.is_small(cells)
-        ways = [lambda c, way=way: self._up(c, way, keep) for way in (NUMBERS, LOGARITHMS)]
-        return Found(*lax.cond(small, *ways, cells), small)
+        small = jnp.array(False) if self.spread is None else self.spread.is_small(cells)
+        found, arenas = self._by_way(small, lambda c, way: self._up(c, way, keep), cells)
+        return Found(found, arenas, small)
 
     def maxima(self, cells: Array) -> Found:
         """The cells with every message computed, each the maximum over a site."""
-        return Found(*self._up(cells, HIGHEST, True), None)
+        found, arenas = self._up(cells, HIGHEST, True)
+        return Found(found, arenas, None)
 
     def down(self, found: Found, slope: Array | float = 1.0) -> tuple[Array, Array]:
         """The derivatives of log Z in every cell, times `slope`, and the probabilities of sites.
@@ -108,7 +108,7 @@ class Passes(eqx.Module):
         The probabilities have the axes (slot, level); they are 0 beyond a site's levels.
         """
 
-        def visit(carry: Any, step: Body, arena: Array | None, way: Way) -> Any:
+        def visit(carry: Any, step: Body, arena: Array, way: Way) -> Any:
             slopes, arena_slopes, laws = carry
             mine = step.layout and step.layout.linear
             above = self._message(arena_slopes if mine else slopes, step)
@@ -141,7 +141,7 @@ class Passes(eqx.Module):
                 slots of the sites.
         """
 
-        def visit(chosen: Array, step: Body, arena: Array | None, way: Way) -> Array:
+        def visit(chosen: Array, step: Body, arena: Array, way: Way) -> Array:
             if step.layout:
                 sums = wide.given(step, found.cells, arena, chosen, numbers=way.numbers)
             else:
@@ -157,12 +157,14 @@ class Passes(eqx.Module):
         return lax.dynamic_slice(cells, (step.begin,), (count * states,)).reshape(count, states)
 
     def _up(self, cells: Array, way: Way, keep: bool) -> tuple[Array, tuple[Array | None, ...]]:
+        def moved(carry: tuple[Array, Array], step: Body) -> tuple[Any, None]:
+            cells, arena = carry
+            return self._moved(cells, arena, step, way), None
+
         def block(carry: tuple[Array, Array], bodies: Loop) -> tuple[Any, Array | None]:
             before = carry[1] if keep and self.reused and _is_wide(bodies) else None
             for body in bodies:
-                carry = _scan(
-                    lambda carry, step: (self._moved(*carry, step, way), None), carry, body
-                )[0]
+                carry = _scan(moved, carry, body)[0]
             return carry, before
 
         carry, arenas = (cells, jnp.zeros(self.arena)), []
@@ -187,31 +189,33 @@ class Passes(eqx.Module):
         """What is carried through all batches, the last first, in the way of `found`."""
         if found.numbers is None:
             return self._visited(found, visit, carry, HIGHEST)
+        visited = functools.partial(self._visited, found, visit)
+        return self._by_way(found.numbers, lambda carry, way: visited(carry, way), carry)
+
+    def _by_way(self, numbers: Array, function: Callable[[Any, Way], Any], given: Any) -> Any:
+        """What a function returns, in numbers or in logarithms."""
         if self.spread is None:
-            return self._visited(found, visit, carry, LOGARITHMS)
-        ways = [
-            lambda carry, way=way: self._visited(found, visit, carry, way)
-            for way in (NUMBERS, LOGARITHMS)
-        ]
-        return lax.cond(found.numbers, *ways, carry)
+            return function(given, LOGARITHMS)
+        ways = [lambda given, way=way: function(given, way) for way in (NUMBERS, LOGARITHMS)]
+        return lax.cond(numbers, *ways, given)
 
     def _visited(self, found: Found, visit: Visit, carry: Any, way: Way) -> Any:
-        for loop, arena in zip(self.loops[::-1], found.arenas[::-1], strict=True):
-            again = self.reused and arena is not None
+        for loop, kept in zip(self.loops[::-1], found.arenas[::-1], strict=True):
+            last = jnp.zeros(0) if kept is None else kept
+            before = kept if self.reused else None
 
-            def block(carry: Any, given: tuple, last: Array | None = arena) -> tuple[Any, None]:
+            def one(carry: Any, given: tuple[Body, Array | None], last: Array = last) -> Any:
+                step, arena = given
+                return visit(carry, step, last if arena is None else arena, way), None
+
+            def block(carry: Any, given: tuple[Loop, Array | None], one: Any = one) -> Any:
                 bodies, arena = given
-                before = self._arenas(bodies, found.cells, arena, way)
-                for body, arenas in zip(bodies[::-1], before[::-1], strict=True):
-
-                    def one(carry: Any, given: tuple) -> tuple[Any, None]:
-                        step, arena = given
-                        return visit(carry, step, last if arena is None else arena, way), None
-
-                    carry = _scan(one, carry, (body, arenas), reverse=True)[0]
+                arenas = self._arenas(bodies, found.cells, arena, way)
+                for each in zip(bodies[::-1], arenas[::-1], strict=True):
+                    carry = _scan(one, carry, each, reverse=True)[0]
                 return carry, None
 
-            carry = _scan(block, carry, (loop, arena if again else None), reverse=True)[0]
+            carry = _scan(block, carry, (loop, before), reverse=True)[0]
         return carry
 
     def _arenas(

@@ -31,8 +31,8 @@ def read(step: Body, cells: Array, arena: Array) -> tuple[Array, list[Array]]:
 
     Those in the arena are numbers or logarithms, the others are logarithms.
     """
-    few, others = jnp.zeros((1,) * len(step.layout.sizes)), []
-    for n, table in enumerate(step.layout.inputs):
+    few, others = jnp.zeros((1,) * len(step.arranged.sizes)), []
+    for n, table in enumerate(step.arranged.inputs):
         if table.few:
             few += table.read(cells, step.base[0, n])
         else:
@@ -43,7 +43,7 @@ def read(step: Body, cells: Array, arena: Array) -> tuple[Array, list[Array]]:
 def added(step: Body, cells: Array, arena: Array) -> list[Array]:
     """The logarithms of a clique's terms, for each level of its site."""
     few, others = read(step, cells, arena)
-    return _levels(step.layout, few, others, operator.add)
+    return _levels(step.arranged, few, others, operator.add)
 
 
 def multiplied(step: Body, cells: Array, arena: Array) -> tuple[list[Array], Array]:
@@ -54,7 +54,7 @@ def multiplied(step: Body, cells: Array, arena: Array) -> tuple[list[Array], Arr
     few, others = read(step, cells, arena)
     peak = jnp.max(few)
     few, scale = jnp.exp(few - peak), peak
-    tables = [(n, table) for n, table in enumerate(step.layout.inputs) if not table.few]
+    tables = [(n, table) for n, table in enumerate(step.arranged.inputs) if not table.few]
     for k, (n, table) in enumerate(tables):
         if table.linear:
             scale += arena[step.base[0, n] + table.cells]
@@ -62,8 +62,8 @@ def multiplied(step: Body, cells: Array, arena: Array) -> tuple[list[Array], Arr
             peak = jnp.max(others[k])
             others[k], scale = jnp.exp(others[k] - peak), scale + peak
     corners = [a.reshape(-1, a.shape[-1])[0] for a in (few, *others)]
-    first = jnp.sum(math.prod(corners, start=jnp.ones(step.layout.sizes[-1])))
-    return _levels(step.layout, few / first, others, operator.mul), scale + jnp.log(first)
+    first = jnp.sum(math.prod(corners, start=jnp.ones(step.arranged.sizes[-1])))
+    return _levels(step.arranged, few / first, others, operator.mul), scale + jnp.log(first)
 
 
 def _levels(layout: Layout, few: Array, others: list[Array], join: Callable) -> list[Array]:
@@ -94,8 +94,8 @@ def highest(terms: list[Array]) -> Array:
 def numbers_up(step: Body, cells: Array, arena: Array) -> Array:
     """A message: numbers and behind them the log of their scale; outside the arena, logarithms."""
     terms, scale = multiplied(step, cells, arena)
-    message = sum(terms).ravel()
-    if step.layout.linear:
+    message = functools.reduce(operator.add, terms).ravel()
+    if step.arranged.linear:
         return jnp.concatenate([message, scale[None]])
     return jnp.log(message) + scale
 
@@ -104,7 +104,7 @@ def probabilities(
     step: Body, cells: Array, arena: Array, above: Array, *, numbers: bool
 ) -> list[Array]:
     """The probability of each joint state, for each level, from those of the message's states."""
-    above = above.reshape(step.layout.sizes[:-1])
+    above = above.reshape(step.arranged.sizes[:-1])
     if numbers:
         terms = multiplied(step, cells, arena)[0]
         share = lax.optimization_barrier(above / sum(terms))
@@ -118,8 +118,8 @@ def probabilities(
 
 def spread(step: Body, slopes: Array, arena: Array, each: list[Array]) -> tuple[Array, Array]:
     """The slopes in cells and arena, with the probabilities of a clique at those of its tables."""
-    few = [level.sum(step.layout.without_few, keepdims=True) for level in each]
-    for n, table in enumerate(step.layout.inputs):
+    few = [level.sum(step.arranged.without_few, keepdims=True) for level in each]
+    for n, table in enumerate(step.arranged.inputs):
         begin, own = step.base[0, n], table.summed(few if table.few else each)
         if table.linear:  # Only this step reads it.
             arena = lax.dynamic_update_slice(arena, own, (begin,))
@@ -133,7 +133,7 @@ def given(step: Body, cells: Array, arena: Array, chosen: Array, *, numbers: boo
     """F at each level of the site, where the other sites were chosen, (1, level)."""
     levels = jnp.arange(step.shape[0])
     total = jnp.zeros(len(levels))
-    for n, table in enumerate(step.layout.inputs):
+    for n, table in enumerate(step.arranged.inputs):
         strides = np.array(table.strides)
         own = len(strides) - step.others.shape[1]
         place = step.base[0, n] + jnp.sum(int32(strides[own:]) * chosen[step.others[0]])
