@@ -16,22 +16,24 @@ ORDER = {
     " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
-    " | along view | apply | range",
+    " | along view | apply | range | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates ends statistics | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double families log_z banded | counting | * | choice evaluate",
+    "normalizer": "base double families log_z banded | counting elimination gaussian | *"
+    " | choice evaluate",
+    "normalizer/conditional_gaussian": "blocks | integrals | rule",
     "normalizer/elimination": "order steps blocks arena | layout spread | batches"
     " | schedule search | body | narrow wide | passes"
     " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
-    "compiler": "conclusions recommendation | explain | ebm | answers compile start",
+    "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
-    "estimator": "base annealing finite | annealed | * | bounds | estimate",
+    "estimator": "base annealing finite | annealed | tempered | * | bounds | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",

@@ -297,9 +297,21 @@ class Structure:
         """For each batch of factors, the degrees in each of its site leaves, and jointly."""
         return tuple(self._degrees(f) for f in self.factors)
 
+    @cached_property
+    def degrees_in_reals(self) -> tuple[float, ...]:
+        """For each batch of factors, the joint degree in its real sites, with all others fixed."""
+        return tuple(self._degree_in_reals(f) for f in self.factors)
+
+    def _degree_in_reals(self, factor: Factor) -> float:
+        moving = [k for k in self._moving(factor) if factor.sites[k].variable.domain.real_line]
+        return degrees(*self._moving_first(factor, moving), len(moving)).total if moving else 0.0
+
+    def _moving(self, factor: Factor) -> list[int]:
+        """The leaves with free sites; sites that are all clamped are constants."""
+        return [k for k, leaf in factor.sites.items() if self.free[self.numbers(leaf)].any()]
+
     def _degrees(self, factor: Factor) -> Degrees:
-        # Sites that are all clamped are constants.
-        moving = [k for k, leaf in factor.sites.items() if self.free[self.numbers(leaf)].any()]
+        moving = self._moving(factor)
         bound = degrees(*self._moving_first(factor, moving), len(moving))
         each = dict(zip(moving, bound.each, strict=True))
         return Degrees(tuple(each.get(k, 0.0) for k in factor.sites), bound.total)

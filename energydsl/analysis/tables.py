@@ -1,9 +1,10 @@
-"""Tables: the energies of factors at every joint state of their free sites."""
+"""Tables: the energies of factors at every joint state of their finite free sites."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,9 +21,12 @@ from energydsl.language.model import Model
 CHUNK = 2**21
 """The most numbers that arguments of factors take at once, unless one factor needs more."""
 
+OTHER, HELD = -2, -1
+"""What marks the place of a free site that is not finite, and of a clamped one."""
+
 
 class Tables(eqx.Module):
-    """Factors of one batch whose free sites stand in the same places of their arguments.
+    """Factors of one batch whose finite free sites stand in the same places of their arguments.
 
     The states of a table are numbered in mixed radix; the last site's level varies fastest.
     """
@@ -31,7 +35,7 @@ class Tables(eqx.Module):
     number: int = eqx.field(static=True)
     """The number of the batch."""
     places: tuple[int, ...] = eqx.field(static=True)
-    """For each site argument, the position of its site in the table's scope; -1 if clamped."""
+    """For each site argument, the position of its site in the table's scope; -1 for others."""
     levels: tuple[int, ...] = eqx.field(static=True)
     """The numbers of levels of the scope's sites."""
     indices: tuple[Array | None, ...]
@@ -57,6 +61,35 @@ class Tables(eqx.Module):
 
     def _energies(self, model: Model, indices: tuple[Array | None, ...]) -> Array:
         factor = self.structure.factors[self.number]
+        values, axes = self._arguments(model, indices)
+        energy = jax.vmap(factor.energy, [a for _, a in axes])
+        return jax.vmap(energy, [a for a, _ in axes])(*values)
+
+    def at_states(self, model: Model, function: Callable[[list[Any]], Any]) -> Any:
+        """A function of all factors' arguments in one state, mapped over states.
+
+        Free sites that are not finite are as in `model.blank()`.
+
+        Args:
+            model: the model.
+            function: takes the arguments of all factors, as `Rows.arguments` gives them, and
+                returns arrays whose first axis is that of the factors.
+
+        Returns:
+            The arrays with the axes (factor, state, ...).
+        """
+        values, axes = self._arguments(model, self.indices)
+        states = [None if state is None else 1 for _, state in axes]
+        return jax.vmap(lambda *v: function(list(v)), states, out_axes=1)(*values)
+
+    def _arguments(
+        self, model: Model, indices: tuple[Array | None, ...]
+    ) -> tuple[list[Any], list[tuple[int | None, int | None]]]:
+        """The arguments of each factor in each state, and the axes along which to map over both.
+
+        The axes are those of the factors and, once these are mapped over, of the states.
+        """
+        factor = self.structure.factors[self.number]
         env = model.environment(model.blank())
         digits = np.indices(self.levels).reshape(len(self.levels), self.states)
         values, axes, place = [], [], 0
@@ -71,8 +104,7 @@ class Tables(eqx.Module):
             axes.append(
                 (None, None) if index is None else (0, 0 if isinstance(leaf, Sites) else None)
             )
-        energy = jax.vmap(factor.energy, [a for _, a in axes])
-        return jax.vmap(energy, [a for a, _ in axes])(*values)
+        return values, axes
 
     def _placed(self, value: Array, leaf: Sites, own: tuple[int, ...], digits: np.ndarray) -> Array:
         """Values of a site argument in every state, (factor, state, *argument)."""
@@ -90,13 +122,15 @@ class Tables(eqx.Module):
 
 
 class Group(NamedTuple):
-    """Factors of one batch whose free sites stand in the same places of their arguments.
+    """Factors of one batch whose finite free sites stand in the same places of their arguments.
 
     Factors without other differences share a table, as all factors of a homogeneous chain do.
     """
 
     number: int
     """The number of the batch."""
+    members: np.ndarray
+    """The factors of the batch that are in this group."""
     rows: np.ndarray
     """For each table, a factor that it belongs to."""
     table: np.ndarray
@@ -104,18 +138,27 @@ class Group(NamedTuple):
     places: tuple[int, ...]
     """See `Tables`."""
     scopes: np.ndarray
-    """The free sites of each factor, (factor, position)."""
+    """The finite free sites of each factor, (factor, position)."""
 
 
 class Scopes:
-    """The tables of some components, before any number is computed."""
+    """The tables of some components, before any number is computed.
 
-    def __init__(self, structure: Structure, components: np.ndarray) -> None:
+    `chosen` marks, for each batch, the factors that have tables here; by default all have.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        components: np.ndarray,
+        chosen: tuple[np.ndarray, ...] | None = None,
+    ) -> None:
         self.structure = structure
         self.groups: list[Group] = []
         position = positions(structure, components)
         for number, component in enumerate(structure.row_components):
-            rows = np.flatnonzero(position[component] >= 0)
+            owned = position[component] >= 0
+            rows = np.flatnonzero(owned if chosen is None else owned & chosen[number])
             if len(rows):
                 self.groups += _groups(structure, number, rows)
 
@@ -160,8 +203,13 @@ class Scopes:
         )
 
 
-def table_sizes(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
-    """For each component, log2 of the cells of its largest table, and the cells of all."""
+def table_sizes(
+    structure: Structure, chosen: tuple[np.ndarray, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each component, log2 of the cells of its largest table, and the cells of all.
+
+    `chosen` marks, for each batch, the factors that have tables; by default all have.
+    """
     bits = np.zeros(len(structure.component_sizes))
     cells = np.zeros(len(bits))
     weights = np.log2(np.maximum(structure.levels, 1)) * structure.free
@@ -169,7 +217,7 @@ def table_sizes(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
         scope = np.sort(structure.scope(structure.factors[number]), axis=1)
         first = np.diff(scope, axis=1, prepend=-1) > 0
         own = (weights[scope] * first).sum(axis=1)
-        inside = owner >= 0
+        inside = owner >= 0 if chosen is None else (owner >= 0) & chosen[number]
         np.maximum.at(bits, owner[inside], own[inside])
         cells += np.bincount(owner[inside], np.exp2(own[inside]), len(cells))
     return bits, cells
@@ -178,21 +226,22 @@ def table_sizes(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 def _groups(structure: Structure, number: int, rows: np.ndarray) -> list[Group]:
     """Rows of a batch grouped by the places of their free sites."""
     scope = structure.scope(structure.factors[number])[rows]
-    free = structure.free[scope]
+    free = structure.free[scope] & (structure.levels[scope] > 0)
     # The first column that has the same site; a site that is an argument twice has one place.
     first, moving = np.full(scope.shape, -1), np.flatnonzero(free.any(axis=0))
-    own = scope[:, moving]
-    first[:, moving] = moving[(own[:, :, None] == own[:, None, :]).argmax(axis=2)]
-    first[~free] = -1
+    if len(moving):
+        own = scope[:, moving]
+        first[:, moving] = moving[(own[:, :, None] == own[:, None, :]).argmax(axis=2)]
+    first[~free] = np.where(structure.free[scope], OTHER, HELD)[~free]
     kinds, kind = np.unique(first, axis=0, return_inverse=True)
     groups = []
     for k, columns in enumerate(kinds):
         chosen = np.flatnonzero(kind.ravel() == k)
-        sites = sorted(set(columns.tolist()) - {-1})
+        sites = sorted(set(columns.tolist()) - {OTHER, HELD})
         places = tuple(-1 if c < 0 else sites.index(c) for c in columns.tolist())
-        held = scope[chosen][:, [at for at, place in enumerate(places) if place < 0]]
+        held = scope[chosen][:, columns == HELD]
         one, table = _distinct(structure, number, rows[chosen], held)
-        groups.append(Group(number, one, table, places, scope[chosen][:, sites]))
+        groups.append(Group(number, rows[chosen], one, table, places, scope[chosen][:, sites]))
     return groups
 
 

@@ -13,11 +13,13 @@ from energydsl.normalizer.base import Offer as Offer
 from energydsl.normalizer.base import Question as Question
 from energydsl.normalizer.bipartite import Bipartite
 from energydsl.normalizer.choice import Survey as Survey
+from energydsl.normalizer.conditional_gaussian.rule import ConditionalGaussian
 from energydsl.normalizer.directed import Directed
 from energydsl.normalizer.elimination.rule import Elimination
 from energydsl.normalizer.enumeration import Enumeration, Independent
 from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
+from energydsl.normalizer.evaluate import slopes_of as slopes_of
 from energydsl.normalizer.evaluate import trouble as trouble
 from energydsl.normalizer.exponential_family import ExponentialFamily
 from energydsl.normalizer.gaussian.dense import Gaussian
@@ -34,6 +36,7 @@ RULES: tuple[AbstractRule, ...] = (
     Bipartite(),
     Enumeration(),
     Elimination(),
+    ConditionalGaussian(),
     Planar(),
     Quadrature(),
 )

@@ -64,6 +64,10 @@ class FiniteSum(eqx.Module):
             if v.domain.levels is not None
         }, slopes
 
+    def greatest(self, cells: Array) -> Array:
+        """The greatest sum of all tables of each component, from cells without messages."""
+        return self.passes.maxima(cells).cells[self.passes.roots]
+
     def drawn(self, summed: Found, *, key: Array) -> Array:
         """The level of each slot's site in an independent draw."""
         heights = uniform(key, (self.passes.slots,))

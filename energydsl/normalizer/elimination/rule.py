@@ -47,7 +47,7 @@ class Elimination(AbstractRule):
         search = _search(structure)
         operations, terms, memory = search.costs
         return Offer(
-            operations, lambda k: str(search.orders[k]), plan, terms, memory,
+            operations, search.reason, plan, terms, memory,
             "joint states of the widest clique", bottleneck=search.widest, setup=SETUP,
         )  # fmt: skip
 
@@ -87,14 +87,12 @@ class EliminationPlan(AbstractPlan):
 @lru_cache(maxsize=4)
 def _search(structure: Structure) -> Search:
     largest, cells = table_sizes(structure)
-    lost = structure.free & (structure.levels == 0)
     unlisted = np.zeros(len(structure.component_sizes), bool)
-    unlisted[structure.component_of[lost]] = True
-
-    def refusal(component: int) -> str | None:
-        return "a site has no finite list of levels" if unlisted[component] else None
-
-    return Search(Network(structure, structure.free, structure.edges, largest, cells, refusal))
+    unlisted[structure.component_of[structure.free & (structure.levels == 0)]] = True
+    why = "a site has no finite list of levels"
+    edges = structure.edges
+    network = Network(structure, structure.free, edges, largest, cells, unlisted, lambda _: why)
+    return Search(network)
 
 
 def _plan(rule: Elimination, search: Search, components: np.ndarray) -> EliminationPlan:

@@ -45,7 +45,8 @@ class Network:
             connected.
         largest: log2 of the cells of the largest table.
         cells: the cells of all tables.
-        refusal: returns, for a component's number, why its sites cannot be eliminated, or None.
+        refused: True where the sites are not eliminated, whatever their order.
+        reason: returns, for the number of such a component, why.
     """
 
     structure: Structure
@@ -53,7 +54,8 @@ class Network:
     edges: np.ndarray
     largest: np.ndarray
     cells: np.ndarray
-    refusal: Callable[[int], str | None]
+    refused: np.ndarray
+    reason: Callable[[int], str]
 
 
 class Search:
@@ -82,16 +84,18 @@ class Search:
         return _by_owner(edges, self.structure.component_of[edges[:, 0]], self.count)
 
     @cached_property
-    def orders(self) -> list[Order | str]:
-        """For each component an order of its sites, numbered within it, or why there is none."""
+    def orders(self) -> list[Order | str | None]:
+        """For each component an order of its sites, numbered within it, or why there is none.
+
+        None for the components that the network refuses.
+        """
         levels = self.structure.levels
         edges, starts = self._edges
         known: dict[tuple[bytes, bytes], Order | str] = {}
-        found: list[Order | str] = []
+        found: list[Order | str | None] = []
         for k in range(self.count):
-            refusal = self.network.refusal(k)
-            if refusal is not None:
-                found.append(refusal)
+            if self.network.refused[k]:
+                found.append(None)
                 continue
             if self.network.largest[k] > MAX_TABLE:
                 found.append(f"a factor has more than 2^{MAX_TABLE:g} joint states")
@@ -103,6 +107,12 @@ class Search:
                 known[key] = find_order(own, levels[sites])
             found.append(_numbered(known[key], self.network.cells[k]))
         return found
+
+    def reason(self, component: int) -> str:
+        """Why the sites of a component cannot be eliminated."""
+        if self.network.refused[component]:
+            return self.network.reason(component)
+        return str(self.orders[component])
 
     @cached_property
     def costs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,7 +19,9 @@ from energydsl.normalizer.gaussian.quadratic import (
     AbstractGaussianPlan,
     Fit,
     expand,
+    lower_solve,
     numbers_of_factors,
+    upper_solve,
 )
 
 
@@ -68,7 +70,7 @@ class GaussianPlan(AbstractGaussianPlan):
     def marginals(self, model: Model) -> dict[str, Array]:
         factor, mean, _, _ = self._solved(model)
         units = jnp.broadcast_to(jnp.eye(mean.shape[1]), factor.shape)
-        variance = jnp.sum(_lower_solve(factor, units) ** 2, axis=-2)
+        variance = jnp.sum(lower_solve(factor, units) ** 2, axis=-2)
         return self._by_variable(jnp.stack([mean, variance], axis=-1))
 
     def prepare(self, model: Model) -> tuple[Array, Array]:
@@ -78,7 +80,7 @@ class GaussianPlan(AbstractGaussianPlan):
     def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
         factor, mean = prepared
         noise = normal(key, mean.shape)
-        return self._configuration(model, mean + _upper_solve(factor, noise))
+        return self._configuration(model, mean + upper_solve(factor, noise))
 
     def mode(self, model: Model) -> Configuration:
         return self._configuration(model, self._solved(model)[1])
@@ -108,8 +110,8 @@ class GaussianPlan(AbstractGaussianPlan):
             linear = linear - added[..., 0]
             precision = precision + 2 * jax.vmap(jnp.diag)(added[..., 1])
         factor = jnp.linalg.cholesky(precision)
-        whitened = _lower_solve(factor, linear[..., None])[..., 0]
-        return factor, _upper_solve(factor, whitened), whitened, constant
+        whitened = lower_solve(factor, linear[..., None])[..., 0]
+        return factor, upper_solve(factor, whitened), whitened, constant
 
     def _quadratic(self, model: Model) -> tuple[Array, Array, Array]:
         """A, b and c: (components, n, n), (components, n), (components,).
@@ -123,7 +125,7 @@ class GaussianPlan(AbstractGaussianPlan):
         slope, constant = jnp.zeros((count, n + 1)), jnp.zeros(count)
         for part, place in zip(self.rows, self.places, strict=True):
             factor = self.structure.factors[part.number]
-            each, gradient, hessian = expand(factor, part.arguments(env))
+            each, gradient, hessian = expand(factor, part.arguments(env), list(factor.sites))
             owner = part.owner
             at = (owner[:, None, None], place[:, :, None], place[:, None, :])
             precision = precision.at[at].add(hessian)
@@ -168,16 +170,3 @@ def _plan(
         places=tuple(places),
         order=int32(order.reshape(count, n)),
     )
-
-
-def _lower_solve(factor: Array, right: Array) -> Array:
-    """L^-1 times a matrix of columns."""
-    return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
-
-
-def _upper_solve(factor: Array, right: Array) -> Array:
-    """L'^-1 times a batch of vectors."""
-    solved = jax.lax.linalg.triangular_solve(
-        factor, right[..., None], left_side=True, lower=True, transpose_a=True
-    )
-    return solved[..., 0]

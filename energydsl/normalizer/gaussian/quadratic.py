@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -47,28 +48,35 @@ class AbstractGaussianPlan(AbstractPlan):
 
     def _configuration(self, model: Model, x: Array) -> Configuration:
         """A configuration with these numbers, in the shape of `order`, at the plan's sites."""
-        blank = model.blank()
-        names = [v.name for v in self.structure.variables]
-        flat = jnp.concatenate([jnp.ravel(blank[n]).astype(x.dtype) for n in names])
-        flat = flat.at[self.order].set(x)
-        values = {}
-        for v in self.structure.variables:
-            start = self.structure.offset[v.name]
-            values[v.name] = flat[start : start + v.size].reshape(v.shape)
-        # Labels must stay integers; no component of this rule contains any.
-        return {
-            n: a if jnp.issubdtype(blank[n].dtype, jnp.floating) else blank[n]
-            for n, a in values.items()
-        }
+        return with_reals(self.structure, model.blank(), self.order, x)
 
     def _by_variable(self, laws: Array) -> dict[str, Array]:
         """Means and variances as (size, 2) for each real variable, 0 at other sites."""
-        flat = jnp.zeros((self.structure.sites, 2)).at[self.order].set(laws)
-        return {
-            v.name: flat[self.structure.offset[v.name] :][: v.size]
-            for v in self.structure.skeleton.free
-            if v.domain.real_line
-        }
+        return real_laws(self.structure, self.order, laws)
+
+
+def with_reals(
+    structure: Structure, values: Configuration, order: Array, x: Array
+) -> Configuration:
+    """The values of all variables with the numbers x at the real sites `order`, of one shape."""
+    names = [v.name for v in structure.variables]
+    flat = jnp.concatenate([jnp.ravel(values[n]).astype(x.dtype) for n in names])
+    flat, new = flat.at[order].set(x), dict(values)
+    for v in structure.variables:
+        if v.domain.real_line:
+            start = structure.offset[v.name]
+            new[v.name] = flat[start : start + v.size].reshape(v.shape)
+    return new
+
+
+def real_laws(structure: Structure, order: Array, laws: Array) -> dict[str, Array]:
+    """Means and variances, (*order.shape, 2), as (size, 2) by real variable, 0 at other sites."""
+    flat = jnp.zeros((structure.sites, 2)).at[order].set(laws)
+    return {
+        v.name: flat[structure.offset[v.name] :][: v.size]
+        for v in structure.skeleton.free
+        if v.domain.real_line
+    }
 
 
 def _real(structure: Structure) -> np.ndarray:
@@ -99,23 +107,38 @@ def numbers_of_factors(structure: Structure) -> np.ndarray:
     return numbers
 
 
-def expand(factor: Factor, values: list[Any]) -> tuple[Array, Array, Array]:
-    """Value, gradient and Hessian of each factor with respect to its concatenated sites."""
-    where = list(factor.sites)
-    shapes = [leaf.index.shape[1:] for leaf in factor.sites.values()]
+def expand(factor: Factor, values: list[Any], leaves: Sequence[int]) -> tuple[Array, Array, Array]:
+    """Value, gradient and Hessian of each factor with respect to the sites of some leaves.
+
+    The sites are concatenated in the order of the leaves, which are given by their positions.
+    """
+    shapes = [factor.sites[k].index.shape[1:] for k in leaves]
     ends = np.cumsum([int(np.prod(s, dtype=int)) for s in shapes])
     axes = tuple(None if isinstance(leaf, Whole) else 0 for leaf in factor.leaves)
 
     def energy(flat: Array, *rest: Any) -> Array:
         arguments = list(rest)
-        for k, part, shape in zip(where, jnp.split(flat, ends[:-1]), shapes, strict=True):
+        for k, part, shape in zip(leaves, jnp.split(flat, ends[:-1]), shapes, strict=True):
             arguments[k] = part.reshape(shape).astype(rest[k].dtype)
         return factor.energy(*arguments)
 
-    count = len(values[where[0]])
-    flat = jnp.concatenate([values[k].reshape(count, -1) for k in where], axis=1)
+    count = len(values[leaves[0]])
+    flat = jnp.concatenate([values[k].reshape(count, -1) for k in leaves], axis=1)
     flat = flat.astype(float)
     gradient, hessian = jax.grad(energy), jax.hessian(energy)
     mapped = [jax.vmap(f, in_axes=(0, *axes)) for f in (energy, gradient, hessian)]
     each, slopes, curvatures = (f(flat, *values) for f in mapped)
     return each, slopes, curvatures
+
+
+def lower_solve(factor: Array, right: Array) -> Array:
+    """L^-1 times a matrix of columns."""
+    return jax.lax.linalg.triangular_solve(factor, right, left_side=True, lower=True)
+
+
+def upper_solve(factor: Array, right: Array) -> Array:
+    """L'^-1 times a batch of vectors."""
+    solved = jax.lax.linalg.triangular_solve(
+        factor, right[..., None], left_side=True, lower=True, transpose_a=True
+    )
+    return solved[..., 0]

@@ -146,7 +146,7 @@ class SparseGaussianPlan(AbstractGaussianPlan):
         constant = jnp.zeros(())
         for part, place, slot in zip(self.rows, self.places, self.slots, strict=True):
             factor = self.structure.factors[part.number]
-            each, gradient, hessian = expand(factor, part.arguments(env))
+            each, gradient, hessian = expand(factor, part.arguments(env), list(factor.sites))
             entries = entries.at[slot].add(hessian)
             slope = slope.at[place].add(gradient)
             constant += jnp.sum(each)

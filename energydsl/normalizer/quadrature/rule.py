@@ -37,6 +37,9 @@ Each state has at least as many as `LEAST_BITS` says."""
 LEAST_BITS = {1: 13, 2: 15}
 """log2 of the points that each state of a component has at least, by dimension."""
 
+SETUP = 1e7
+"""The operations that could be carried out while the search and the cubature are compiled."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Quadrature(AbstractRule):
@@ -106,6 +109,7 @@ class Quadrature(AbstractRule):
             memory=memory,
             noun="points, its states counted",
             lacks={q: Lack(True, why) for q in ("marginals", "draw", "mode")},
+            setup=SETUP,
         )
 
 
