@@ -96,6 +96,19 @@ def test_only_a_population_of_few_effective_particles_is_resampled():
     np.testing.assert_allclose(after.log_shares, np.log(0.25), rtol=1e-6)
 
 
+def test_populations_are_resampled_by_numbers_of_their_own():
+    model, _ = glass(np.random.default_rng(1), n=6)
+    ready = Annealed(ed.compile(model), None, 8, 0, key=jr.key(0))
+    same = ready.placed({"s": jnp.tile(jnp.triu(2 * jnp.ones((4, 6), jnp.int8)) - 1, (2, 1))})
+    cloud = _Cloud(same, jnp.log(jnp.array([[0.7, 0.1, 0.1, 0.1]] * 2)))
+    found = [
+        np.asarray(ready.ensemble.configurations(ready.path.ebm, moved.carry)["s"])
+        for moved in (cloud.moved(ready, jnp.ones(()), 0, jr.key(k)) for k in range(12))
+    ]
+    assert any((x[:4] != found[0][:4]).any() for x in found)
+    assert any((x[:4] != x[4:]).any() for x in found)
+
+
 def test_ancestors_are_as_many_as_their_shares_on_average():
     shares = np.array([0.05, 0.0, 0.45, 0.3, 0.2])
     keys = jr.split(jr.key(0), 4000)
