@@ -12,14 +12,18 @@ from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.compiler.expectation import entropy, expectation
 from energydsl.estimator import (
     AIS,
+    MBAR,
     SMC,
     AbstractEstimator,
+    BeliefPropagation,
     Bounds,
     Bracket,
     MeanField,
     ReverseAIS,
+    ThermodynamicIntegration,
     TreeReweighted,
 )
 from energydsl.estimator.estimate import estimate_log_partition
@@ -100,6 +104,7 @@ from energydsl.run.sampling import Chains, sample
 __all__ = [
     "AIS",
     "EBM",
+    "MBAR",
     "NUTS",
     "SMC",
     "AbstractDomain",
@@ -109,6 +114,7 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "BeliefPropagation",
     "Bounds",
     "Bracket",
     "Chains",
@@ -145,6 +151,7 @@ __all__ = [
     "ReverseAIS",
     "ScoreMatching",
     "Table",
+    "ThermodynamicIntegration",
     "TreeReweighted",
     "apply",
     "binary",
@@ -155,8 +162,10 @@ __all__ = [
     "cumsum",
     "diagnose",
     "diff",
+    "entropy",
     "estimate_log_partition",
     "exp",
+    "expectation",
     "fit",
     "fixed",
     "integer",

@@ -1,4 +1,4 @@
-"""Common parts of the zoo models: options, means with standard errors, and saved chains."""
+"""Common parts of the zoo models: options, means with errors, saved chains, and digits."""
 
 import math
 import warnings
@@ -12,6 +12,12 @@ import energydsl as ed
 
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Out = Annotated[Path, typer.Option(help="Folder for pictures and chains.")]
+
+
+THRESHOLD = 8
+"""The grey level, of 16, from which a pixel of a digit is on."""
+SIDE = 8
+"""The pixels along each side of a digit."""
 
 
 class Estimate(NamedTuple):
@@ -42,3 +48,21 @@ def write_chains(chains: ed.Chains, path: Path, **labels: Any) -> None:
         ed.to_netcdf(chains, path, **labels)
     except OSError as error:
         warnings.warn(f"The chains were not saved in {str(path)!r}: {error}.", stacklevel=2)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits in black and white: four fifths for training, the rest for the test."""
+    from sklearn.datasets import load_digits
+
+    images = (np.asarray(load_digits(return_X_y=True)[0]) >= THRESHOLD).astype(np.int8)
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order[:1437]], images[order[1437:]]
+
+
+def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
+    """Images side by side, with a gap of one pixel."""
+    rows = -(-len(images) // columns)
+    paper = np.full((rows * columns, SIDE + 1, SIDE + 1), np.nan)
+    paper[: len(images), :SIDE, :SIDE] = images.reshape(-1, SIDE, SIDE)
+    tiles = paper.reshape(rows, columns, SIDE + 1, SIDE + 1).swapaxes(1, 2)
+    return tiles.reshape(rows * (SIDE + 1), columns * (SIDE + 1))[:-1, :-1]

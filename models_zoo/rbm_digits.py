@@ -23,14 +23,11 @@ import numpy as np
 import optax
 import typer
 from scipy.special import logit
-from sklearn.datasets import load_digits
 from sklearn.neural_network import BernoulliRBM
 
 import energydsl as ed
-from models_zoo._shared import Out, Seed, write_chains
+from models_zoo._shared import SIDE, Out, Seed, digits, sheet, write_chains
 
-THRESHOLD = 8
-SIDE = 8
 WEIGHTS, PIXELS, UNITS = np.zeros((SIDE**2, 16)), np.zeros(SIDE**2), np.zeros(16)
 
 
@@ -91,13 +88,6 @@ def main(
     return numbers
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's digits in black and white: four fifths for training, the rest for the test."""
-    images = (np.asarray(load_digits(return_X_y=True)[0]) >= THRESHOLD).astype(np.int8)
-    order = np.random.default_rng(0).permutation(len(images))
-    return images[order[:1437]], images[order[1437:]]
-
-
 def independent_pixels(train: np.ndarray, test: np.ndarray) -> float:
     """The test log-likelihood of independent pixels."""
     share = (train.sum(axis=0) + 1) / (len(train) + 2)
@@ -132,12 +122,3 @@ def draw(ebm: ed.EBM, test: np.ndarray, drawn: ed.Chains, path: Path) -> None:
     for axis in (real, model, filters):
         axis.axis("off")
     figure.savefig(path, dpi=150)
-
-
-def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """Images side by side, with a gap of one pixel."""
-    rows = -(-len(images) // columns)
-    paper = np.full((rows * columns, SIDE + 1, SIDE + 1), np.nan)
-    paper[: len(images), :SIDE, :SIDE] = images.reshape(-1, SIDE, SIDE)
-    tiles = paper.reshape(rows, columns, SIDE + 1, SIDE + 1).swapaxes(1, 2)
-    return tiles.reshape(rows * (SIDE + 1), columns * (SIDE + 1))[:-1, :-1]

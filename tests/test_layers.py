@@ -16,7 +16,7 @@ ORDER = {
     " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
-    " | along view | apply | range",
+    " | along view | apply | range | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
@@ -31,9 +31,9 @@ ORDER = {
     " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
-    "compiler": "conclusions recommendation | explain | ebm | answers compile start",
+    "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
-    "estimator": "base annealing finite | annealed | * | bounds | estimate",
+    "estimator": "base annealing finite | annealed | tempered | * | bounds | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",

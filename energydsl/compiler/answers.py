@@ -1,16 +1,18 @@
-"""Exact marginals of single sites, and modes."""
+"""Marginals of single sites, and modes."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Mapping
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration, IntractableError, is_traced
-from energydsl.compiler.ebm import EBM, check_ebm
+from energydsl._types import Configuration, IntractableError
+from energydsl.compiler.ebm import EBM, check_ebm, check_numbers
 from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, Question, trouble
 from energydsl.normalizer.base import Planned
@@ -42,9 +44,12 @@ class Marginals(Mapping[str, Marginal]):
     Attributes:
         variables: the `Marginal` of each variable; a clamped site has its evidence with
             probability 1.
-        kind: "exact".
+        kind: "exact", or the name of an approximation of unknown error: "belief propagation" or
+            "mean field".
         missing: the variables whose marginals are not known: they have leaves of normalised
             densities, over whose parents these densities would have to be averaged.
+        doubts: sentences that say why an approximation cannot be trusted; empty if nothing was
+            noticed.
 
     Raises:
         IntractableError: the marginals of a missing variable are read.
@@ -53,6 +58,23 @@ class Marginals(Mapping[str, Marginal]):
     variables: dict[str, Marginal]
     kind: str
     missing: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(
+        ebm: EBM,
+        laws: Mapping[str, Array | np.ndarray],
+        kind: str,
+        missing: tuple[str, ...] = (),
+        doubts: tuple[str, ...] = (),
+    ) -> Marginals:
+        """From laws of the free sites: probabilities (size, levels), or means and variances.
+
+        Clamped sites get their evidence.
+        """
+        known = [v for v in ebm.model.variables if v.name not in missing]
+        variables = {v.name: _marginal(ebm, v, laws.get(v.name)) for v in known}
+        return Marginals(variables, kind, missing, doubts)
 
     def __getitem__(self, name: str) -> Marginal:
         if name in self.missing:
@@ -90,15 +112,24 @@ class Mode:
     method: str
 
 
-def marginals(ebm: EBM) -> Marginals:
+@runtime_checkable
+class MarginalMethod(Protocol):
+    """A method that approximates marginals; its `Marginals.kind` is never "exact"."""
+
+    def marginals(self, ebm: EBM) -> Marginals: ...
+
+
+def marginals(ebm: EBM, method: MarginalMethod | None = None) -> Marginals:
     r"""The marginal distribution $p(x_i)$ of every site.
 
-    All other sites are summed or integrated out. Marginals are derivatives of log Z:
+    All other sites are summed or integrated out. Exact marginals are derivatives of log Z:
     $p(x_i = l) = -\partial \log Z / \partial \theta_{il}$, where $\theta_{il}$ is an energy that is
     added where site i has level l.
 
     Args:
         ebm: a compiled model of finite or real variables.
+        method: an approximation for finite variables, `BeliefPropagation` or `MeanField`. By
+            default the marginals are exact, or refused.
 
     Returns:
         A `Marginal` for each variable, including clamped ones. Where a model is tractable only
@@ -107,10 +138,13 @@ def marginals(ebm: EBM) -> Marginals:
 
     Raises:
         IntractableError: no rule gives the marginals of some component; the message says why.
-        TypeError: a model that is not compiled, or a call inside a JAX transformation.
+        TypeError: a model that is not compiled, or a call inside a JAX transformation; a method
+            without marginals, or one that does not fit the model.
         ValueError: the distribution does not exist for the present parameter values, or every
             configuration has infinite energy.
     """
+    if method is not None:
+        return _approximate(ebm, method)
     normalizer = _planned(ebm, "marginals", "marginals", "known_marginals")
     found = marginals_of(ebm.model, normalizer)
     missing = tuple(dict.fromkeys(name for plan in normalizer.plans for name in plan.leaves))
@@ -118,8 +152,22 @@ def marginals(ebm: EBM) -> Marginals:
     if not all(_is_law(ebm, v, found[v.name]) for v in known if v.name in found):
         _check_possible(ebm)
         raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
-    variables = {v.name: _marginal(ebm, v, found.get(v.name)) for v in known}
-    return Marginals(variables, normalizer.kind, missing)
+    return Marginals.of(ebm, found, normalizer.kind, missing)
+
+
+def _approximate(ebm: EBM, method: MarginalMethod) -> Marginals:
+    check_ebm(ebm, "marginals")
+    check_numbers(ebm.model, "marginals")
+    if not isinstance(method, MarginalMethod):
+        raise TypeError(
+            f"marginals got the method {method!r}; expected ed.BeliefPropagation() or "
+            "ed.MeanField(). Other methods estimate log Z only; draws give marginals, too: "
+            "ed.sample."
+        )
+    found = method.marginals(ebm)
+    if found.doubts:
+        warnings.warn(f"{type(method).__name__}: {'; '.join(found.doubts)}.", stacklevel=3)
+    return found
 
 
 def map_configuration(ebm: EBM) -> Mode:
@@ -160,11 +208,7 @@ def _check_possible(ebm: EBM) -> None:
 def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
     """The plans that compute the first of these quantities that is known, for known parameters."""
     check_ebm(ebm, function)
-    if is_traced(ebm.model):
-        raise TypeError(
-            f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
-            "vmap, on an EBM whose parameters are numbers."
-        )
+    check_numbers(ebm.model, function)
     reasons = []
     for question in questions:
         normalizer = ebm.conclusions.survey.choose(question)
@@ -174,7 +218,7 @@ def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
     raise IntractableError(f"{function} has no exact answer for this model: {reasons[0]}.")
 
 
-def _marginal(ebm: EBM, v: Variable, law: Array | None) -> Marginal:
+def _marginal(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:
     """The `Marginal` of a variable, from the marginals of its free sites and its evidence."""
     held = ebm.model.skeleton.mask(v).ravel()
     given = np.asarray(ebm.model.evidence.get(v.name, jnp.zeros(v.shape))).ravel()

@@ -38,7 +38,10 @@ class Conclusions(Known):
         self._normalizers: dict[Skeleton, Normalizer] = {}
 
     def normalizer_of(self, rest: Model) -> Normalizer:
-        """The normalizer of the same model with more sites clamped, cached by the set of sites."""
+        """The normalizer of a model made from this one: more sites clamped, or terms added.
+
+        It obeys the same budget and rules, and is cached by the structure.
+        """
         if rest.skeleton not in self._normalizers:
             survey = Survey(Structure(rest), self.budget, self.survey.rules)
             self._normalizers[rest.skeleton] = survey.choose()

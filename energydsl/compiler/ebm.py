@@ -235,6 +235,15 @@ def check_ebm(ebm: object, function: str) -> None:
         )
 
 
+def check_numbers(model: Model, function: str) -> None:
+    """Raise TypeError unless the model's parameters are numbers, which can be read."""
+    if is_traced(model):
+        raise TypeError(
+            f"{function} was called inside a JAX transformation; call it outside of jit, grad and "
+            "vmap, on an EBM whose parameters are numbers."
+        )
+
+
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """Log Z, computed in float64 and twice differentiable in the parameters.
 

@@ -1,4 +1,4 @@
-"""Finite models as tables of log potentials in float64, for bounds that are computed in NumPy."""
+"""Finite models as tables of log potentials in float64, for what is computed in NumPy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jax import Array
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.joint_states import Rows, held_rows
 from energydsl.analysis.tables import Scopes, Tables, table_sizes
+from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
 
@@ -104,6 +105,52 @@ def _energies(
     env = model.environment(model.blank())
     outside = sum((jnp.sum(rows.energies(env)) for rows in held), jnp.zeros(()))
     return outside, [t.energies(model) for t in tables]
+
+
+def merged(model: Finite) -> Finite:
+    """The same model, in which the sites of each scope increase and no two factors have one scope.
+
+    The scopes of one group are in increasing order.
+    """
+    found: dict[tuple[int, ...], list[Group]] = {}
+    for scopes, cells in model.groups:
+        orders, order = np.unique(np.argsort(scopes, axis=1), axis=0, return_inverse=True)
+        for k, places in enumerate(orders):
+            rows = np.flatnonzero(order.ravel() == k)
+            turned = cells[rows].transpose(0, *(1 + places))
+            found.setdefault(turned.shape[1:], []).append(Group(scopes[rows][:, places], turned))
+    return model._replace(groups=tuple(map(_summed, found.values())))
+
+
+def _summed(parts: list[Group]) -> Group:
+    """Groups of one shape as one, in which the tables of equal scopes are added."""
+    tables = np.concatenate([g.cells for g in parts])
+    scopes, owner = np.unique(
+        np.concatenate([g.scopes for g in parts]), axis=0, return_inverse=True
+    )
+    cells = np.zeros((len(scopes), *tables.shape[1:]))
+    np.add.at(cells, owner.ravel(), tables)
+    return Group(scopes, cells)
+
+
+def site_marginals(ebm: EBM, laws: np.ndarray, kind: str, doubts: tuple[str, ...]) -> Marginals:
+    """`Marginals` from the probabilities of each free site, (site, level)."""
+    structure, free = ebm.structure, ebm.structure.free
+    whole = np.zeros((structure.sites, laws.shape[1]))
+    whole[free] = laws
+    named = {
+        v.name: whole[structure.offset[v.name] :][: v.size, : v.domain.levels]
+        for v in structure.skeleton.free
+    }
+    return Marginals.of(ebm, named, kind, doubts=doubts)
+
+
+def log_sum(terms: np.ndarray, axes: int | tuple[int, ...] = -1) -> np.ndarray:
+    """The log of the sum of exponentials over some axes."""
+    peak = terms.max(axis=axes, keepdims=True)
+    peak = np.where(np.isfinite(peak), peak, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(terms - peak).sum(axis=axes)) + peak.squeeze(axes)
 
 
 def _check(method: str, held: float, groups: tuple[Group, ...]) -> None:

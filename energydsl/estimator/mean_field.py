@@ -1,4 +1,4 @@
-"""The mean field lower bound."""
+"""The mean field lower bound, and its marginals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array
 from scipy.special import logsumexp, xlogy
 
+from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.base import AbstractEstimator, check_counts
-from energydsl.estimator.finite import Finite, Group, tabulated
+from energydsl.estimator.finite import Finite, Group, site_marginals, tabulated
 from energydsl.normalizer.log_z import LogZ
 
 PRICE = 12.0
@@ -55,15 +56,31 @@ class MeanField(AbstractEstimator):
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         model = tabulated(ebm, "MeanField")
-        rng = np.random.default_rng(np.asarray(jr.key_data(key)))
-        best = float(np.max(_ascended(model, _starts(model, self.restarts, rng), self.sweeps)))
+        best, _ = self._best(model, key)
         if np.isfinite(best):
             return LogZ.proven(best - model.margin, np.inf, "mean field")
-        doubt = f"each of {self.restarts} starts ends in a state that is forbidden"
-        return LogZ.proven(-np.inf, np.inf, "mean field", (doubt,))
+        return LogZ.proven(-np.inf, np.inf, "mean field", (self._forbidden,))
+
+    def marginals(self, ebm: EBM) -> Marginals:
+        """The best distribution of independent sites; the random starts are always the same."""
+        best, laws = self._best(tabulated(ebm, "MeanField"), jr.key(0))
+        if not np.isfinite(best):
+            raise ValueError(f"MeanField found no marginals: {self._forbidden}.")
+        return site_marginals(ebm, laws, "mean field", ())
 
     def doubled(self) -> MeanField:
         return dataclasses.replace(self, restarts=2 * self.restarts)
+
+    def _best(self, model: Finite, key: Array) -> tuple[float, np.ndarray]:
+        """The best bound, and its distributions, (site, level)."""
+        rng = np.random.default_rng(np.asarray(jr.key_data(key)))
+        q = _starts(model, self.restarts, rng)
+        bounds = _ascended(model, q, self.sweeps)
+        return float(bounds.max()), q[np.argmax(bounds)]
+
+    @property
+    def _forbidden(self) -> str:
+        return f"each of {self.restarts} starts ends in a state that is forbidden"
 
 
 class _Share(NamedTuple):

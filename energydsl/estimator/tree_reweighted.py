@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.random as jr
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.base import AbstractEstimator, check_counts
-from energydsl.estimator.finite import Finite, tabulated
+from energydsl.estimator.finite import Finite, log_sum, merged, tabulated
 from energydsl.normalizer.log_z import LogZ
 
 COVERS = 4
@@ -94,26 +94,21 @@ class _Forest(NamedTuple):
 
 
 def _pairs(model: Finite) -> _Pairs:
-    """The tables of sites and pairs, those of one pair added."""
+    """The tables of sites and pairs, each pair once."""
     most = int(model.levels.max())
     known = np.arange(most) < model.levels[:, None]
     sites = np.where(known, 0.0, -np.inf)
-    ends, tables = [np.zeros((0, 2), int)], [np.zeros((0, most, most))]
-    for scopes, cells in model.groups:
+    ends = [np.zeros((0, 2), int)]
+    tables: list[np.ndarray] = [np.zeros((0, most, most))]
+    for scopes, cells in merged(model).groups:
         if scopes.shape[1] == 1:
-            at: Any = (scopes[:, 0], slice(cells.shape[1]))
-            np.add.at(sites, at, cells)
+            sites[scopes[:, 0], : cells.shape[1]] += cells
             continue
         blank = np.zeros((len(cells), most, most))
         blank[:, : cells.shape[1], : cells.shape[2]] = cells
-        turned = scopes[:, 0] > scopes[:, 1]
-        tables.append(np.where(turned[:, None, None], blank.swapaxes(1, 2), blank))
-        ends.append(np.sort(scopes, axis=1))
-    listed = np.concatenate(ends)
-    edges, edge = np.unique(listed, axis=0, return_inverse=True)
-    pairs = np.zeros((len(edges), most, most))
-    np.add.at(pairs, edge.ravel(), np.concatenate(tables))
-    return _Pairs(sites, edges, pairs)
+        ends.append(scopes)
+        tables.append(blank)
+    return _Pairs(sites, np.concatenate(ends), np.concatenate(tables))
 
 
 def _divided(model: _Pairs, rng: np.random.Generator) -> _Forest:
@@ -205,10 +200,10 @@ def _passes(forest: _Forest, potentials: np.ndarray) -> tuple[float, np.ndarray]
     """The mean of the trees' log Z, and the marginals of each node."""
     total, messages = potentials.copy(), np.zeros_like(potentials)
     for nodes in reversed(forest.depths[1:]):
-        messages[nodes] = _log_sum(forest.pairs[nodes] + total[nodes, None])
+        messages[nodes] = log_sum(forest.pairs[nodes] + total[nodes, None])
         np.add.at(total, forest.parent[nodes], messages[nodes])
     roots = forest.depths[0]
-    log_z = _log_sum(total[roots])
+    log_z = log_sum(total[roots])
     value = float(log_z.sum()) / forest.count
     laws = np.zeros_like(potentials)
     if np.isneginf(value):
@@ -220,11 +215,3 @@ def _passes(forest: _Forest, potentials: np.ndarray) -> tuple[float, np.ndarray]
         given = np.exp(forest.pairs[nodes] + total[nodes, None] - above[:, :, None])
         laws[nodes] = np.einsum("np,npl->nl", laws[forest.parent[nodes]], given)
     return value, laws
-
-
-def _log_sum(terms: np.ndarray) -> np.ndarray:
-    """The log of the sum of exponentials over the last axis."""
-    peak = terms.max(axis=-1)
-    peak = np.where(np.isfinite(peak), peak, 0.0)
-    with np.errstate(divide="ignore"):
-        return np.log(np.exp(terms - peak[..., None]).sum(axis=-1)) + peak

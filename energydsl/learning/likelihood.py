@@ -26,7 +26,7 @@ class LogLikelihood:
     Attributes:
         value: the mean of log p(v) over the examples, in nats.
         standard_error: the standard error of log Z, which is that of `value` for given data; NaN
-            for proven bounds.
+            for proven bounds; infinite where nothing is known of the error.
         lower: `value` for the upper end of log Z's confidence interval.
         upper: `value` for its lower end.
         kind: the kind of log Z, which says what `lower` and `upper` mean: see `LogZ`.
@@ -49,6 +49,8 @@ class LogLikelihood:
         span = f"from {self.lower:.5g} to {self.upper:.5g}"
         if math.isnan(self.standard_error):
             return f"{text} (log Z: {self.kind}; {span})"
+        if math.isinf(self.standard_error):
+            return f"{text} (log Z: {self.kind}, error unknown)"
         return f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % {span})"
 
 

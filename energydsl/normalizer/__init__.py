@@ -19,6 +19,7 @@ from energydsl.normalizer.elimination.rule import Elimination
 from energydsl.normalizer.enumeration import Enumeration, Independent
 from energydsl.normalizer.evaluate import error_of as error_of
 from energydsl.normalizer.evaluate import log_partition_of as log_partition_of
+from energydsl.normalizer.evaluate import slopes_of as slopes_of
 from energydsl.normalizer.evaluate import trouble as trouble
 from energydsl.normalizer.exponential_family import ExponentialFamily
 from energydsl.normalizer.gaussian.dense import Gaussian

@@ -14,7 +14,7 @@ from jax import Array
 
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis import graph
-from energydsl.analysis.conditional import AbstractConditional, conditional_for
+from energydsl.analysis.conditional import AbstractConditional, conditional_for, log_sum
 from energydsl.analysis.factor import Sites, Whole
 from energydsl.analysis.joint_states import (
     Rows,
@@ -346,7 +346,7 @@ def _log_normalizer(law: AbstractConditional, total: Array, field: Array) -> Arr
     """`law.log_normalizer` with the fields of single sites added, (levels or 2, sites)."""
     if law.derivatives == 2:
         return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
-    return jax.nn.logsumexp(-_level_energies(law, total) - field, axis=0)
+    return log_sum(-_level_energies(law, total) - field)
 
 
 def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:

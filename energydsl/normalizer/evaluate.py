@@ -120,6 +120,25 @@ def _log_partition(model: Model, normalizer: Planned) -> Array:
     return jnp.sum(jnp.stack([*(p.log_partition(model) for p in normalizer.plans), -held]))
 
 
+def slopes_of(
+    model: Model, normalizer: Planned, places: tuple[int, ...]
+) -> tuple[Array, tuple[Array, ...]]:
+    """Log Z, and its derivatives in the arrays of these slots, in float64; not traced."""
+    with jax.enable_x64(True):
+        return _slopes(as_double(model), normalizer, places)
+
+
+@eqx.filter_jit
+def _slopes(
+    model: Model, normalizer: Planned, places: tuple[int, ...]
+) -> tuple[Array, tuple[Array, ...]]:
+    def log_z(arrays: tuple[Array, ...]) -> Array:
+        moved = eqx.tree_at(lambda m: tuple(m.slots[k] for k in places), model, arrays)
+        return _log_partition(moved, normalizer)
+
+    return jax.value_and_grad(log_z)(tuple(model.slots[k] for k in places))
+
+
 @eqx.filter_jit
 def _marginals(model: Model, normalizer: Planned) -> dict[str, Array]:
     laws: dict[str, Array] = {}

@@ -24,7 +24,8 @@ class LogZ:
     "exact"            certainly: both are `value`, which is exact apart from rounding
     "quadrature"       if the estimated error of the numerical integration is right
     "estimate"         with probability 95 %, if the weights have a finite variance and the chains
-                       miss no mode: Student's interval about the mean of the weights
+                       miss no mode: Student's interval, with the jackknife error over the weights
+                       or over the chains
     "bracket"          with probability 95 %, whatever the weights' variance and however badly the
                        chains mix: each end is wrong with probability 2.5 % at most, by Markov's
                        inequality. The upper end needs exact draws from the model; without them,
@@ -32,17 +33,20 @@ class LogZ:
     "mean field"       certainly: `lower` is proven; `upper` is infinite
     "tree-reweighted"  certainly: `upper` is proven; `lower` is minus infinity
     "bounds"           certainly: both ends are proven
+    "Bethe"            always, as they are infinite: how far off `value` is, is not known. It is
+                       exact where the factors form trees
     ================== ========================================================================
 
     Attributes:
         value: log Z, or an estimate of it; of proven bounds, the finite one or their middle.
         standard_error: the standard error of `value` in nats; for a quadrature, its estimated
-            numerical error; NaN for proven bounds, which have none.
+            numerical error; NaN for proven bounds, which have none; infinite where nothing is known
+            of the error.
         lower: the lower end.
         upper: the upper end.
         kind: one of the words above.
-        ess: the effective number of independent weights behind an estimate; of a bracket, the
-            smaller of its two directions; infinite where no weights are used.
+        ess: the effective number of independent weights or chains behind an estimate; of a
+            bracket, the smaller of its two directions; infinite where neither are used.
         doubts: sentences that say why the result cannot be trusted; empty if nothing was noticed.
             That nothing was noticed proves nothing: a mode that no chain visited leaves no trace.
     """
@@ -84,17 +88,39 @@ class LogZ:
         value = float(logsumexp(log_weights) - np.log(n)) if n > 1 else np.nan
         if not np.isfinite(value):
             zero = int(np.isneginf(log_weights).sum())
-            said = f"of {n} weights, {zero} are zero and the others not finite"
-            return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0, (said,))
+            return LogZ.none(f"of {n} weights, {zero} are zero and the others not finite", value)
         shares = np.exp(log_weights - logsumexp(log_weights))
         ess = float(1 / np.sum(shares**2))
         with np.errstate(divide="ignore"):
             without = value + np.log1p(-shares) + np.log(n / (n - 1))
-        error = float(np.sqrt((n - 1) * np.mean((without - without.mean()) ** 2)))
+        return LogZ.from_jackknife(value, without, ess).doubted(*_few(ess, n))
+
+    @staticmethod
+    def from_jackknife(
+        value: float, without: np.ndarray, ess: float, numerical: float = 0.0
+    ) -> LogZ:
+        r"""An estimate from n independent parts.
+
+        Its standard error is $\sqrt{\tfrac{n-1}{n} \sum_i (v_i - \bar v)^2 + \epsilon^2}$.
+
+        Args:
+            value: the estimate from all parts.
+            without: $v_i$, the estimate without the i-th part; if one is not finite, the error is
+                infinite.
+            ess: the effective number of parts.
+            numerical: $\epsilon$, a numerical error in nats that all parts have in common.
+        """
+        n = len(without)
+        spread = np.sqrt((n - 1) * np.mean((without - np.mean(without)) ** 2))
+        error = float(np.hypot(spread, numerical))
         error = error if np.isfinite(error) else np.inf
         half = float(stdtrit(n - 1, 0.975)) * error
-        doubts = _few(ess, n)
-        return LogZ(value, error, value - half, value + half, "estimate", ess, doubts)
+        return LogZ(value, error, value - half, value + half, "estimate", ess)
+
+    @staticmethod
+    def none(reason: str, value: float = np.nan) -> LogZ:
+        """No estimate, with the reason as its doubt."""
+        return LogZ(value, np.inf, -np.inf, np.inf, "estimate", 0.0, (reason,))
 
     @staticmethod
     def from_log_inverse_weights(log_weights: np.ndarray) -> LogZ:
@@ -131,6 +157,8 @@ class LogZ:
                 return f"<= {self.upper:.6g} (tree-reweighted, proven)"
             case "bounds":
                 return f"{span} (proven bounds)"
+            case "Bethe":
+                return f"about {self.value:.6g} (Bethe, error unknown)"
         return (
             f"= {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % {span}; "
             f"{self.ess:.3g} effective chains)"

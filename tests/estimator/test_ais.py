@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import binom
 
 import energydsl as ed
+from energydsl.estimator import annealed
 from energydsl.estimator.annealed import Annealed, _rungs
 from energydsl.language.domain import Integer
 
@@ -253,3 +254,17 @@ def test_chains_move_at_the_temperature_of_their_rung():
     found = ed.estimate_log_partition(ed.compile(ed.Model(-3.0 * s)), method, key=jr.key(0))
     assert abs(found.value - np.log(2 * np.cosh(3.0))) < 5 * found.standard_error
     assert found.standard_error < 0.05
+
+
+def test_each_window_of_temperatures_has_a_key_of_its_own(monkeypatch):
+    seen, run = [], annealed._rungs
+
+    def spy(*arguments, key):
+        seen.append(tuple(np.asarray(jr.key_data(key)).tolist()))
+        return run(*arguments, key=key)
+
+    monkeypatch.setattr(annealed, "_rungs", spy)
+    ebm = ed.compile(ed.Model((0.5 * ed.spin("s", 3)).sum()))
+    ed.estimate_log_partition(ebm, ed.Bracket(chains=4, temperatures=130), key=jr.key(0))
+    # Four windows there and four back.
+    assert len(set(seen)) == len(seen) == 8

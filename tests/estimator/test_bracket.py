@@ -7,6 +7,7 @@ from scipy.stats import binom
 
 import energydsl as ed
 from energydsl.estimator.bracket import bracketed, floor
+from energydsl.normalizer.log_z import LogZ
 from tests.estimator.models import gas, glass, mixed, one_site, potts, slow
 
 
@@ -90,8 +91,13 @@ def test_doubts_of_a_bracket():
     apart = bracketed(tight, tight - 3.0)
     assert "the forward run gives" in str(apart) and "are apart" in str(apart)
     assert apart.lower < 0 < 3 < apart.upper and apart.value == pytest.approx(1.5, abs=0.1)
+    below, above = LogZ.from_log_weights(tight), LogZ.from_log_inverse_weights(tight - 3.0)
+    # The error of the mean of two independent numbers.
+    error = np.hypot(below.standard_error, above.standard_error) / 2
+    assert apart.standard_error == pytest.approx(error)
     crossed = bracketed(tight, tight + 3.0)
     assert crossed.lower > crossed.upper and "exceeds the upper one by" in crossed.doubts[-1]
+    assert "are apart" in str(crossed)
     assert bracketed(tight, -tight).doubts == ()
     half = bracketed(np.full(4, -np.inf), tight)
     assert half.lower == -np.inf and half.upper > half.value and half.ess == 0

@@ -159,3 +159,14 @@ def test_an_rbm_of_64_by_16():
     w, b, c = (np.asarray(a, float) for a in ebm.model.slots)
     fields = np.logaddexp(0, hidden @ w.T + b).sum(1) + hidden @ c
     assert log_z == pytest.approx(np.logaddexp.reduce(fields), rel=1e-9)
+
+
+def test_states_that_leave_no_level_do_not_spoil_derivatives():
+    """Five bits that are all 1: most states of one layer forbid every level of the other."""
+    same = ed.Table(log_potential=np.array([[-np.inf, -np.inf], [-np.inf, 3.0]]))
+    a, w = ed.binary("a", 5), ed.parameter("w", np.zeros(5))
+    ebm = ed.compile(ed.Model(same(a[1:], a[:-1]).sum() - (w * a).sum()))
+    assert chosen(ebm) == {"bipartite"}
+    slope = jax.grad(lambda w: ed.log_partition(ebm.replace(w=w)))(jnp.zeros(5))
+    np.testing.assert_array_equal(slope, np.ones(5))
+    np.testing.assert_array_equal(ed.marginals(ebm)["a"].mean, np.ones(5))

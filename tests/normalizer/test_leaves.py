@@ -104,6 +104,17 @@ def test_draws_are_ancestral():
     assert chisquare_pvalue(np.bincount(number, minlength=128), np.array(law), count) > FALSE_ALARM
 
 
+def test_draws_of_a_chain_of_leaves_follow_their_parents_of_the_same_draw():
+    walk = ed.real("walk", 6)
+    model = NORMAL(walk[0], 0.0, 100.0) + NORMAL(walk[1:], walk[:-1], 1.0)
+    ebm = ed.compile(ed.Model(model))
+    assert "normalised" in str(ebm.conclusions.survey.choose("draw"))
+    steps = np.diff(drawn_from(ebm, 4000, 2)["walk"], axis=1)
+    assert scipy.stats.kstest(steps.ravel(), "norm").pvalue > FALSE_ALARM
+    # Five independent steps: the last site is 5 away from the first in variance.
+    assert scipy.stats.kstest(steps.sum(axis=1) / np.sqrt(5), "norm").pvalue > FALSE_ALARM
+
+
 @pytest.mark.slow
 def test_leaves_of_leaves_and_of_real_sites_go_one_after_another():
     quadratic = (R**2).sum() + 0.5 * R[0] * R[1] - R[2]

@@ -11,6 +11,7 @@ from energydsl.analysis.conditional.base import derivatives as derivatives
 from energydsl.analysis.conditional.exponential import ExponentialConditional
 from energydsl.analysis.conditional.gaussian import GaussianConditional
 from energydsl.analysis.conditional.levels import LevelConditional
+from energydsl.analysis.conditional.levels import log_sum as log_sum
 from energydsl.analysis.conditional.slope import SlopeConditional
 from energydsl.analysis.structure import Structure
 from energydsl.language.variable import Variable

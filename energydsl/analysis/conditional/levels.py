@@ -51,10 +51,19 @@ class LevelConditional(AbstractConditional):
         return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1), validate_args=False)
 
     def log_normalizer(self, total: Array) -> Array:
-        return jax.nn.logsumexp(-total, axis=0)
+        return log_sum(-total)
 
     def mean(self, total: Array) -> Array:
         return jnp.tensordot(self.numbers, jax.nn.softmax(-total, axis=0), axes=1)
 
     def improper(self, total: Array) -> Array:
         return ~jnp.isfinite(jnp.min(total, axis=0))
+
+
+def log_sum(logs: Array) -> Array:
+    """The log of the sum of exponentials over the first axis; where all are -inf, it is constant.
+
+    The derivative of `jax.nn.logsumexp` is NaN there, which would spoil all marginals.
+    """
+    never = jnp.all(jnp.isneginf(logs), axis=0)
+    return jnp.where(never, -jnp.inf, jax.nn.logsumexp(jnp.where(never, 0.0, logs), axis=0))

@@ -6,6 +6,7 @@ from energydsl.language.expression.along import logsumexp as logsumexp
 from energydsl.language.expression.apply import Apply as Apply
 from energydsl.language.expression.elementwise import Elementwise as Elementwise
 from energydsl.language.expression.elementwise import elementwise as elementwise
+from energydsl.language.expression.finite_part import parts_of as parts_of
 from energydsl.language.expression.leaf import Data as Data
 from energydsl.language.expression.leaf import Number as Number
 from energydsl.language.expression.leaf import Origin as Origin

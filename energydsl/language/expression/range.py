@@ -66,7 +66,7 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
     """
     if constraint == constraints.simplex:
         return isinstance(operand, View) and operand.variable.domain.constraint == constraint
-    seen = fold(operand, _range)
+    seen = fold(operand, range_of)
     if seen.fixed:
         return True
     if constraint in (constraints.real, constraints.real_vector, constraints.real_matrix):
@@ -76,7 +76,7 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
     return isinstance(operand, View) and domain_in(operand.variable.domain, constraint)
 
 
-class _Range(NamedTuple):
+class Range(NamedTuple):
     """What is proven of an expression: that it has no variables, is finite, is positive."""
 
     fixed: bool
@@ -84,7 +84,8 @@ class _Range(NamedTuple):
     positive: bool
 
 
-def _range(node: Expression, *below: _Range) -> _Range:
+def range_of(node: Expression, *below: Range) -> Range:
+    """What is proven of a node, from what is proven of its children."""
     fixed = all(b.fixed for b in below)
     finite = all(b.finite for b in below)
     positive = all(b.positive for b in below)
@@ -93,23 +94,23 @@ def _range(node: Expression, *below: _Range) -> _Range:
             domain = variable.domain
             simplex = domain.constraint == constraints.simplex
             positive = simplex or domain_in(domain, constraints.positive)
-            return _Range(False, True, positive)
+            return Range(False, True, positive)
         case Value(value=value):
             # The sign of a value that learning may update is not certain.
-            return _Range(True, True, isinstance(value, int | float) and value > 0)
+            return Range(True, True, isinstance(value, int | float) and value > 0)
         case Elementwise(operation=operation):
             certain = operation in _EVERYWHERE or _is_tame(node, below)
             made = operation in _MAKE_POSITIVE or (operation in _KEEP_POSITIVE and positive)
             made |= operation == "power" and below[0].positive
-            return _Range(fixed, finite and certain, made)
+            return Range(fixed, finite and certain, made)
         case Apply():
-            return _Range(fixed, finite, False)
+            return Range(fixed, finite, False)
         case Rearrange() | Gather() | Sum() | MatMul():
-            return _Range(fixed, finite, positive and node.size > 0)
-    return _Range(False, finite and node.stays_finite, False)
+            return Range(fixed, finite, positive and node.size > 0)
+    return Range(False, finite and node.stays_finite, False)
 
 
-def _is_tame(node: Elementwise, below: tuple[_Range, ...]) -> bool:
+def _is_tame(node: Elementwise, below: tuple[Range, ...]) -> bool:
     """Whether an operation that can be infinite is finite for these operands."""
     match node.operation:
         case "divide":
