@@ -325,7 +325,7 @@ def test_like_blocks_are_one_batch_and_share_what_they_have_in_common():
 def test_blocks_whose_neighbours_have_unequal_levels():
     c, s, x = ed.categorical("c", 2, levels=3), ed.spin("s", 2), ed.real("x", 4)
     mean = np.array([0.0, 0.5, -1.0])
-    labels, spins = (x[:2] - ed.Table(mean)(c)) ** 2, 2.0 * x[2:] ** 2 - s * x[2:] - 0.5 * s
+    labels, spins = (x[2:] - ed.Table(mean)(c)) ** 2, 2.0 * x[:2] ** 2 - s * x[:2] - 0.5 * s
     ebm = ed.compile(ed.Model(labels.sum() + spins.sum() + c[0] * s[0] + (c[1] == 1) * s[1]))
     rows = -np.outer([0, 1, 2], [-1, 1]), -np.outer([0, 1, 0], [-1, 1])
     expected = sum(logsumexp(row + np.array([-0.5, 0.5])) for row in rows) + 2 * np.log(np.pi)
