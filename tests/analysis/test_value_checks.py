@@ -243,6 +243,7 @@ def test_energies_that_do_not_grow(energy):
     assert "far out along x[" in no_growth(Structure(model), model)
 
 
+@pytest.mark.slow
 def test_an_energy_that_does_not_grow_is_told_where_its_integral_is_asked_for():
     ebm = ed.compile(ed.Model(ed.Neural(SMOOTH)(X)))
     said = r"does not grow far out along x\[0\].*0\.01 \* \(x @ x\) would make it finite"

@@ -55,6 +55,7 @@ def test_intervals_cover_where_draws_are_independent(estimate):
     assert covered >= 173
 
 
+@pytest.mark.slow
 def test_constrained_and_clamped_variables():
     """A gamma, a truncated normal and a Dirichlet density, without their normalizers."""
     p, u, q = ed.positive("p"), ed.interval("u", low=-1.0, high=2.0), ed.simplex("q", (2, 3))

@@ -34,6 +34,7 @@ def test_draws_are_by_the_kernel_that_explain_names_first():
     assert chains.kernel == kernel and chains.chosen == reason
 
 
+@pytest.mark.slow
 def test_contrastive_divergence_and_annealing_need_no_kernel():
     ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"] * ed.parameter("scale", 0.5)))
     data = {"s": np.ones((4, 3), int), "x": np.zeros((4, 2)), "p": np.ones(4)}

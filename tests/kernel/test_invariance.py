@@ -187,7 +187,7 @@ def directed_model():
     "kernel",
     [
         ed.MetropolisHastings(),
-        ed.Cycle(ed.Gibbs(), ed.Langevin(step_size=0.05)),
+        pytest.param(ed.Cycle(ed.Gibbs(), ed.Langevin(step_size=0.05)), marks=pytest.mark.slow),
         pytest.param(
             ed.Cycle(ed.Gibbs(), ed.NUTS(step_size=0.3, max_tree_depth=3)), marks=pytest.mark.slow
         ),

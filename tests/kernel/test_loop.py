@@ -21,7 +21,14 @@ RUNS = [
     (MIXED, ed.Cycle(ed.Gibbs(), ed.Langevin())),
     (MIXED, ed.Cycle(ed.Gibbs(), ed.NUTS())),
 ]
-every_kernel = pytest.mark.parametrize(("ebm", "kernel"), RUNS, ids=[str(k) for _, k in RUNS])
+every_kernel = pytest.mark.parametrize(
+    ("ebm", "kernel"),
+    # By default NUTS is tried inside a cycle only, as it takes long to compile.
+    [
+        pytest.param(ebm, k, id=str(k), marks=[pytest.mark.slow] * isinstance(k, ed.NUTS))
+        for ebm, k in RUNS
+    ],
+)
 
 
 def run(ebm, kernel, draws=12, **options):

@@ -119,7 +119,12 @@ def law_of(case, held):
     return names, exact_law(of, axes)
 
 
-QUESTIONS = [(case, held) for case in CASES for held in (False, True) if not held or case in HELD]
+QUESTIONS = [
+    pytest.param(case, held, marks=[pytest.mark.slow] * (held and case != "an odd cycle"))
+    for case in CASES
+    for held in (False, True)
+    if not held or case in HELD
+]
 
 
 def model_of(case, held):

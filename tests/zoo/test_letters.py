@@ -28,6 +28,7 @@ def test_the_likelihood_is_that_of_the_forward_algorithm():
     assert float(found.value) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_states_are_vowels_and_consonants(tmp_path):
     numbers = zoo.main(out=tmp_path)
     vowels, consonants = sorted(numbers["letters_by_state"].values(), key=lambda s: "e" not in s)

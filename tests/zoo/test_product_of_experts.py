@@ -12,7 +12,9 @@ FALSE_ALARM_Z = 6
 """Of 30 means one exceeds it by chance 1e-6 of the time, its error bar known to 10 %."""
 
 
-@pytest.mark.parametrize("state", range(4))
+@pytest.mark.parametrize(
+    "state", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))]
+)
 def test_log_z_is_that_of_the_grid(state):
     model = zoo.declare()
     _, logs = zoo.log_weights(model)

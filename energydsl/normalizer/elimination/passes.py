@@ -192,7 +192,7 @@ class Passes(eqx.Module):
         visited = functools.partial(self._visited, found, visit)
         return self._by_way(found.numbers, lambda carry, way: visited(carry, way), carry)
 
-    def _by_way(self, numbers: Array, function: Callable[[Any, Way], Any], given: Any) -> Any:
+    def _by_way(self, numbers: Any, function: Callable[[Any, Way], Any], given: Any) -> Any:
         """What a function returns, in numbers or in logarithms."""
         if self.spread is None:
             return function(given, LOGARITHMS)

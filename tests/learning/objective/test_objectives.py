@@ -206,7 +206,10 @@ def test_contrastive_divergence_driven_by_exact_draws_is_unbiased(start):
     ) > FALSE_ALARM  # fmt: skip
 
 
-@pytest.mark.parametrize("kernel", [ed.Langevin(step_size=0.1), ed.NUTS()], ids=str)
+SLOW_NUTS = pytest.param(ed.NUTS(), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("kernel", [ed.Langevin(step_size=0.1), SLOW_NUTS], ids=str)
 def test_chains_go_on_under_the_parameters_of_the_day(kernel):
     """Persistent chains from one law move on under another: as if they had begun there."""
     y = ed.real("y", 2)

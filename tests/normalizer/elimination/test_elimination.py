@@ -84,7 +84,6 @@ LAWS = {
     "far apart": lambda: Random(4, scale=400.0),
     "wide": lambda: Random(6, held=HELD[1:]),
     "wide, forbidden states": lambda: Random(7, zeros=0.15),
-    "wide, far apart": lambda: Random(8, scale=400.0),
 }
 
 

@@ -92,7 +92,7 @@ STRIPS = {
 def strip(request):
     found = STRIPS[request.param]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "WIDE", 32)
+        patch.setattr(steps, "WIDE", 64)
         ebm = found.compiled()
         plan = plans(ebm, "elimination")
         passes = plan.plans[0].sums.passes
@@ -147,7 +147,7 @@ def test_draws_have_the_marginals(strip):
 
 def test_the_bound_of_terms_is_never_below_how_far_they_are_apart(monkeypatch):
     """Numbers are used where products of tables just do not leave the range of float64."""
-    monkeypatch.setattr(steps, "WIDE", 32)
+    monkeypatch.setattr(steps, "WIDE", 64)
     used = []
     for scale in (1, 4, 8, 12, 16, 20, 24, 40):
         law = Strip(scale=float(scale))

@@ -258,6 +258,7 @@ def of_scale(energy):
     return log_z, at
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_the_closed_form():
     y = ed.real("y")
     log_z, at = of_scale(jnp.asarray(2.0) * y**4)

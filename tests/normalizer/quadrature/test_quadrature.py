@@ -415,6 +415,7 @@ def test_a_real_and_three_categorical_sites_and_their_gradient():
     assert jax.grad(of)(jnp.float32(w)) == pytest.approx(mean, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_other_domains_with_spins_clamped_sites_and_several_components():
     p, u, s = ed.positive("p", 2), ed.interval("u", low=-1.0, high=2.0), ed.spin("s", (3, 2))
     bonds = 0.375 * s[:, 0] * s[:, 1] + 0.25 * s[:, 0]
@@ -461,6 +462,7 @@ def test_too_many_states_are_refused_with_the_figures():
     assert "no real site" in reason(ed.compile(ed.Model(s.sum())), "quadrature")
 
 
+@pytest.mark.slow
 def test_forbidden_states_have_no_part_in_the_integral():
     """Where a state is forbidden, its energy is infinite at all real coordinates."""
     b, a = ed.simplex("b", (2,)), ed.integer("a", 3, low=-3, high=-2)
