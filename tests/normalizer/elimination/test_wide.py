@@ -26,7 +26,7 @@ STATES = np.array(list(itertools.product((-1, 1), repeat=ROWS)))
 class Strip:
     """A strip of spins with couplings and fields that all differ, and its transfer matrices."""
 
-    def __init__(self, scale=1.0, zeros=False):
+    def __init__(self, scale=1.0, zeros=False, height=0.0):
         rng = np.random.default_rng(5)
         self.down = scale * rng.normal(size=(ROWS - 1, COLUMNS)).astype(np.float32)
         self.right = scale * rng.normal(size=(ROWS, COLUMNS - 1)).astype(np.float32)
@@ -37,7 +37,7 @@ class Strip:
             forbidden = np.where((first[:, None] == 1) & (first == 1), -np.inf, 0.0)
         else:
             forbidden = np.zeros((len(STATES),) * 2)
-        self.zeros, self.own = zeros, own
+        self.zeros, self.own, self.height = zeros, own + height * (ROWS - 1), height
         self.between = [
             (STATES * self.right[:, k]) @ STATES.T + forbidden for k in range(COLUMNS - 1)
         ]
@@ -47,7 +47,8 @@ class Strip:
         total = total - (field * s).sum()
         table = np.zeros((2, 2))
         table[1, 1] = -np.inf if self.zeros else 0.0
-        return total + ed.Table(log_potential=table)(s[0, 1:], s[0, :-1]).sum()
+        high = ed.Table(log_potential=np.full((2, 2), self.height))(s[1:], s[:-1]).sum()
+        return total + high + ed.Table(log_potential=table)(s[0, 1:], s[0, :-1]).sum()
 
     def compiled(self, right=None, field=None):
         s = ed.spin("s", (ROWS, COLUMNS))
@@ -156,6 +157,16 @@ def test_the_bound_of_terms_is_never_below_how_far_they_are_apart(monkeypatch):
         used.append(bool(prepare(ebm.model, plan)[0].numbers))
         assert float(value(ebm, plan)) == pytest.approx(law.log_z, rel=1e-12)
     assert used == sorted(used, reverse=True) and used[0] and not used[-1] and sum(used) > 2
+
+
+def test_messages_that_no_exponential_could_hold_are_numbers_with_a_scale(monkeypatch):
+    """Each table has the weight e^2000, so that the first messages, of narrow steps, overflow."""
+    monkeypatch.setattr(steps, "WIDE", 64)
+    law = Strip(height=2000.0)
+    ebm = law.compiled()
+    plan = plans(ebm, "elimination")
+    assert bool(prepare(ebm.model, plan)[0].numbers)
+    assert float(value(ebm, plan)) == pytest.approx(law.log_z, rel=1e-12)
 
 
 def glass(side):
