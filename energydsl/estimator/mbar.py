@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from jax import Array
 from scipy.special import expit, logsumexp
 
-from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
-from energydsl.estimator.tempered import Tempered
-from energydsl.kernel.base import AbstractKernel
+from energydsl.estimator.base import check_counts
+from energydsl.estimator.tempered import AbstractTempered, Tempered
 from energydsl.normalizer.log_z import LEAST_ESS, LogZ
 
 TOLERANCE = 1e-8
@@ -29,7 +25,7 @@ LEAST_OVERLAP = 0.06
 the overlap matrix of both, where equal distributions have 0.5."""
 
 
-class MBAR(AbstractEstimator):
+class MBAR(AbstractTempered):
     r"""The multistate Bennett acceptance ratio with any kernel, along the path of `AIS`.
 
     Chains begin with exact draws from the base and pass through a ladder of temperatures to the
@@ -67,21 +63,11 @@ class MBAR(AbstractEstimator):
     Aided Mol. Des. 29, 397-411, for the least overlap.
     """
 
-    kernel: AbstractKernel | None = None
-    chains: int = 32
-    temperatures: int = 32
-    warmup: int = 16
-    draws: int = 24
-
     def __check_init__(self) -> None:
         check_counts(self, chains=2, temperatures=1, warmup=0, draws=1)
 
-    def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
-        sizes = {n: getattr(self, n) for n in ("chains", "temperatures", "warmup", "draws")}
-        return joined(Tempered.run(ebm, self.kernel, **sizes, key=key))
-
-    def doubled(self) -> MBAR:
-        return dataclasses.replace(self, temperatures=2 * self.temperatures)
+    def concluded(self, tempered: Tempered) -> LogZ:
+        return joined(tempered)
 
 
 def joined(tempered: Tempered) -> LogZ:

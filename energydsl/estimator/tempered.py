@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -16,7 +17,9 @@ from scipy.special import stdtr
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.annealed import PILOT, Annealed
+from energydsl.estimator.base import AbstractEstimator
 from energydsl.kernel.base import AbstractKernel
+from energydsl.normalizer.log_z import LogZ
 
 PILOT_RUNGS = 8
 """The number of steps in beta of the first pass, from which the ladder is found."""
@@ -131,6 +134,27 @@ class Tempered:
             f"{'lower' if lag > 0 else 'higher'} by {abs(lag):.2g} than on the way down, so take "
             "a longer warmup",
         )
+
+
+class AbstractTempered(AbstractEstimator):
+    """An estimator of log Z from chains that `Tempered.run` moves through a ladder."""
+
+    kernel: AbstractKernel | None = None
+    chains: int = 32
+    temperatures: int = 32
+    warmup: int = 16
+    draws: int = 24
+
+    @abc.abstractmethod
+    def concluded(self, tempered: Tempered) -> LogZ:
+        """Log Z from the draws at all rungs."""
+
+    def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
+        sizes = {n: getattr(self, n) for n in ("chains", "temperatures", "warmup", "draws")}
+        return self.concluded(Tempered.run(ebm, self.kernel, **sizes, key=key))
+
+    def doubled(self) -> AbstractTempered:
+        return dataclasses.replace(self, temperatures=2 * self.temperatures)
 
 
 def _means(values: np.ndarray) -> np.ndarray:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from jax import Array
 
-from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
-from energydsl.estimator.tempered import Tempered
-from energydsl.kernel.base import AbstractKernel
+from energydsl.estimator.base import check_counts
+from energydsl.estimator.tempered import AbstractTempered, Tempered
 from energydsl.normalizer.log_z import LEAST_ESS, LogZ
 
 
-class ThermodynamicIntegration(AbstractEstimator):
+class ThermodynamicIntegration(AbstractTempered):
     r"""Thermodynamic integration with any kernel, along the path of `AIS`.
 
     $\log Z - \log Z_\text{base} = -\int_0^1 \mathbb{E}_\beta[g]\,d\beta$ with
@@ -56,21 +52,11 @@ class ThermodynamicIntegration(AbstractEstimator):
     Statistics and Computing 24, 709-723, for the correction by variances.
     """
 
-    kernel: AbstractKernel | None = None
-    chains: int = 32
-    temperatures: int = 32
-    warmup: int = 16
-    draws: int = 24
-
     def __check_init__(self) -> None:
         check_counts(self, chains=2, temperatures=2, warmup=0, draws=1)
 
-    def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
-        sizes = {n: getattr(self, n) for n in ("chains", "temperatures", "warmup", "draws")}
-        return integrated(Tempered.run(ebm, self.kernel, **sizes, key=key))
-
-    def doubled(self) -> ThermodynamicIntegration:
-        return dataclasses.replace(self, temperatures=2 * self.temperatures)
+    def concluded(self, tempered: Tempered) -> LogZ:
+        return integrated(tempered)
 
 
 def integrated(tempered: Tempered) -> LogZ:

@@ -1,8 +1,8 @@
 r"""Wide steps: cliques of many joint states, combined as arrays with axes, in one of two ways.
 
 In logarithms, the terms are added, and a message is the log of a sum of exponentials. That is safe
-for any tables, but half of its time is spent in logarithms and exponentials. In numbers, the terms
-are multiplied, and a message is a sum of products:
+for any tables, but logarithms and exponentials take most of the time. In numbers, the terms are
+multiplied, and a message is a sum of products:
 
 $$m(s) = c\, M(s), \qquad M(s) = \sum_x \prod_k \phi_k(x, s), \qquad M(0) = 1,$$
 
