@@ -33,7 +33,7 @@ ORDER = {
     "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
-    "estimator": "base annealing finite | annealed | tempered | * | bounds | estimate",
+    "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
