@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.base import LOOPS, AbstractEstimator, check_counts
 from energydsl.estimator.finite import (
     Finite,
     Group,
@@ -77,7 +77,7 @@ class BeliefPropagation(AbstractEstimator):
         beliefs = self._propagated(ebm)
         doubts = beliefs.doubts
         if beliefs.loops:
-            doubts = ("the factors form loops, so this is neither exact nor a bound", *doubts)
+            doubts = (LOOPS, *doubts)
         return LogZ(beliefs.bethe, np.inf, -np.inf, np.inf, "Bethe", np.inf, doubts)
 
     def marginals(self, ebm: EBM) -> Marginals:
