@@ -1,11 +1,13 @@
 """Annealing in both directions: unbiased weights, and ends that hold."""
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 import energydsl as ed
+from energydsl.estimator.annealed import Annealed
 from energydsl.estimator.bracket import bracketed, floor
 from energydsl.normalizer.log_z import LogZ
 from tests.estimator.models import gas, glass, mixed, one_site, potts, slow
@@ -30,6 +32,18 @@ def test_reverse_estimates_are_from_above_where_states_are_forbidden():
     assert found.doubts == ()
     assert -5 * found.standard_error < found.value - exact < 5 * found.standard_error + 0.01
     assert found.standard_error < 0.05
+
+
+def test_chains_that_begin_in_forbidden_states_are_no_draws_of_the_model():
+    a = ed.binary("a", 2)
+    model = ed.Model(ed.Table(log_potential=np.array([[0, 0], [0, -np.inf]]))(a[0], a[1]))
+    ready = Annealed(ed.compile(model), None, 8, 0, key=jr.key(0))
+    starts = np.array([[1, 1], [0, 1], [1, 1], [0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    weights = ready.backward(
+        ready.placed({"a": jnp.asarray(starts, jnp.int8)}), 1, 1, key=jr.key(1)
+    )
+    # In one step the weights are those of the starts, all with the energy 0.
+    np.testing.assert_allclose(weights, np.full(5, -2 * np.log(2)), atol=1e-6)
 
 
 def test_long_chains_are_a_doubt():
