@@ -99,6 +99,7 @@ from energydsl.normalizer.log_z import LogZ
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.report.diagnose import Diagnosis, Finding, diagnose
 from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
 __all__ = [
@@ -185,6 +186,7 @@ __all__ = [
     "plot_samples",
     "positive",
     "positive_definite",
+    "predictive",
     "real",
     "roll",
     "sample",
