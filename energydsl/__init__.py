@@ -99,6 +99,7 @@ from energydsl.normalizer.log_z import LogZ
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.report.diagnose import Diagnosis, Finding, diagnose
 from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.report.report import report
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
@@ -188,6 +189,7 @@ __all__ = [
     "positive_definite",
     "predictive",
     "real",
+    "report",
     "roll",
     "sample",
     "simplex",

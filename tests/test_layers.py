@@ -37,10 +37,10 @@ ORDER = {
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
-    "report": "statistics canvas pointwise | groups | *",
+    "report": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo terminal | networks | commands",
+    "cli": "zoo terminal report | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 

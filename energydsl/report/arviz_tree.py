@@ -89,7 +89,7 @@ def to_arviz(
             for group, arrays in groups.items()
         }
     )
-    tree.attrs = {"energydsl": json.dumps(_record(chains))}
+    tree.attrs = {"energydsl": json.dumps(record_of(chains))}
     return tree
 
 
@@ -209,7 +209,7 @@ def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]])
     return sizes
 
 
-def _record(chains: Chains) -> dict[str, Any]:
+def record_of(chains: Chains) -> dict[str, Any]:
     """A description of the run as JSON data."""
     ebm = chains.ebm
     return {

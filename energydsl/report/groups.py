@@ -56,9 +56,8 @@ def _free(chains: Chains) -> dict[str, np.ndarray]:
     """
     skeleton, drawn = chains.ebm.model.skeleton, dict(chains.draws)
     for v in skeleton.free:
-        mask, own = skeleton.mask(v), drawn.get(v.name)
-        whole = own is not None and own.shape[2:] == v.shape and own.dtype == v.domain.draw_dtype
-        if whole and mask.any():
+        mask, own = skeleton.mask(v), drawn.get(v.name, np.zeros(()))
+        if mask.any() and own.shape[2:] == v.shape and own.dtype == v.domain.draw_dtype:
             number = np.promote_types(own.dtype, np.float32)
             drawn[v.name] = np.where(mask, np.asarray(np.nan, number), own.astype(number))
     return drawn
@@ -99,7 +98,7 @@ def _log_likelihood(chains: Chains) -> dict[str, np.ndarray]:
     count = chains.stats["energy"].size * sum(len(o.order) for o in found)
     if count > MAX_NUMBERS:
         warnings.warn(
-            f"The tree has no log-likelihoods: one for each observation and draw would be {count:,} "
+            f"The tree has no log-likelihoods: one for each observation and draw is {count:,} "
             f"numbers; at most {MAX_NUMBERS:,} are computed. Thin the draws to have them.",
             stacklevel=4,
         )
