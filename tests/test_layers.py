@@ -30,10 +30,11 @@ ORDER = {
     " | schedule search | body | narrow wide | passes"
     " | finite_sum | rule",
     "normalizer/gaussian": "quadratic | *",
-    "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
+    "normalizer/quadrature": "integrand product | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
-    "estimator": "base annealing finite | annealed | tempered | * | bounds | estimate",
+    "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
+    " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
