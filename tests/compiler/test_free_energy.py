@@ -77,7 +77,7 @@ def test_free_energy_says_what_is_missing():
     ebm, _ = rbm()
     with pytest.raises(ValueError, match=r"got \['h', 'x'\]"):
         ebm.free_energy({"x": np.ones(5, int), "h": np.ones(3, int)})
-    x, h = ed.spin("x"), ed.real("h", 3, latent=True)
-    deep = ed.compile(ed.Model((h**4).sum() + h[0] * h[1] * h[2] * x))
-    with pytest.raises(ed.IntractableError, match="3 dimensions"):
+    x, h = ed.spin("x"), ed.real("h", 4, latent=True)
+    deep = ed.compile(ed.Model((h**4).sum() + h[0] * h[1] * h[2] * h[3] * x))
+    with pytest.raises(ed.IntractableError, match="4 dimensions"):
         deep.free_energy({"x": 1})

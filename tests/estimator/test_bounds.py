@@ -65,6 +65,16 @@ def test_trees_are_exact_from_above():
     assert 0 < gap(model, exact, ed.TreeReweighted(1)) < 1e-9
 
 
+def test_uneven_tables_on_a_tree_are_exact_whichever_end_is_the_parent():
+    """A star about the last site, whose number is the larger one in each pair."""
+    rng = np.random.default_rng(2)
+    tables = rng.normal(size=(3, 3, 3)).astype(np.float32)
+    c = ed.categorical("c", 4, levels=3)
+    parts = [ed.Table(log_potential=t)(c[k], c[3]) for k, t in enumerate(tables)]
+    exact = logsumexp(logsumexp(tables.astype(float), axis=1).sum(axis=0))
+    assert 0 < gap(ed.Model(sum(parts[1:], parts[0])), exact, ed.TreeReweighted(1)) < 1e-9
+
+
 def test_mean_field_is_the_best_product_of_two_spins():
     """Without a field, below the coupling 1 the even product is best: log Z >= 2 log 2."""
     s = ed.spin("s", 2)
