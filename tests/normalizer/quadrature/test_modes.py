@@ -198,6 +198,7 @@ class Bent(eqx.Module):
         return self.steepness * (along - across**2) ** 2 + across**2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("steepness", [10.0, 100.0, 1000.0, 1e4])
 @pytest.mark.parametrize("turn", [0.0, 0.3, 2.5])
@@ -353,6 +354,7 @@ def test_the_claimed_error_covers_the_true_one_in_three_dimensions(name, in_spac
     assert name in HARD or error <= ACCEPTED, "these are within what cells can do"
 
 
+@pytest.mark.slow
 def test_each_state_of_the_finite_sites_has_its_own_modes():
     bit, label, y = ed.binary("b"), ed.categorical("c", levels=4), ed.real("y")
     well = QUARTIC + 0.25 * np.log(4.0)

@@ -109,6 +109,7 @@ def moons():
     return Moons(jax.tree.map(lambda a: 2 * a if eqx.is_array(a) else a, network))
 
 
+@pytest.mark.slow
 def test_a_neural_energy_in_two_dimensions():
     net, y = moons(), ed.real("y", 2)
     found = log_z(ed.Neural(net)(y))
@@ -305,6 +306,7 @@ def in_a_hump(number, steepness, at, spread, spot=-np.inf):
     return integral(ed.compile(ed.Model(ed.Neural(net)(ed.real("y", 2)))))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("number", range(len(RIDGES)))
 @pytest.mark.parametrize("steepness", [600.0, 9450.0])
@@ -385,6 +387,7 @@ def mixed(weight=0.7):
     return network, ed.Model(experts - weight * (X * S).sum() - 0.5 * S[0] * S[1])
 
 
+@pytest.mark.slow
 def test_spins_are_summed_inside_the_integral():
     network, model = mixed()
     ebm = ed.compile(model)
