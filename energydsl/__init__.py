@@ -3,10 +3,21 @@
 A model is declared, compiled, then normalised, sampled or learnt, and its chains are diagnosed.
 """
 
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if sys.version_info < (3, 12):  # noqa: UP036 - pip checks it, but not a source tree
+    raise ImportError(
+        "energydsl needs Python 3.12 or later; this is Python "
+        f"{sys.version_info.major}.{sys.version_info.minor}. Make an environment with a later "
+        "one, such as: uv venv --python 3.12"
+    )
+
 # ArviZ, imported first, leaves a lazy NumPyro of which `import numpyro.distributions` would make a
 # second, incomplete copy; this form loads the one.
 from numpyro import distributions as _distributions  # noqa: F401
 
+from energydsl import _messages
 from energydsl import io as io
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
@@ -39,15 +50,19 @@ from energydsl.kernel import (
 )
 from energydsl.language.declare import (
     apply,
+    arctan,
     binary,
     categorical,
     cos,
+    cosh,
     count,
     exp,
+    expm1,
     fixed,
     integer,
     interval,
     log,
+    log1p,
     logaddexp,
     maximum,
     minimum,
@@ -55,18 +70,27 @@ from energydsl.language.declare import (
     positive,
     positive_definite,
     real,
-    roll,
+    sign,
     simplex,
     sin,
+    sinh,
     softplus,
     spin,
     sqrt,
     tanh,
     variable,
-    where,
 )
 from energydsl.language.domain import AbstractDomain
-from energydsl.language.expression import Expression, cumsum, diff, logsumexp
+from energydsl.language.expression import (
+    Expression,
+    conv,
+    cumsum,
+    diff,
+    logsumexp,
+    roll,
+    take,
+    where,
+)
 from energydsl.language.mixture import mixture
 from energydsl.language.model import Model
 from energydsl.language.potential import (
@@ -156,10 +180,13 @@ __all__ = [
     "ThermodynamicIntegration",
     "TreeReweighted",
     "apply",
+    "arctan",
     "binary",
     "categorical",
     "compile",
+    "conv",
     "cos",
+    "cosh",
     "count",
     "cumsum",
     "diagnose",
@@ -168,11 +195,13 @@ __all__ = [
     "estimate_log_partition",
     "exp",
     "expectation",
+    "expm1",
     "fit",
     "fixed",
     "integer",
     "interval",
     "log",
+    "log1p",
     "log_likelihood",
     "log_partition",
     "logaddexp",
@@ -192,14 +221,27 @@ __all__ = [
     "report",
     "roll",
     "sample",
+    "sign",
     "simplex",
     "sin",
+    "sinh",
     "softplus",
     "spin",
     "sqrt",
+    "take",
     "tanh",
     "to_arviz",
     "to_netcdf",
     "variable",
     "where",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "io"]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise AttributeError(_messages.absent(name, __all__))

@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from energydsl._messages import brief
+
 Configuration = dict[str, Array]
 """A configuration: a dict from the name of each free variable to its array."""
 
@@ -43,13 +45,21 @@ def unmasked(value: Any, what: str) -> Any:
 def check_key(key: object, function: str, *others: object) -> None:
     """Raise TypeError unless `key` is a JAX random key and no JAX transformation is active."""
     if not isinstance(key, Array):
-        raise TypeError(f"{function} got key={key!r}; expected a key such as jax.random.key(0).")
+        raise TypeError(
+            f"{function} got key={brief(key)}; expected a key such as jax.random.key(0)."
+        )
     # Inside jit even a new array is a tracer; under vmap only the mapped arguments are.
     if is_traced(key, others, jnp.zeros(())):
         raise TypeError(
             f"{function} was called inside jax.jit, jax.vmap or another transformation; it is a "
             "loop in Python that compiles its own steps. Call it outside, once for each key or "
             "set of parameters."
+        )
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.ndim != (0 if typed else 1):
+        raise ValueError(
+            f"{function} got an array of shape {key.shape} as its key; expected one key, such as "
+            "jax.random.key(0), from which the chains' own keys are made."
         )
 
 

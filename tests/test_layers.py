@@ -10,13 +10,13 @@ import pytest
 import energydsl
 
 ORDER = {
-    "": "_types _identity | language | analysis | sweep | normalizer | compiler | kernel"
-    " | estimator | run | learning | report | io | cli | __main__",
+    "": "_messages _pickling | _types _identity | language | analysis | sweep | normalizer"
+    " | compiler | kernel | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
-    "language/expression": "operation | tree | leaf | elementwise product rearrange reduction"
-    " | along view | apply | range | finite_part",
+    "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
+    " | along view | apply select convolution | numpy_functions | range | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"

@@ -61,7 +61,7 @@ def _power(bound: np.ndarray, k: float) -> np.ndarray:
 _LINEAR = {
     "add", "add_any", "sub", "neg", "copy", "reshape", "squeeze", "expand_dims", "transpose",
     "broadcast_in_dim", "reduce_sum", "slice", "rev", "concatenate", "real", "cumsum", "copy_p",
-    "reduce_precision", "split", "pad",
+    "reduce_precision", "split", "pad", "stack", "unstack", "tile",
 }  # fmt: skip
 _BILINEAR = {"mul", "dot_general", "conv_general_dilated"}
 _INDEXED = {"gather", "dynamic_slice"}

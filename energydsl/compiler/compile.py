@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from energydsl._messages import brief, described
 from energydsl._types import is_traced
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.structure import Structure
@@ -29,6 +30,7 @@ ROUNDING = 1e-12
 """Eigenvalues below this fraction of the largest one cannot be distinguished from zero."""
 
 
+@described
 def compile(
     model: Model,
     *,
@@ -54,7 +56,7 @@ def compile(
             energy is seen not to be normalisable; or a budget is not a whole number.
     """
     if not isinstance(model, Model):
-        raise TypeError(f"compile got {type(model).__name__}; wrap the energy: ed.Model(energy).")
+        raise TypeError(f"compile got {brief(model)}; wrap the energy: ed.Model(energy).")
     for rule in rules:
         _check_rule(rule)
     began, allowed = time.perf_counter(), Budget(budget, memory)

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
+from energydsl._messages import brief
 from energydsl._types import Configuration, IntractableError, Refusal, Values, is_traced
 from energydsl.analysis.conditional import conditional_for
 from energydsl.analysis.incidence import measures, site_factors
@@ -117,7 +118,7 @@ class EBM(eqx.Module):
         if isinstance(layer, Refusal):
             return -self._conditioned_log_partition(v)
         blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latents}
-        return sum_out(self.model.energy, {**v, **blank}, layer)
+        return sum_out(self.model.energy_anywhere, {**v, **blank}, layer)
 
     def _check_shown(self, v: Values) -> None:
         shown = [w.name for w in self.structure.skeleton.free if not w.latent]
@@ -125,6 +126,7 @@ class EBM(eqx.Module):
             raise ValueError(
                 f"free_energy got {sorted(v)}; the variables that are not latent are {shown}."
             )
+        self.model.check_values(v)
 
     def _conditioned_log_partition(self, v: Values) -> Array:
         rest = self.model.condition(self.model.placed({n: jnp.asarray(a) for n, a in v.items()}))
@@ -140,8 +142,16 @@ class EBM(eqx.Module):
 
         Raises:
             IntractableError: no exact rule applies; the message says why.
+            ValueError: a value lies outside its variable's domain, or no configuration has a
+                probability above 0.
         """
-        return -self.energy(x) - log_partition(self)
+        energy, log_z = self.energy(x), log_partition(self)
+        if not is_traced(log_z) and np.isneginf(log_z):
+            raise ValueError(
+                "Every configuration has infinite energy, so none has a probability. A table or a "
+                "clamp forbids all combinations: give one a finite energy at least."
+            )
+        return -energy - log_z
 
     def log_ratio(self, x: Values, y: Values) -> Float[Array, ""]:
         """Log p(x)/p(y) = E(y) - E(x), which does not need Z."""
@@ -230,9 +240,10 @@ class EBM(eqx.Module):
 def check_ebm(ebm: object, function: str) -> None:
     """Raise TypeError unless this is an EBM."""
     if not isinstance(ebm, EBM):
-        raise TypeError(
-            f"{function} got {type(ebm).__name__}; compile it first: ed.compile(model)."
-        )
+        what = "compile it first: ed.compile(model)"
+        if not isinstance(ebm, Model):
+            what = f"expected a compiled model first: ebm = ed.compile(model), {function}(ebm, ...)"
+        raise TypeError(f"{function} got {brief(ebm)}; {what}.")
 
 
 def check_numbers(model: Model, function: str) -> None:

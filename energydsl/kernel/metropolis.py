@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,6 +13,8 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief
+from energydsl._pickling import Portable, rebuilt
 from energydsl._types import Configuration
 from energydsl.analysis.coordinates import Unconstrained
 from energydsl.analysis.evaluation import with_finite
@@ -22,6 +26,11 @@ from energydsl.language.variable import Events, Variable
 Proposal = Callable[..., tuple[Configuration, Array]]
 """A function of a configuration and ``key=`` that returns the proposed configuration and
 log q(old | new) - log q(new | old)."""
+
+PROPOSAL = (
+    "expected a function called as proposal(x, key=key) that returns a configuration x' and "
+    "log q(x | x') - log q(x' | x), which is 0.0 for a symmetric proposal"
+)
 
 FORBIDDEN = 2.0**100
 """The finite energy used for forbidden states: a power of 2, so that multiples are exact."""
@@ -55,9 +64,17 @@ class MetropolisHastings(AbstractKernel):
     def __check_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"MetropolisHastings got scale={self.scale}; expected above 0.")
+        if self.proposal is not None and not callable(self.proposal):
+            raise TypeError(
+                f"MetropolisHastings got the proposal {brief(self.proposal)}; {PROPOSAL}."
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (MetropolisHastings, Portable(self.proposal), self.scale)
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> dict[str, Tuned]:
         if self.proposal is not None:
+            _check_proposal(self.proposal, x, key)
             return {}
         return {v.name: Tuned.begin(self.scale, warmup) for v in _smooth(ebm)}
 
@@ -102,6 +119,29 @@ class MetropolisHastings(AbstractKernel):
         return (
             f"{still.domain} has neither levels nor a transform nor a move of its own, so give a "
             "proposal: MetropolisHastings(proposal=...)"
+        )
+
+
+def _check_proposal(proposal: Proposal, x: Configuration, key: Array) -> None:
+    """Raise unless a proposal takes a key, and returns a like configuration and a scalar."""
+    try:
+        inspect.signature(proposal).bind(x, key=key)
+    except TypeError as error:
+        raise TypeError(
+            f"MetropolisHastings got a proposal that cannot be called: {error}; {PROPOSAL}."
+        ) from None
+    given = jax.eval_shape(lambda x, key: proposal(x, key=key), x, key)
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise TypeError(
+            f"MetropolisHastings got a proposal that returns {type(given).__name__}; {PROPOSAL}."
+        )
+    new, ratio = given
+    shapes = {n: a.shape for n, a in x.items()}
+    proposed = {n: np.shape(a) for n, a in new.items()} if isinstance(new, dict) else brief(new)
+    if proposed != shapes or np.shape(ratio):
+        raise ValueError(
+            f"MetropolisHastings got a proposal that returns {proposed} and a ratio of shape "
+            f"{np.shape(ratio)}; expected a configuration of {shapes}, and a scalar."
         )
 
 
@@ -187,7 +227,7 @@ def _move(
     propose_key, accept_key = jr.split(key)
     new, log_q = proposal(x, key=propose_key)
     finite = _finite(ebm)
-    rate = _acceptance(finite.energy(x), finite.energy(new), log_q)
+    rate = _acceptance(finite.energy(x), finite.energy(new), jnp.asarray(log_q))
     taken = jr.uniform(accept_key) < rate
     return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, x), rate
 

@@ -14,6 +14,8 @@ import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._messages import described
+from energydsl._pickling import Portable, rebuilt
 from energydsl.language.domain import (
     AbstractDomain,
     Binary,
@@ -31,18 +33,16 @@ from energydsl.language.expression import (
     Apply,
     Expression,
     Parameter,
-    Rearrange,
     View,
-    as_expression,
     declared,
     elementwise,
 )
-from energydsl.language.expression.operation import Move
 from energydsl.language.variable import Axes, Dims, Variable, as_shape
 
 Shape = int | tuple[int, ...]
 
 
+@described
 def variable(
     name: str,
     domain: AbstractDomain,
@@ -69,16 +69,19 @@ def variable(
     return View.of(Variable(name, domain, whole, latent, axes))
 
 
+@described
 def spin(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare spins, each -1 or +1."""
     return variable(name, Spin(), shape, latent=latent, dims=dims)
 
 
+@described
 def binary(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare bits, each 0 or 1."""
     return variable(name, Binary(), shape, latent=latent, dims=dims)
 
 
+@described
 def categorical(
     name: str, shape: Shape = (), *, levels: int, latent: bool = False, dims: Dims | None = None
 ) -> View:
@@ -86,6 +89,7 @@ def categorical(
     return variable(name, Categorical(levels), shape, latent=latent, dims=dims)
 
 
+@described
 def integer(
     name: str,
     shape: Shape = (),
@@ -99,16 +103,19 @@ def integer(
     return variable(name, Integer(low, high), shape, latent=latent, dims=dims)
 
 
+@described
 def count(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare counts: 0, 1, 2, ... without an upper bound."""
     return variable(name, Count(), shape, latent=latent, dims=dims)
 
 
+@described
 def real(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare real numbers."""
     return variable(name, Real(), shape, latent=latent, dims=dims)
 
 
+@described
 def positive(
     name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None
 ) -> View:
@@ -116,6 +123,7 @@ def positive(
     return variable(name, Positive(), shape, latent=latent, dims=dims)
 
 
+@described
 def interval(
     name: str,
     shape: Shape = (),
@@ -129,11 +137,13 @@ def interval(
     return variable(name, Interval(float(low), float(high)), shape, latent=latent, dims=dims)
 
 
+@described
 def simplex(name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare probability vectors along the last axis of `shape`."""
     return variable(name, Simplex(), shape, latent=latent, dims=dims)
 
 
+@described
 def positive_definite(
     name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None
 ) -> View:
@@ -141,6 +151,7 @@ def positive_definite(
     return variable(name, PositiveDefinite(), shape, latent=latent, dims=dims)
 
 
+@described
 def parameter(name: str, init: Any) -> Parameter:
     r"""Declare an array that learning updates: ``W = ed.parameter("W", 0.01 * noise)``.
 
@@ -197,11 +208,17 @@ def _unary(name: str, formula: str) -> Callable[[object], Expression]:
 
 
 exp = _unary("exp", "e^x")
+expm1 = _unary("expm1", "e^x - 1")
 log = _unary("log", "Natural logarithm")
+log1p = _unary("log1p", "log(1 + x)")
 sqrt = _unary("sqrt", "Square root")
 sin = _unary("sin", "Sine")
 cos = _unary("cos", "Cosine")
+sinh = _unary("sinh", "Hyperbolic sine")
+cosh = _unary("cosh", "Hyperbolic cosine")
 tanh = _unary("tanh", "Hyperbolic tangent")
+arctan = _unary("arctan", "Inverse tangent")
+sign = _unary("sign", "-1, 0 or 1: the sign")
 softplus = _unary("softplus", "log(1 + e^x)")
 
 
@@ -220,22 +237,6 @@ def logaddexp(a: object, b: object) -> Expression:
     return elementwise("logaddexp", a, b)
 
 
-def where(condition: object, a: object, b: object) -> Expression:
-    """`a` where the condition holds, else `b`, element by element."""
-    return elementwise("where", condition, a, b)
-
-
-def roll(view: Expression, shift: int, axis: int = 0) -> Expression:
-    """The elements shifted periodically along `axis`, as by `numpy.roll`: torus neighbours."""
-    view = as_expression(view)
-    if not -view.ndim <= axis < view.ndim:
-        raise ValueError(
-            f"ed.roll got axis {axis} for an expression of shape {view.shape}; expected an axis "
-            f"from 0 to {view.ndim - 1}."
-        )
-    return Rearrange.of(view, Move.roll(int(shift), axis % view.ndim))
-
-
 class Function(eqx.Module):
     """A JAX function as a potential; its parameters are the arrays that the function contains."""
 
@@ -247,6 +248,9 @@ class Function(eqx.Module):
 
     def energy(self, *values: Array) -> Array:
         return self.function(*values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (Function, Portable(self.function))
 
 
 def apply(function: Callable[..., Array], *views: object) -> Expression:

@@ -88,8 +88,15 @@ class Model(eqx.Module):
                 is used there.
 
         Raises:
-            ValueError: a name is missing or unknown, or a shape is wrong.
+            ValueError: a name is missing or unknown, a shape is wrong, or a value lies outside its
+                variable's domain (inside a JAX transformation, values are not checked).
         """
+        values = self.complete(x)
+        self.check_values(values)
+        return self.energy_of(values)
+
+    def energy_anywhere(self, x: Values) -> Float[Array, ""]:
+        """The energy without a check of the values, such as means of labels or blanks."""
         return self.energy_of(self.complete(x))
 
     def energy_of(self, values: Configuration) -> Float[Array, ""]:
@@ -170,6 +177,12 @@ class Model(eqx.Module):
                 f"The configuration {' and '.join(parts)}; the free variables are {expected}."
             )
 
+    def check_values(self, values: Values) -> None:
+        """Raise ValueError if a value that is known lies outside its variable's domain."""
+        for v in self.variables:
+            if v.name in values and not is_traced(values[v.name]):
+                v.domain.check_values(np.asarray(values[v.name]), f"Variable {v.name!r}")
+
     def condition(self, *given: Mapping[Any, Any], **named: Any) -> Model:
         """The model with variables, or some of their sites, clamped to given values.
 
@@ -186,6 +199,12 @@ class Model(eqx.Module):
             ValueError: a name is unknown, a shape is wrong, a value is outside the domain, an array
                 is masked, or one site is given two values.
         """
+        for mapping in given:
+            if not isinstance(mapping, Mapping):
+                raise TypeError(
+                    f"condition got {mapping!s:.80}; expected a mapping or names, as in "
+                    "model.condition({s[0]: 1}) or model.condition(s=array)."
+                )
         pairs = [pair for mapping in given for pair in mapping.items()] + list(named.items())
         if not pairs:
             raise ValueError(

@@ -22,6 +22,7 @@ import optax
 import paramax
 from jax import Array, lax
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, check_key
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
@@ -60,6 +61,7 @@ class History(dict[str, np.ndarray]):
         return f"<History of {count} steps in {self.seconds:.1f} s: {ends or 'no step'}{note}>"
 
 
+@described
 def fit(
     ebm: EBM,
     objective: AbstractObjective,
@@ -109,13 +111,16 @@ def fit(
     check_key(key, "fit", ebm)
     if not isinstance(objective, AbstractObjective):
         raise TypeError(
-            f"fit got the objective {objective!r}; expected one such as ed.ContrastiveDivergence()."
+            f"fit got the objective {brief(objective)}; expected one such as "
+            "ed.MaximumLikelihood(), before the data: fit(ebm, objective, data, key=key)."
         )
     if not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"fit got steps={steps!r}; expected a whole number of at least 1.")
+        raise ValueError(f"fit got steps={brief(steps)}; expected a whole number of at least 1.")
     optimizer = optax.adam(LEARNING_RATE) if optimizer is None else optimizer
     if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"fit got the optimizer {optimizer!r}; expected one such as optax.adam().")
+        raise TypeError(
+            f"fit got the optimizer {brief(optimizer)}; expected one such as optax.adam(0.01)."
+        )
     source = source_of(ebm, data, batch)
     paramax.unwrap(objective).check(ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
@@ -208,7 +213,7 @@ class _Fit(AbstractRun):
             else:
                 moving = after
         if stopped is not None:
-            warnings.warn(f"fit {stopped}; what was learnt so far is returned.", stacklevel=3)
+            warnings.warn(f"fit {stopped}; what was learnt so far is returned.", stacklevel=4)
         history = History(self.store.between(0, self.at.rows))
         history.stopped, history.seconds = stopped, time.perf_counter() - self.began
         learnt, history.objective = moved(self.ebm, self.objective, moving)

@@ -39,7 +39,7 @@ def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:
         law, _ = layer[name]
         means[name] = law.mean(total)
         entropy += jnp.sum(law.log_normalizer(total) + total[0] * means[name])
-    return ebm.energy({**v, **_spread(ebm, layer, means)}) - entropy
+    return ebm.model.energy_anywhere({**v, **_spread(ebm, layer, means)}) - entropy
 
 
 def draw_latents(
@@ -61,7 +61,7 @@ def given(ebm: EBM, v: Configuration) -> EBM:
 
 def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:
     blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latent(ebm)}
-    return measured(ebm.energy, {**v, **blank}, layer)[1]
+    return measured(ebm.model.energy_anywhere, {**v, **blank}, layer)[1]
 
 
 def _spread(ebm: EBM, layer: IndependentSites, parts: dict[str, Array]) -> Configuration:

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jax import Array, lax
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.ebm import EBM, check_ebm, log_partition
 from energydsl.learning.data import check_examples
@@ -54,6 +55,7 @@ class LogLikelihood:
         return f"{text} +- {self.standard_error:.2g} (log Z: {self.kind}; 95 % {span})"
 
 
+@described
 def log_likelihood(
     ebm: EBM, data: Mapping[str, Any] | Any, *, log_z: LogZ | None = None
 ) -> LogLikelihood:
@@ -81,6 +83,11 @@ def log_likelihood(
         z, off = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
         exact = ebm.normalizer.kind == "exact"
         log_z = LogZ.exact(z) if exact else LogZ.quadrature(z, off)
+    if not isinstance(log_z, LogZ):
+        raise TypeError(
+            f"log_likelihood got log_z={brief(log_z)}; expected what ed.estimate_log_partition "
+            "returns, or a number that is known to be exact as ed.LogZ.exact(number)."
+        )
     energies = np.asarray(_energies(ebm, examples), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(

@@ -6,6 +6,7 @@ Compiled loops take the trace as their argument, so that equal functions are com
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from jax import Array
 from jax.core import eval_jaxpr
 
 from energydsl._identity import Content, Known, content
+from energydsl._messages import brief
 from energydsl._types import Configuration, Quantity
 
 
@@ -99,6 +101,7 @@ class Quantities(eqx.Module):
             ValueError: a function uses a variable that the configuration does not have.
             TypeError: a function returns something other than one array.
         """
+        _check_functions(keep, argument)
 
         def all_of_them(x: Configuration) -> dict[str, Any]:
             return {name: function(x) for name, function in keep.items()}
@@ -109,6 +112,12 @@ class Quantities(eqx.Module):
             raise ValueError(
                 f"A function of {argument}= uses {error}; the configuration has {list(x)}."
             ) from None
+        except jax.errors.ConcretizationTypeError as error:
+            raise TypeError(
+                f"A function of {argument}= reads a value by item(), float(), bool() or an if. It "
+                "is compiled once for all draws, whose values are not known then: return an array, "
+                "and write jnp.where for an if."
+            ) from error
         for name, shape in shapes.items():
             if not hasattr(shape, "shape"):
                 raise TypeError(
@@ -118,6 +127,25 @@ class Quantities(eqx.Module):
 
     def __call__(self, x: Configuration) -> dict[str, Array]:
         return self.program(self.numbers, x)
+
+
+def _check_functions(keep: object, argument: str) -> None:
+    """Raise TypeError unless this is a mapping from names to functions of one argument."""
+    example = f'expected functions by name, as in {argument}={{"m": lambda x: x["s"].mean()}}'
+    if not isinstance(keep, Mapping):
+        raise TypeError(f"Got {argument}={brief(keep)}; {example}.")
+    for name, function in keep.items():
+        if not callable(function):
+            raise TypeError(f"Got {argument}[{name!r}]={brief(function)}; {example}.")
+        try:
+            inspect.signature(function).bind({})
+        except TypeError as error:
+            raise TypeError(
+                f"Got a function for {argument}[{name!r}] that does not take one configuration "
+                f"({error}); {example}."
+            ) from None
+        except ValueError:  # A function of a library may have no signature.
+            continue
 
 
 def evaluated(

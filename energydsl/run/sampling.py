@@ -7,6 +7,8 @@ so that neither the sizes of the chunks nor a resume from a checkpoint change th
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, Quantity, Values, check_key
 from energydsl.analysis.ends import said_of_ends
 from energydsl.compiler.ebm import EBM, check_ebm
@@ -95,6 +98,7 @@ def check_chains(chains: object, function: str) -> None:
         raise TypeError(f"{function} got {type(chains).__name__}; expected what ed.sample returns.")
 
 
+@described
 def sample(
     ebm: EBM,
     kernel: AbstractKernel | None = None,
@@ -135,16 +139,15 @@ def sample(
         TypeError, ValueError: the kernel does not fit the model, the start is outside the support,
             a count is invalid, or the checkpoint is of another run.
     """
-    _check_counts(chains=chains, draws=draws, thin=thin)
-    if warmup < 0:
-        raise ValueError(f"sample got warmup={warmup}; expected 0 or more steps.")
+    _check_counts(1, chains=chains, draws=draws, thin=thin)
+    _check_counts(0, warmup=warmup)
     check_ebm(ebm, "sample")
     check_key(key, "sample", ebm)
     chosen = None
     if kernel is None:
         kernel, chosen = choose(ebm)
     if not isinstance(kernel, AbstractKernel):
-        raise TypeError(f"sample got the kernel {kernel!r}; expected one such as ed.Gibbs().")
+        raise TypeError(f"sample got the kernel {brief(kernel)}; expected one such as ed.Gibbs().")
     check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
     with run:
@@ -185,6 +188,8 @@ class _Run(AbstractRun):
         one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
         self.keep = None if keep is None else Quantities.of(keep, one)
         shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        each = sum(math.prod(s.shape) * s.dtype.itemsize for s in shapes.values())
+        _check_memory(self.rows, self.rows * each)
         arrays = {
             k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
         }
@@ -200,10 +205,10 @@ class _Run(AbstractRun):
         """Draw the remaining draws, and return the chains."""
         stopped = self.go(self.warmup + self.rows * self.thin, str(self.kernel), progress)
         if stopped is not None:
-            warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=3)
+            warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=4)
         chains = self._chains(stopped)
         for said in lost_at_ends(chains):
-            warnings.warn(f"{said}.", stacklevel=3)
+            warnings.warn(f"{said}.", stacklevel=4)
         return chains
 
     def note(self) -> str:
@@ -377,7 +382,22 @@ def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configur
     return xs
 
 
-def _check_counts(**counts: int) -> None:
+def _check_counts(least: int, **counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"sample got {name}={count!r}; expected a whole number of at least 1.")
+        if not isinstance(count, int | np.integer) or count < least:
+            raise ValueError(
+                f"sample got {name}={brief(count)}; expected a whole number of at least {least}."
+            )
+
+
+def _check_memory(draws: int, size: int) -> None:
+    """Refuse draws that the memory of this machine cannot hold."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise ValueError(
+            f"sample got draws={draws:,}, which take {size / 1e9:,.3g} GB; this machine has "
+            f"{memory / 1e9:,.3g} GB. Keep functions of the configurations in place of them, such "
+            'as keep={"m": lambda x: x["s"].mean()}, or every k-th one by thin=k, or fewer draws.'
+        )

@@ -57,6 +57,8 @@ def bound(text, *more):
         ("jnp.einsum('i,j,k->', u, u, v)", (2, 1, 3)),
         ("jnp.outer(u, v).T.reshape(9)[::2]", (1, 1, 2)),
         ("jnp.concatenate([u, v * v])", (1, 2, 2)),
+        ("jnp.stack([u, v * v])", (1, 2, 2)),
+        ("sum(jnp.unstack(jnp.tile(u, (2, 1)))) * v", (1, 1, 2)),
         ("u / 3 - v / MATRIX[1]", (1, 1, 1)),
         ("jnp.where(MATRIX[0] > 1, u, v * u)", (1, 1, 2)),
         ("jnp.roll(u, 1) * u[jnp.array([0, 2, 1])]", (2, 0, 2)),

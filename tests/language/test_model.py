@@ -603,7 +603,11 @@ class TestCondition:
                 "'s' is a masked array with 4 of 4",
             ),
             ("s @ np.ma.array([1.0, 2.0], mask=[0, 1])", ValueError, "energy's array .* masked"),
-            ("np.ma.array([1.0, 2.0], mask=[0, 1]) * s", ValueError, "energy's array .* masked"),
+            (
+                "np.ma.array([1.0, 2.0], mask=[0, 1]) * s",
+                TypeError,
+                "A masked array goes to the right",
+            ),
             (
                 "ed.parameter('w', np.ma.array([1.0, 2.0], mask=[0, 1]))",
                 ValueError,

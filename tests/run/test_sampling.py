@@ -303,7 +303,7 @@ class _Walk(ed.AbstractKernel):
         ({"draws": 0}, "draws=0; expected a whole number of at least 1"),
         ({"chains": 0}, "chains=0"),
         ({"thin": 0}, "thin=0"),
-        ({"warmup": -1}, "warmup=-1; expected 0 or more"),
+        ({"warmup": -1}, "warmup=-1; expected a whole number of at least 0"),
         ({"draws": 2.5}, "draws=2.5"),
         ({"start": {"s": np.zeros((4, 4), int)}}, "outside spin.*first at"),
         ({"start": {"s": np.ones((3, 3), int)}}, r"start has shapes .*\(3, 3\)"),

@@ -153,17 +153,20 @@ class AbstractDomain(abc.ABC):
         elif not (whole or jnp.issubdtype(array.dtype, jnp.floating)):
             raise TypeError(f"{what} has dtype {array.dtype}; {self} takes real numbers.")
         if not is_traced(array):
-            self._check_values(np.asarray(array), what)
+            self.check_values(np.asarray(array), what)
         return jnp.asarray(array, self.dtype)
 
-    def _check_values(self, array: np.ndarray, what: str) -> None:
+    def check_values(self, array: np.ndarray, what: str) -> None:
+        """Raise ValueError if there is NaN or a value outside the support."""
         if np.issubdtype(self.dtype, np.floating):
             with np.errstate(over="ignore"):
                 array = array.astype(self.dtype)
         bad = np.isnan(array) if np.issubdtype(array.dtype, np.floating) else np.zeros((), bool)
         word = "NaN"
         if not bad.any():
-            bad, word = self.outside(array), f"a value outside {self}"
+            # The array is known, also where JAX traces the function that is given it.
+            with jax.ensure_compile_time_eval():
+                bad, word = self.outside(array), f"a value outside {self}"
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])
             raise ValueError(

@@ -4,8 +4,10 @@ from energydsl.language.expression.along import cumsum as cumsum
 from energydsl.language.expression.along import diff as diff
 from energydsl.language.expression.along import logsumexp as logsumexp
 from energydsl.language.expression.apply import Apply as Apply
+from energydsl.language.expression.convolution import conv as conv
 from energydsl.language.expression.elementwise import Elementwise as Elementwise
 from energydsl.language.expression.elementwise import elementwise as elementwise
+from energydsl.language.expression.elementwise import where as where
 from energydsl.language.expression.finite_part import parts_of as parts_of
 from energydsl.language.expression.leaf import Data as Data
 from energydsl.language.expression.leaf import Number as Number
@@ -16,10 +18,13 @@ from energydsl.language.expression.leaf import View as View
 from energydsl.language.expression.leaf import as_expression as as_expression
 from energydsl.language.expression.leaf import declared as declared
 from energydsl.language.expression.leaf import owned as owned
+from energydsl.language.expression.numpy_functions import FUNCTIONS as FUNCTIONS
 from energydsl.language.expression.product import MatMul as MatMul
 from energydsl.language.expression.rearrange import Gather as Gather
 from energydsl.language.expression.rearrange import Rearrange as Rearrange
+from energydsl.language.expression.rearrange import roll as roll
 from energydsl.language.expression.reduction import Sum as Sum
+from energydsl.language.expression.select import take as take
 from energydsl.language.expression.tree import Environment as Environment
 from energydsl.language.expression.tree import Expression as Expression
 from energydsl.language.expression.tree import evaluate as evaluate

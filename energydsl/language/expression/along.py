@@ -14,7 +14,7 @@ from jax import Array
 
 from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import ATOM, Text, as_float, bracket
-from energydsl.language.expression.rearrange import transpose
+from energydsl.language.expression.rearrange import flat, transpose
 from energydsl.language.expression.reduction import axes_of
 from energydsl.language.expression.tree import Expression, makes
 
@@ -95,7 +95,7 @@ def cumsum(x: object, axis: int | None = None) -> Expression:
     """Cumulative sums along `axis`, as `numpy.cumsum`; of the flattened elements if not given."""
     x = as_expression(x)
     if axis is None:
-        return cumsum(x.reshape(-1), 0)
+        return cumsum(flat(x), 0)
     x, back = _trailing(x, axes_of(axis, x.ndim))
     return transpose(RunningSum((x,), x.shape), *back)
 

@@ -72,7 +72,15 @@ class Apply(Expression):
 
     def one(self, function: Any, *values: Array) -> Array:
         """The value of `function.energy` for one event, in floating point."""
-        value = function.energy(*values)
+        try:
+            value = function.energy(*values)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            shapes = ", ".join(str(v.shape) for v in values)
+            raise kind(
+                f"{self.name} could not be computed for arrays of shapes {shapes}: {error} "
+                "Expected a function of the arrays of its views, with sizes that fit them."
+            ) from error
         if isinstance(value, Array | np.ndarray | numbers.Real) and is_real(jnp.result_type(value)):
             return as_float(jnp.asarray(value))
         what = f"dtype {value.dtype}" if isinstance(value, Array) else type(value).__name__

@@ -6,17 +6,22 @@ import dataclasses
 import numbers
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import paramax
 from jax import Array
 
-from energydsl.language.expression.leaf import as_expression
+from energydsl._types import is_traced
+from energydsl.language.expression.leaf import Data, Number, Value, View, as_expression
 from energydsl.language.expression.operation import (
+    CONDITIONS,
     OPERATIONS,
     Text,
     as_float,
     broadcast,
     number_text,
 )
+from energydsl.language.expression.rearrange import Gather, Rearrange
 from energydsl.language.expression.tree import Expression, makes
 
 
@@ -45,13 +50,84 @@ def elementwise(operation: str, *operands: object, static: float | None = None) 
     """One of `OPERATIONS` applied to operands, which are broadcast by NumPy's rules."""
     children = tuple(as_expression(o) for o in operands)
     shape = broadcast(*(c.shape for c in children), what=f"The operands of {operation}")
+    if operation == "divide":
+        _check_divisor(*children)
+    elif operation in ("equal", "not_equal"):
+        _check_levels(*children)
+        _check_levels(*reversed(children))
     return Elementwise(children, shape, operation, static)
+
+
+def where(condition: object, a: object, b: object) -> Expression:
+    """`a` where the condition holds, else `b`, element by element."""
+    return elementwise("where", condition, a, b)
 
 
 @makes("operator")
 def operator(operation: str, left: object, right: object) -> Any:
     """A binary operator; a model on the right defines its own operators."""
     return NotImplemented if hasattr(right, "skeleton") else elementwise(operation, left, right)
+
+
+@makes("condition")
+def condition(operation: str, *operands: object) -> Expression:
+    """Conditions joined or negated: 1 where the result holds, else 0."""
+    symbol = OPERATIONS[operation].symbol
+    for operand in operands:
+        if not _holds_or_not(operand):
+            raise TypeError(
+                f"{symbol} got {operand!s:.80}; expected conditions, each in brackets: "
+                "(x > 0) & (y > 0), (x > 0) | (y > 0), ~(x > 0)."
+            )
+    return elementwise(operation, *operands)
+
+
+def _check_divisor(dividend: Expression, divisor: Expression) -> None:
+    """Refuse a division by 0, which makes every energy infinite."""
+    known = _known(divisor)
+    if known is not None and (known == 0).any():
+        raise ValueError(
+            f"{dividend!s:.80} is divided by {divisor!s:.40}, which "
+            f"{'has zeros' if divisor.shape else 'is zero'}; expected numbers other than 0."
+        )
+
+
+def _check_levels(view: Expression, other: Expression) -> None:
+    """Refuse the comparison of a variable with a number that is none of its levels."""
+    while isinstance(view, Rearrange | Gather):
+        view = view.children[0]
+    known = _known(other)
+    if known is None or not isinstance(view, View) or view.variable.domain.levels is None:
+        return
+    domain = view.variable.domain
+    if known.size and not np.isin(known, domain.values).any():
+        raise ValueError(
+            f"{view} == {other!s:.40} never holds: {view} is {domain}; expected one of its levels, "
+            f"{domain.support}."
+        )
+
+
+def _known(operand: Expression) -> np.ndarray | None:
+    """The value of a number or an array in the energy; None of what may change."""
+    if not isinstance(operand, Number | Data) or is_traced(operand.value):
+        return None
+    return np.asarray(operand.value)
+
+
+def _holds_or_not(operand: object) -> bool:
+    """Whether the values are certainly 0 or 1."""
+    node = as_expression(operand)
+    while isinstance(node, Rearrange | Gather):
+        node = node.children[0]
+    match node:
+        case Elementwise(operation=operation):
+            return operation in CONDITIONS
+        case View(variable=variable):
+            levels = variable.domain.values if variable.domain.levels else [None]
+            return set(levels) <= {0, 1}
+        case Value(value=value):
+            return jnp.issubdtype(jnp.result_type(paramax.unwrap(value)), jnp.bool_)
+    return False
 
 
 @makes("power")

@@ -16,7 +16,7 @@ from jax import Array
 Text = tuple[str, int]
 """The text of an expression and its operator precedence, as Python's."""
 
-COMPARE, ADD, MULTIPLY, NEGATE, POWER, ATOM = range(6)
+COMPARE, OR, XOR, AND, ADD, MULTIPLY, NEGATE, POWER, ATOM = range(9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,8 @@ def as_float(array: Array) -> Array:
 
 def number_text(value: float) -> Text:
     """The text of a number, which Python reads as the same number."""
+    if isinstance(value, bool):
+        return str(value), ATOM
     # Python has no integer -0 and would read "-0" as 0.
     text = f"{value:.6g}" if value or math.copysign(1, value) > 0 else "-0.0"
     return text, NEGATE if text.startswith("-") else ATOM
@@ -87,13 +89,24 @@ OPERATIONS = {
         Operation("less_equal", _truth(jnp.less_equal), "<=", COMPARE),
         Operation("greater", _truth(jnp.greater), ">", COMPARE),
         Operation("greater_equal", _truth(jnp.greater_equal), ">=", COMPARE),
+        # Conditions are 0 or 1; as polynomials of them these remain multilinear.
+        Operation("and", jnp.multiply, "&", AND),
+        Operation("or", lambda a, b: a + b - a * b, "|", OR),
+        Operation("xor", lambda a, b: a + b - 2 * a * b, "^", XOR),
+        Operation("not", lambda a: 1 - a, "~", NEGATE),
         Operation("abs", jnp.abs),
+        Operation("sign", jnp.sign),
         Operation("exp", jnp.exp),
+        Operation("expm1", jnp.expm1),
         Operation("log", jnp.log),
+        Operation("log1p", jnp.log1p),
         Operation("sqrt", jnp.sqrt),
         Operation("sin", jnp.sin),
         Operation("cos", jnp.cos),
+        Operation("sinh", jnp.sinh),
+        Operation("cosh", jnp.cosh),
         Operation("tanh", jnp.tanh),
+        Operation("arctan", jnp.arctan),
         Operation("softplus", jax.nn.softplus),
         Operation("maximum", jnp.maximum),
         Operation("minimum", jnp.minimum),
@@ -101,6 +114,11 @@ OPERATIONS = {
         Operation("where", lambda c, a, b: jnp.where(c != 0, a, b)),
     )
 }
+
+
+CONDITIONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
+              "and", "or", "xor", "not"}  # fmt: skip
+"""The operations whose values are 0 or 1."""
 
 
 def broadcast(*shapes: tuple[int, ...], what: str) -> tuple[int, ...]:

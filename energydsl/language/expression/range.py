@@ -16,19 +16,20 @@ from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
 from energydsl.language.expression.leaf import Value, View
+from energydsl.language.expression.operation import CONDITIONS
 from energydsl.language.expression.product import MatMul
 from energydsl.language.expression.rearrange import Gather, Rearrange
 from energydsl.language.expression.reduction import Sum
+from energydsl.language.expression.select import Select
 from energydsl.language.expression.tree import Expression, fold
 
 FAR = 80.0
 """The unconstrained coordinate taken as an end of a domain: exp(80) is large but fits float32."""
 
 _EVERYWHERE = {
-    "add", "subtract", "negative", "multiply", "abs", "exp", "sin", "cos", "tanh", "softplus",
-    "maximum", "minimum", "logaddexp", "where", "equal", "not_equal", "less", "less_equal",
-    "greater", "greater_equal",
-}  # fmt: skip
+    "add", "subtract", "negative", "multiply", "abs", "sign", "exp", "expm1", "sin", "cos", "sinh",
+    "cosh", "tanh", "arctan", "softplus", "maximum", "minimum", "logaddexp", "where",
+} | CONDITIONS  # fmt: skip
 """Operations that are finite wherever their operands are finite."""
 _KEEP_POSITIVE = {"add", "multiply", "divide", "maximum", "minimum", "sqrt"}
 """Operations that are positive where their operands are positive."""
@@ -107,6 +108,8 @@ def range_of(node: Expression, *below: Range) -> Range:
             return Range(fixed, finite, False)
         case Rearrange() | Gather() | Sum() | MatMul():
             return Range(fixed, finite, positive and node.size > 0)
+        case Select():
+            return Range(fixed, finite, below[0].positive)
     return Range(False, finite and node.stays_finite, False)
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 from jax import Array
 
+from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import ATOM, Move, Text, bracket
-from energydsl.language.expression.tree import Environment, Expression, makes, slot_number
+from energydsl.language.expression.tree import Environment, Expression, make, makes, slot_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -52,6 +53,27 @@ class Gather(Expression):
         return f"{bracket(operands[0], ATOM)}[int[{shape}]]", ATOM
 
 
+def flat(x: Expression) -> Expression:
+    """The elements along one axis."""
+    return x if x.ndim == 1 else x.reshape(-1)
+
+
+def roll(x: object, shift: int, axis: int | None = 0) -> Expression:
+    """The elements shifted periodically along `axis`, as by `numpy.roll`: torus neighbours.
+
+    With None for the axis, the elements are shifted in the order of the flattened array.
+    """
+    x = as_expression(x)
+    if axis is None:
+        return roll(flat(x), shift, 0).reshape(x.shape)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"ed.roll got axis {axis} for an expression of shape {x.shape}; expected an axis "
+            f"from 0 to {x.ndim - 1}."
+        )
+    return Rearrange.of(x, Move.roll(int(shift), axis % x.ndim))
+
+
 @makes("transpose")
 def transpose(operand: Expression, *axes: int) -> Expression:
     """The axes in another order; all reversed if not given."""
@@ -69,6 +91,8 @@ def transpose(operand: Expression, *axes: int) -> Expression:
 @makes("reshape")
 def reshape(operand: Expression, shape: tuple[int, ...]) -> Expression:
     """The same elements in another shape."""
+    if shape == operand.shape:
+        return operand
     return Rearrange.of(operand, Move.reshape(shape))
 
 
@@ -77,10 +101,7 @@ def index(operand: Expression, at: object) -> Expression:
     """The elements of an expression at an index, by NumPy's rules."""
     parts = at if isinstance(at, tuple) else (at,)
     if any(isinstance(p, Expression) for p in parts):
-        raise TypeError(
-            "An index must be known when the energy is written. To select an entry of a parameter "
-            "by the value of a variable, use ed.Table(table)(view)."
-        )
+        return make("select", operand, parts)
     parts = tuple(np.asarray(p)[()] if isinstance(p, Array | np.ndarray) else p for p in parts)
     try:
         if all(map(_is_basic, parts)):

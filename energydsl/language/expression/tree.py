@@ -14,11 +14,14 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import operator
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jax import Array
+from jax.interpreters import xla
 
 from energydsl.language.expression.operation import ATOM, Text
 
@@ -52,7 +55,8 @@ def makes[F: Callable[..., Any]](name: str) -> Callable[[F], F]:
     return register
 
 
-def _make(name: str, *arguments: object, **settings: object) -> Any:
+def make(name: str, *arguments: object, **settings: object) -> Any:
+    """A new node, by the function that is registered under this name."""
     return _MAKERS[name](*arguments, **settings)
 
 
@@ -60,10 +64,11 @@ def _make(name: str, *arguments: object, **settings: object) -> Any:
 class Expression:
     """An array-valued function of variables and parameters, which is used as NumPy arrays are.
 
-    Indexing, ``+ - * / ** @``, comparisons, `abs`, `.sum`, `.mean`, `.max`, `.min`, `.T`,
-    `.transpose` and `.reshape` work as NumPy's do. Other operations are functions of the package:
-    `energydsl.exp` and other elementwise functions, `roll`, `where` and `apply`. The sum of an
-    elementwise expression is a batch of factors, one for each element.
+    Indexing, ``+ - * / ** @``, comparisons, ``& | ~`` of conditions, `abs`, `.sum`, `.mean`,
+    `.max`, `.min`, `.T`, `.transpose` and `.reshape` work as NumPy's do, and so do NumPy's own
+    functions: ``np.exp(x)``, ``np.where(x > 0, a, b)``. An index may be a variable of labels:
+    ``mu[k]``. Other operations are functions of the package, such as `roll`, `conv` and `apply`.
+    The sum of an elementwise expression is a batch of factors, one for each element.
     """
 
     children: tuple[Expression, ...]
@@ -116,94 +121,129 @@ class Expression:
 
     @property
     def T(self) -> Expression:
-        return _make("transpose", self)
+        return make("transpose", self)
 
-    # With None, NumPy leaves `array @ view` to the methods of this class.
-    __array_ufunc__ = None
+    def __array_ufunc__(
+        self, ufunc: Any, method: str, *operands: object, out: tuple = (), **settings: object
+    ) -> Any:
+        # `array += view` asks for the result in `array`, but then gives that name to the result.
+        if out and not (len(out) == 1 and out[0] is operands[0]):
+            settings["out"] = out
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        return make("numpy", function, operands, settings)
+
+    def __array_function__(
+        self, function: Any, types: object, operands: Sequence, settings: Any
+    ) -> Any:
+        return make("numpy", function, operands, settings)
+
+    # A lambda, so that the caller is the one who asks.
+    __jax_array__ = property(lambda self: _refuse_in_jax(self, sys._getframe(1)))
 
     def __pos__(self) -> Expression:
         return self
 
     def __neg__(self) -> Expression:
-        return _make("elementwise", "negative", self)
+        return make("elementwise", "negative", self)
 
     def __abs__(self) -> Expression:
-        return _make("elementwise", "abs", self)
+        return make("elementwise", "abs", self)
 
     def __add__(self, other: object) -> Expression:
-        return _make("operator", "add", self, other)
+        return make("operator", "add", self, other)
 
     def __radd__(self, other: object) -> Expression:
         # The builtin sum() starts from 0.
         if isinstance(other, int) and other == 0:
             return self
-        return _make("elementwise", "add", other, self)
+        return make("elementwise", "add", other, self)
 
     def __sub__(self, other: object) -> Expression:
-        return _make("operator", "subtract", self, other)
+        return make("operator", "subtract", self, other)
 
     def __rsub__(self, other: object) -> Expression:
-        return _make("elementwise", "subtract", other, self)
+        return make("elementwise", "subtract", other, self)
 
     def __mul__(self, other: object) -> Expression:
-        return _make("operator", "multiply", self, other)
+        return make("operator", "multiply", self, other)
 
     def __rmul__(self, other: object) -> Expression:
-        return _make("elementwise", "multiply", other, self)
+        return make("elementwise", "multiply", other, self)
 
     def __truediv__(self, other: object) -> Expression:
-        return _make("operator", "divide", self, other)
+        return make("operator", "divide", self, other)
 
     def __rtruediv__(self, other: object) -> Expression:
-        return _make("elementwise", "divide", other, self)
+        return make("elementwise", "divide", other, self)
 
     def __pow__(self, exponent: object) -> Expression:
         # A number here is part of the structure: x**2 remains quadratic, whatever is learnt.
         if isinstance(exponent, numbers.Real):
-            return _make("power", self, exponent)
-        return _make("elementwise", "power", self, exponent)
+            return make("power", self, exponent)
+        return make("elementwise", "power", self, exponent)
 
     def __rpow__(self, base: object) -> Expression:
-        return _make("elementwise", "power", base, self)
+        return make("elementwise", "power", base, self)
 
     def __matmul__(self, other: object) -> Expression:
-        return _make("matmul", self, other)
+        return make("matmul", self, other)
 
     def __rmatmul__(self, other: object) -> Expression:
-        return _make("matmul", other, self)
+        return make("matmul", other, self)
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]
-        return _make("elementwise", "equal", self, other)
+        return make("elementwise", "equal", self, other)
 
     def __ne__(self, other: object) -> Expression:  # type: ignore[override]
-        return _make("elementwise", "not_equal", self, other)
+        return make("elementwise", "not_equal", self, other)
 
     def __lt__(self, other: object) -> Expression:
-        return _make("elementwise", "less", self, other)
+        return make("elementwise", "less", self, other)
 
     def __le__(self, other: object) -> Expression:
-        return _make("elementwise", "less_equal", self, other)
+        return make("elementwise", "less_equal", self, other)
 
     def __gt__(self, other: object) -> Expression:
-        return _make("elementwise", "greater", self, other)
+        return make("elementwise", "greater", self, other)
 
     def __ge__(self, other: object) -> Expression:
-        return _make("elementwise", "greater_equal", self, other)
+        return make("elementwise", "greater_equal", self, other)
+
+    def __and__(self, other: object) -> Expression:
+        return make("condition", "and", self, other)
+
+    def __rand__(self, other: object) -> Expression:
+        return make("condition", "and", other, self)
+
+    def __or__(self, other: object) -> Expression:
+        return make("condition", "or", self, other)
+
+    def __ror__(self, other: object) -> Expression:
+        return make("condition", "or", other, self)
+
+    def __xor__(self, other: object) -> Expression:
+        return make("condition", "xor", self, other)
+
+    def __rxor__(self, other: object) -> Expression:
+        return make("condition", "xor", other, self)
+
+    def __invert__(self) -> Expression:
+        return make("condition", "not", self)
 
     def __getitem__(self, index: object) -> Expression:
-        return _make("index", self, index)
+        return make("index", self, index)
 
     def sum(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """The sum over `axis`, or over all elements, as in the sum of a batch of factors."""
-        return _make("sum", self, axis)
+        return make("sum", self, axis)
 
     def max(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """The largest element along `axis`, or of all."""
-        return _make("max", self, axis)
+        return make("max", self, axis)
 
     def min(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """The smallest element along `axis`, or of all."""
-        return _make("min", self, axis)
+        return make("min", self, axis)
 
     def mean(self, axis: int | tuple[int, ...] | None = None) -> Expression:
         """The mean over `axis`, or over all elements."""
@@ -215,24 +255,35 @@ class Expression:
     def transpose(self, *axes: int | tuple[int, ...]) -> Expression:
         """The axes in another order, given as in NumPy; reversed if not given."""
         order: Any = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple) else axes
-        return _make("transpose", self, *(operator.index(n) for n in order))
+        return make("transpose", self, *(operator.index(n) for n in order))
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
         """The same elements in another shape, given as in NumPy."""
         axes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
-        return _make("reshape", self, tuple(operator.index(n) for n in axes))
+        return make("reshape", self, tuple(operator.index(n) for n in axes))
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
-            f"{self!r} is no array, so NumPy, SciPy and jax.numpy cannot take it. Use its own "
-            "methods and energydsl's functions, ed.apply(function, view) for any JAX function, "
-            "and x @ S @ y for a sparse matrix S."
+            f"{self!r:.200} is no array: its values are not known yet. NumPy's functions make "
+            "expressions of it, such as np.exp(x), and ed.apply(function, x) calls any function of "
+            "JAX. Write ed.take(array, k) for array[k] with a variable k as the index, and "
+            "x @ S @ y for a sparse matrix S. A masked array goes to the right of x."
         )
+
+    def __float__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r:.200} is no number: its value is not known yet. Write np.exp(x) or ed.exp(x) "
+            "for math.exp(x), and leave out float(x)."
+        )
+
+    __int__ = __round__ = __float__
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
-            "An expression has no truth value: `==` and `<` make expressions. "
-            "Use ed.where(condition, a, b), and `a.shape == b.shape` to compare arrays."
+            "An expression has no truth value: `==` and `<` make expressions. For 0 < x < 1 write "
+            "(0 < x) & (x < 1), for `and`, `or`, `not` write &, |, ~ between conditions in "
+            "brackets, for `if` write ed.where(condition, a, b). Compare shapes by "
+            "`a.shape == b.shape`."
         )
 
     def __iter__(self) -> Iterator[Expression]:
@@ -250,6 +301,29 @@ class Expression:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.shape}: {render(self)}>"
+
+
+def _refuse_in_jax(value: Expression, asker: FrameType | None = None) -> NoReturn:
+    """Raise the message for a function of JAX, unless another asks for ``__jax_array__``.
+
+    JAX's arrays ask for it in ``array * view``, which must be left to the methods of expressions.
+    """
+    if asker is not None:
+        by_array = isinstance(asker.f_locals.get("self"), Array)
+        if by_array or not str(asker.f_globals.get("__name__")).startswith("jax."):
+            raise AttributeError("__jax_array__")
+    # Not a TypeError, in place of which `jax.jit` raises an error of its own.
+    raise ValueError(
+        f"JAX got {value!s:.80}, which stands for values that are not known yet; expected an "
+        "array. NumPy's functions make expressions: np.exp(x), np.dot(a, x), np.where(x > 0, a, "
+        "b). Any function of JAX is one factor: ed.apply(lambda x: jnp.sort(x)[0], x), and so is a "
+        "network: ed.Neural(network)(x). An array indexed by a variable k is ed.take(array, k)."
+    )
+
+
+# JAX's primitives, which networks call without `jax.numpy`, look for a type here.
+if hasattr(xla, "canonicalize_dtype_handlers"):
+    xla.canonicalize_dtype_handlers[Expression] = _refuse_in_jax
 
 
 @runtime_checkable

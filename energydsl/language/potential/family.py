@@ -54,6 +54,11 @@ class Family(eqx.Module):
 def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any]) -> Expression:
     """Minus the log-density of a family, summed over events, each of which is a factor."""
     needs = family.arg_constraints
+    if _is_point(family):
+        raise TypeError(
+            f"LogDensity got {family.__name__}, which has no density. To hold a variable at a "
+            "value, condition the model: model.condition(x=value)."
+        )
     names = tuple(n for n in _names(family) if n in parameters)
     operands = [as_expression(_parameter(parameters[n])) for n in names]
     for name, operand in zip(names, operands, strict=True):
@@ -66,6 +71,11 @@ def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any])
         check_support(family.__name__, support_of(family, parameters), view)
     ndims = (family.support.event_dim, *(needs[n].event_dim for n in names))
     return Apply.of(Family(family, names, assured), (view, *operands), ndims).sum()
+
+
+def _is_point(family: Any) -> bool:
+    """Whether all probability is at one point."""
+    return issubclass(family, dist.Delta)
 
 
 def _names(family: Any) -> tuple[str, ...]:

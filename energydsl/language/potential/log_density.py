@@ -45,9 +45,15 @@ class LogDensity(AbstractPotential):
     def __check_init__(self) -> None:
         if not callable(getattr(self.distribution, "log_prob", None)):
             given = getattr(self.distribution, "__name__", type(self.distribution).__name__)
+            families = [
+                f"dist.{given}{of}" for of in ("Probs", "Logits") if hasattr(dist, given + of)
+            ]
+            hint = f" NumPyro's families of that name are {' and '.join(families)}." * bool(
+                families
+            )
             raise TypeError(
                 f"LogDensity got {given}, which has no log_prob; expected a NumPyro distribution "
-                "or family (of Bernoulli: BernoulliLogits), a flowjax flow or the like."
+                f"or family, a flowjax flow or the like.{hint}"
             )
 
     @property
@@ -81,10 +87,20 @@ class LogDensity(AbstractPotential):
             )
         if not _is_plain(q):
             check_support(type(q).__name__, getattr(q, "support", None), as_expression(view))
+            self._check_event(as_expression(view))
             return super().__call__(view)
         origin = Origin.new(type(q).__name__)
         own = {n: owned(getattr(q, n), n, origin) for n in q.get_args()}
         return minus_log_density(type(q), view, own)
+
+    def _check_event(self, view: Expression) -> None:
+        """Refuse a view whose last axes are not an event of the distribution."""
+        event = getattr(self.distribution, "event_shape", ())
+        if event and view.shape[-len(event) :] != event:
+            raise ValueError(
+                f"{self.name} got {view!s:.80}, of shape {view.shape}, but its events have shape "
+                f"{event}; expected a view whose last axes have that shape."
+            )
 
 
 def _is_plain(q: Any) -> bool:

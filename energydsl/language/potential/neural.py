@@ -6,6 +6,7 @@ from typing import Any
 
 from jax import Array
 
+from energydsl._pickling import Portable, rebuilt
 from energydsl.language.potential.base import AbstractPotential
 
 
@@ -26,6 +27,9 @@ class Neural(AbstractPotential):
     @property
     def name(self) -> str:
         return f"Neural[{getattr(self.network, '__name__', type(self.network).__name__)}]"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (Neural, Portable(self.network))
 
     def energy(self, *values: Array) -> Array:
         return self.network(*values)

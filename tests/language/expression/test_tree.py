@@ -8,6 +8,7 @@ import numpy as np
 
 import energydsl as ed
 from energydsl.language.expression import Expression, Parameter, post_order
+from energydsl.language.expression.operation import ATOM
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +25,7 @@ class LogSumExp(Expression):
         return jax.nn.logsumexp(values[0], axis=self.axis)
 
     def text(self, *operands):
-        return f"logsumexp({operands[0][0]}, {self.axis})", 5
+        return f"logsumexp({operands[0][0]}, {self.axis})", ATOM
 
 
 def logsumexp(operand, axis):
