@@ -11,6 +11,7 @@ import numpy as np
 
 from energydsl.analysis.structure import Structure
 from energydsl.normalizer.elimination.batches import MAX_CELLS
+from energydsl.normalizer.elimination.layout import MOST_LEVELS
 from energydsl.normalizer.elimination.order import Order, find_order
 from energydsl.normalizer.elimination.steps import WIDE
 
@@ -120,11 +121,11 @@ class Search:
         costs = np.full((3, self.count), np.inf)
         for k, order in enumerate(self.orders):
             if isinstance(order, Order):
-                widest = order.bits.max()
+                levels = self.structure.levels[self.members(k)[order.sites]]
                 costs[:, k] = (
                     TERM * order.terms + STEP * len(order.sites),
-                    widest,
-                    memory(_kept(order), 4 * np.exp2(min(widest, math.log2(WIDE))), 0.0),
+                    order.bits.max(),
+                    memory(_kept(order), 4 * _gathered(order, levels), 0.0),
                 )
         return costs[0], costs[1], costs[2]
 
@@ -160,6 +161,12 @@ def _kept(order: Order) -> float:
     return float(
         sizes[2 * sizes < WIDE].sum() + (2 * sizes.max() if 2 * sizes.max() >= WIDE else 0)
     )
+
+
+def _gathered(order: Order, levels: np.ndarray) -> float:
+    """The joint states of the largest clique whose step is not wide, given its site's levels."""
+    sizes = np.exp2(order.bits)
+    return float(np.where(levels > MOST_LEVELS, sizes, np.minimum(sizes, WIDE)).max())
 
 
 def _numbered(order: Order | str, cells: float) -> Order | str:
