@@ -160,7 +160,10 @@ def _pairwise(cards: list[int], pairs: list, strength: float, seed: int) -> Netw
     """Random tables of all pairs and of all single variables."""
     rng = np.random.default_rng(seed)
     scopes = [(k,) for k in range(len(cards))] + [(int(a), int(b)) for a, b in pairs]
-    tables = [np.exp(strength * rng.normal(size=[cards[i] for i in scope])) for scope in scopes]
+    shapes = [[cards[i] for i in scope] for scope in scopes]
+    # As float32, in which models hold their numbers, so that other libraries get the same.
+    logs = [(strength * rng.normal(size=shape)).astype(np.float32) for shape in shapes]
+    tables = [np.exp(each.astype(float)) for each in logs]
     return Network(cards, scopes, tables, {})
 
 
