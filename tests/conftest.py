@@ -37,7 +37,7 @@ def optimised(monkeypatch):
 
 @pytest.fixture
 def untyped():
-    """No annotation is checked: the package's own message answers a wrong type, as for users."""
+    """Under `tox -e typed` too, the package's own message answers a wrong type, as for users."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -256,7 +256,8 @@ def take(flat: Array, index: np.ndarray) -> Array:
 
 def int32(array: np.ndarray) -> Array:
     """An index array of 32 bits, whatever JAX's default is."""
-    return jnp.asarray(np.asarray(array, np.int32))
+    # Without the second type, JAX would compile a program for each new shape.
+    return jnp.asarray(np.asarray(array, np.int32), np.int32)
 
 
 def _run(leaf: Leaf, index: np.ndarray) -> tuple[Any, ...] | None:

@@ -81,7 +81,10 @@ def explain(
     sizes = structure.component_sizes
     largest = np.argsort(-sizes, kind="stable")[:LISTED]
     components = _grouped(
-        [{**_component(structure, int(c)), **_cost(conclusions, int(c))} for c in largest]
+        [
+            {**_component(structure, int(c)), "rule": conclusions.survey.cheapest(int(c))}
+            for c in largest
+        ]
     )
     known = not isinstance(normalizer, Intractable)
     return Explanation(
@@ -190,15 +193,5 @@ def _component_text(part: dict[str, Any]) -> str:
         _count(part["colours"], "colour", "colours"),
     ]
     if part["rule"] is not None:
-        cost = f"{part['operations']:.3g} operations, {part['bytes'] / 1e6:.3g} MB"
-        words.append(f"log Z {part['rule']}: {cost}")
+        words.append(f"log Z by {part['rule']}")
     return "; ".join(words)
-
-
-def _cost(conclusions: Conclusions, component: int) -> dict[str, Any]:
-    """The cheapest rule for log Z of one component, with its predicted cost."""
-    found = conclusions.survey.cheapest(component)
-    if found is None:
-        return {"rule": None, "operations": None, "bytes": None}
-    rule, operations, memory = found
-    return {"rule": rule, "operations": operations, "bytes": memory}

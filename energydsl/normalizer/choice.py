@@ -54,15 +54,13 @@ class Survey:
                 self._chosen[question] = self._choose(question)
         return self._chosen[question]
 
-    def cheapest(self, component: int) -> tuple[str, float, float] | None:
-        """The cheapest rule for log Z of one component, with its operations and its bytes."""
+    def cheapest(self, component: int) -> str | None:
+        """The name of the cheapest rule for log Z of one component; None if none applies."""
         best, cost = self.least("log_partition")
         if np.isinf(cost[component]):
             return None
-        k = best[component]
-        offer = self.offers()[k]
-        said = self.rules[k].name if offer.done is None else offer.done(component)
-        return said, float(offer.operations[component]), float(offer.numbers()[1][component])
+        done = self.offers()[best[component]].done
+        return self.rules[best[component]].name if done is None else done(component)
 
     def refused(self, component: int, question: Question = "log_partition") -> dict[str, str]:
         """For each rule that cannot compute a quantity for a component, the reason."""

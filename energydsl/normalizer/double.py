@@ -26,6 +26,11 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
 
     The function is called directly if no program is being traced.
     """
+    with jax.enable_x64(True):
+        # Under jit even a new array is abstract; under vmap only the mapped arguments are.
+        if not is_traced(arguments, jnp.zeros(())):
+            return function(*arguments)
+
     arrays, rest = eqx.partition(arguments, eqx.is_array)
     leaves, form = jax.tree.flatten(arrays)
     made: list[Any] = []
@@ -37,9 +42,6 @@ def in_double(function: Callable[..., Any], *arguments: Any) -> Any:
         return jax.tree.leaves(found)
 
     with jax.enable_x64(True):
-        # Under jit even a new array is abstract; under vmap only the mapped arguments are.
-        if not is_traced(leaves, jnp.zeros(())):
-            return function(*arguments)
         program = Program(jax.make_jaxpr(flat)(*leaves))
     found = jax.tree.unflatten(made[0], _double.bind(*leaves, program=program))
     return eqx.combine(found, made[1])

@@ -11,20 +11,28 @@ import numpy as np
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from energydsl._types import Configuration
+from energydsl._types import Configuration, is_traced
 from energydsl.analysis.evaluation import as_double
 from energydsl.language.model import Model
 from energydsl.normalizer.base import AbstractPlan, Planned
 from energydsl.normalizer.double import in_double
 
 
-@eqx.filter_custom_jvp
 def log_partition_of(model: Model, normalizer: Planned, dtype: np.dtype) -> Array:
     """Log Z by the plans, computed in float64 and returned as `dtype`."""
+    # To prepare for derivatives takes longer than log Z of a small model.
+    answer = _differentiable if is_traced(model) else _in_double
+    return answer(model, normalizer, dtype)
+
+
+def _in_double(model: Model, normalizer: Planned, dtype: np.dtype) -> Array:
     return in_double(lambda *planned: _log_partition(*planned).astype(dtype), model, normalizer)
 
 
-@log_partition_of.def_jvp
+_differentiable = eqx.filter_custom_jvp(_in_double)
+
+
+@_differentiable.def_jvp
 def _log_partition_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     model, normalizer, dtype = primals
     value, slopes = _value_and_slopes(model, normalizer, dtype)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import energydsl as ed
-from energydsl.language.expression import evaluate, render
+from energydsl.language.expression import render
 
 RNG = np.random.default_rng(5)
 
@@ -507,8 +507,3 @@ def test_half_precision_parameters_are_taken():
     s = ed.spin("s", 3)
     model = ed.Model((jnp.array([0.5, 1, 2], jnp.bfloat16) * s).sum())
     assert model.energy({"s": np.ones(3)}) == 3.5
-
-
-def test_only_a_models_own_tree_has_values():
-    with pytest.raises(TypeError):
-        evaluate(ed.real("x") + 1.0, None)

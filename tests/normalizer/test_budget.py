@@ -102,9 +102,8 @@ def test_costs_belong_to_the_component_that_causes_them():
     alone, beside = ed.compile(pairs), ed.compile(pairs + ed.Model(many.sum()))
     assert alone.normalizer.operations == 2 * 2 * 2
     assert beside.normalizer.operations == 2 * 2 * 2 + 1000 * 2
-    part = beside.explain().as_dict()["components"][0]
-    assert (part["rule"], part["operations"]) == ("bipartite", 4.0)
-    assert "log Z bipartite: 4 operations" in str(beside.explain())
+    assert beside.explain().as_dict()["components"][0]["rule"] == "bipartite"
+    assert "log Z by bipartite" in str(beside.explain())
 
 
 @dataclasses.dataclass(frozen=True)
