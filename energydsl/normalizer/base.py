@@ -108,6 +108,7 @@ class Offer:
         done: returns, for a component's number, what the plans do to it, if the rule's name alone
             does not tell.
         within: returns the offer under a budget, if it depends on that.
+        last: True for the components to which the rule is applied only if no other is.
         setup: the operations that could be carried out while the rule's program is compiled, beyond
             what a short program takes; shared by the components to which the rule applies.
     """
@@ -123,6 +124,7 @@ class Offer:
     rest: Structure | None = None
     done: Callable[[int], str] | None = None
     within: Callable[[Budget], Offer] | None = None
+    last: np.ndarray | bool = False
     setup: float = 0.0
 
     @property

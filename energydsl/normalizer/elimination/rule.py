@@ -83,8 +83,16 @@ class Elimination(AbstractRule):
             held = named(search.structure, search.members(component)[made.held])
             return f"{self.name} in {made.count:,} slices, one for each joint state of {held}"
 
+        # Slices have little room for derivatives: another rule that applies has more.
+        last = np.isin(np.arange(search.count), list(cuts))
         return dataclasses.replace(
-            offer, operations=operations, terms=terms, memory=memory, plan=plan, done=done
+            offer,
+            operations=operations,
+            terms=terms,
+            memory=memory,
+            plan=plan,
+            done=done,
+            last=last,
         )
 
 
