@@ -7,7 +7,7 @@ import pytest
 import energydsl as ed
 from energydsl.normalizer.elimination import order as orders
 from energydsl.normalizer.elimination.cut import cut
-from energydsl.normalizer.elimination.slices import SlicedSum
+from energydsl.normalizer.elimination.slices import SlicedSum, reading
 from tests.normalizer.elimination.test_order import connected, eliminated, grid
 
 
@@ -53,6 +53,20 @@ def test_slices_over_the_budget_are_no_cut():
     needed = np.log2(made.count * made.order.terms)
     assert cut(found, levels, of(found), needed - 1e-6) is None
     assert cut(found, levels, of(found), needed + 1e-6).held == made.held
+
+
+def test_tables_that_share_cells_are_read_where_their_own_site_is_held():
+    cells, levels = np.arange(100, 106).reshape(2, 3), [2, 3, 2, 3]
+    read = reading([(0, 1), (2, 3), (0, 3), (2, 1)], np.full(4, 100), levels, [1, 2], 50)
+    starts, at, strides = read.starts - 50, read.at, read.strides
+    for level in range(3):
+        for other in range(2):
+            now = at + level * strides[0] + other * strides[1]
+            own = [now[k : k + n] for k, n in zip(starts, (2, 3, 6, 1), strict=True)]
+            np.testing.assert_array_equal(own[0], cells[:, level])
+            np.testing.assert_array_equal(own[1], cells[other])
+            np.testing.assert_array_equal(own[2], cells.ravel())
+            np.testing.assert_array_equal(own[3], cells[other, level])
 
 
 def dense(tail):
