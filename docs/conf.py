@@ -3,6 +3,9 @@
 import re
 from importlib.metadata import version as installed_version
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 project = "energydsl"
 author = "the energydsl authors"
 release = version = installed_version("energydsl")
@@ -11,7 +14,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -31,6 +33,7 @@ nb_output_stderr = "remove"  # progress bars
 
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
+html_math_renderer = "mathml"
 default_role = "code"  # docstrings write `name` as Markdown does
 
 
@@ -60,6 +63,26 @@ def _displayed(match):
     return f"\n\n.. math:: {' '.join(match[1].split())}\n\n"
 
 
+def _inline(translator, node):
+    """A formula as MathML, which browsers typeset themselves: pages need no network for it."""
+    translator.body.append(_mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _block(translator, node):
+    translator.body.append(f'<div class="math">{_mathml(node.astext(), "block")}</div>')
+    raise nodes.SkipNode
+
+
+def _mathml(tex, display):
+    found = convert(" ".join(tex.split()), display=display)
+    # What is not known is passed through as text.
+    if unknown := re.findall(r"\\\w+", re.sub(r"<[^>]*>", "", found)):
+        raise ValueError(f"{unknown} in the formula {tex!r} have no MathML.")
+    return found
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("autodoc-process-docstring", _dollar_math)
     app.connect("autodoc-process-signature", _hide_constructor)

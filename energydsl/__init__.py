@@ -99,6 +99,8 @@ from energydsl.normalizer.log_z import LogZ
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.report.diagnose import Diagnosis, Finding, diagnose
 from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.report.report import report
+from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
 __all__ = [
@@ -185,7 +187,9 @@ __all__ = [
     "plot_samples",
     "positive",
     "positive_definite",
+    "predictive",
     "real",
+    "report",
     "roll",
     "sample",
     "simplex",

@@ -180,6 +180,21 @@ def test_wrong_use_ends_with_2_and_says_what_is_right(run, args, said):
     assert said in done.stderr and done.stdout == ""
 
 
+def test_a_report_has_the_results_the_model_and_the_options(run, tmp_path):
+    run("run", "coin", "--heads", 5, "--out", "deep/out", "--report")
+    page = (tmp_path / "deep" / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>coin</h1>" in page and "The coin model." in page
+    for row in ("<td>heads</td><td>2.5</td>", "<td>T=2.more.n</td><td>3</td>"):
+        assert row in page
+    assert "<td>rates</td><td>0.333333, 0.333333</td>" in page
+    assert "log Z         exact by" in page and "<td>out</td><td>deep/out</td>" in page
+
+
+def test_a_report_needs_a_model_before_anything_runs(run):
+    done = run("run", "failing", "--report")
+    assert done.exit_code == 1 and "needs ['size']" in done.output
+
+
 def test_an_output_that_cannot_be_written_stops_before_any_work(run, tmp_path):
     (tmp_path / "taken").write_text("mine")
     done = run("run", "failing", "--out", "taken/below")

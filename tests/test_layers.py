@@ -30,17 +30,18 @@ ORDER = {
     " | batches cut | schedule search | body | narrow wide | passes"
     " | finite_sum | slices | rule",
     "normalizer/gaussian": "quadratic | *",
-    "normalizer/quadrature": "integrand | landmarks cubature | modes | rule",
+    "normalizer/quadrature": "integrand product | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
-    "estimator": "base annealing finite | annealed | tempered | * | bounds | estimate",
-    "run": "files signals quantities | checkpoint | loop | sampling",
+    "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
+    " | estimate",
+    "run": "files signals quantities | checkpoint | loop | sampling | predictive",
     "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
-    "report": "statistics canvas | *",
+    "report": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo terminal | networks | commands",
+    "cli": "zoo terminal report | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 

@@ -146,7 +146,10 @@ def planar_drawing(nodes: int, edges: Edges) -> np.ndarray:
 
 
 def width_bound(nodes: int, edges: Edges) -> int:
-    """An upper bound on the treewidth: 1 for forests, otherwise the bandwidth after reordering.
+    """An upper bound on the treewidth: the bandwidth after reordering, or a layer's size.
+
+    It is 1 for forests. A graph of two layers has no larger treewidth than the smaller layer has
+    nodes, since each node of the other layer can be eliminated first.
 
     Source: reverse Cuthill-McKee, George & Liu (1981), chapter 4; treewidth <= pathwidth <=
     bandwidth.
@@ -158,7 +161,9 @@ def width_bound(nodes: int, edges: Edges) -> int:
     order = csgraph.reverse_cuthill_mckee(adjacency(nodes, edges), symmetric_mode=True)
     position = np.empty(nodes, np.int64)
     position[order] = np.arange(nodes)
-    return int(np.abs(position[edges[:, 0]] - position[edges[:, 1]]).max())
+    band = int(np.abs(position[edges[:, 0]] - position[edges[:, 1]]).max())
+    sides = two_colouring(nodes, edges)
+    return band if sides is None else min(band, int(sides.sum()), nodes - int(sides.sum()))
 
 
 def _rustworkx(nodes: int, edges: Edges) -> rx.PyGraph:

@@ -24,12 +24,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from energydsl.cli import networks, zoo
+from energydsl.cli.report import write_report
 from energydsl.cli.terminal import Debug, failing, plain, print_grid, print_numbers
 from energydsl.compiler import compile as compiler
 from energydsl.io import output_folder
 from energydsl.language.model import Model
 from energydsl.run.files import write_whole
 from energydsl.run.signals import Listener
+
+Report = Annotated[
+    bool,
+    typer.Option("--report", help="Write report.html into the folder, with all results."),
+]
 
 
 class Zoo(TyperGroup):
@@ -167,32 +173,37 @@ def _command(name: str) -> Any:
     run = zoo.load(name).main
 
     @functools.wraps(run)
-    def command(*, debug: bool, **options: Any) -> None:
+    def command(*, report: bool, debug: bool, **options: Any) -> None:
         with failing(debug), _interruptible():
-            _run(name, run, options)
+            _run(name, run, options, report)
 
     own = inspect.signature(run, eval_str=True).parameters.values()
-    last = inspect.Parameter(
-        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
-    )
-    command.__signature__ = inspect.Signature([*own, last])  # type: ignore[attr-defined]
+    last = [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a)
+        for n, a in (("report", Report), ("debug", Debug))
+    ]
+    command.__signature__ = inspect.Signature([*own, *last])  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(name)(command)
     return typer.main.get_command(single)
 
 
-def _run(name: str, run: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Run a model, then print and save the numbers that it returns."""
+def _run(name: str, run: Callable[..., Any], options: dict[str, Any], report: bool) -> None:
+    """Run a model, print and save the numbers that it returns, and write a report if asked."""
     try:
         folder = output_folder(options["out"])
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from None
+    module = zoo.load(name)
+    model = _model_of(module, name) if report else None
     numbers = run(**options)
     if not isinstance(numbers, Mapping):
         raise TypeError(f"{name} returned {type(numbers).__name__}; expected a dict of numbers.")
     saved = plain(numbers)
     write_whole(folder / f"{name}.json", (json.dumps(saved, indent=2) + "\n").encode())
     print_numbers(saved)
+    if model is not None:
+        write_report(module, model, options, saved, folder)
     typer.echo(f"saved in {folder}")
 
 

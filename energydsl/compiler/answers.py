@@ -171,7 +171,7 @@ def _approximate(ebm: EBM, method: MarginalMethod) -> Marginals:
 
 
 def map_configuration(ebm: EBM) -> Mode:
-    r"""A configuration of highest probability: $\arg\min_x E(x)$ over the free sites.
+    r"""A configuration of highest probability: $\mathrm{argmin}_x\, E(x)$ over the free sites.
 
     Raises:
         IntractableError: no rule gives the mode of some component; the message says why.

@@ -7,6 +7,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
 from energydsl.normalizer import RULES, AbstractRule, Budget, Normalizer, Survey
+from energydsl.normalizer.base import Question
 from energydsl.sweep import Considered
 
 
@@ -35,17 +36,18 @@ class Conclusions(Known):
         self.seconds = 0.0
         """The compile time in seconds."""
         self._content = content(structure.skeleton, budget, rules)
-        self._normalizers: dict[Skeleton, Normalizer] = {}
+        self._normalizers: dict[tuple[Skeleton, Question], Normalizer] = {}
 
-    def normalizer_of(self, rest: Model) -> Normalizer:
-        """The normalizer of a model made from this one: more sites clamped, or terms added.
+    def normalizer_of(self, rest: Model, question: Question = "log_partition") -> Normalizer:
+        """The plans for a model made from this one: other sites clamped, or terms added.
 
-        It obeys the same budget and rules, and is cached by the structure.
+        They obey the same budget and rules, and are cached by the structure.
         """
-        if rest.skeleton not in self._normalizers:
+        asked = rest.skeleton, question
+        if asked not in self._normalizers:
             survey = Survey(Structure(rest), self.budget, self.survey.rules)
-            self._normalizers[rest.skeleton] = survey.choose()
-        return self._normalizers[rest.skeleton]
+            self._normalizers[asked] = survey.choose(question)
+        return self._normalizers[asked]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Conclusions) and other.content == self.content

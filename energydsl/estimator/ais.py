@@ -8,8 +8,8 @@ import jax.random as jr
 from jax import Array
 
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.annealed import LONG_CHAINS, Annealed
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.annealed import Annealed
+from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_counts
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 

@@ -31,13 +31,6 @@ CHUNK = 64
 twice as many calls, and is not compiled anew."""
 
 
-LONG_CHAINS = (
-    "its chains start where long chains of the kernel ended, in place of exact draws, so that the "
-    "upper end holds only if these have reached the model's distribution"
-)
-"""The doubt of every reverse run without exact draws."""
-
-
 class Annealed(eqx.Module):
     """Chains that are ready for the path between a base distribution and an EBM.
 

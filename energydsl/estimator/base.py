@@ -11,6 +11,16 @@ from jax import Array
 from energydsl.compiler.ebm import EBM
 from energydsl.normalizer.log_z import LogZ
 
+LONG_CHAINS = (
+    "its chains start where long chains of the kernel ended, in place of exact draws, so that the "
+    "upper end holds only if these have reached the model's distribution"
+)
+LOOPS = "the factors form loops, so this is neither exact nor a bound"
+
+STANDING = LONG_CHAINS, LOOPS
+"""Doubts that follow from the method and the model before anything is drawn or computed. More work
+does not remove them, so that they come without a warning."""
+
 
 class AbstractEstimator(eqx.Module):
     """A method that estimates or bounds log Z."""

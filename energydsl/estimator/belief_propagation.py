@@ -12,8 +12,16 @@ from scipy.sparse.csgraph import connected_components
 
 from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
-from energydsl.estimator.finite import Finite, Group, log_sum, merged, site_marginals, tabulated
+from energydsl.estimator.base import LOOPS, AbstractEstimator, check_counts
+from energydsl.estimator.finite import (
+    Finite,
+    Group,
+    absorbed,
+    log_sum,
+    merged,
+    site_marginals,
+    tabulated,
+)
 from energydsl.normalizer.log_z import LogZ
 
 
@@ -27,9 +35,9 @@ class BeliefPropagation(AbstractEstimator):
     $$\log Z \approx \sum_f \log \sum_{x_f} e^{\theta_f} \prod_i n_{if}
     + \sum_i (1 - d_i) \log \sum_{x_i} \prod_f m_{fi},$$
     where site i is in $d_i$ factors, and $p(x_i)$ is about $\prod_f m_{fi}(x_i)$, normalised.
-    Factors of the same sites are joined. Both are exact where the factors then form trees, and
-    otherwise neither exact nor bounds: they are good where loops are long or couplings weak, and
-    may be far off in a strong spin glass.
+    A factor whose sites all belong to another one is joined with it, such as a pair with a triple.
+    Both are exact where the factors then form trees, and otherwise neither exact nor bounds: they
+    are good where loops are long or couplings weak, and may be far off in a strong spin glass.
 
     Where there are loops, each new log message is averaged with the old one, which has the weight
     `damping`; without it, messages may oscillate.
@@ -69,7 +77,7 @@ class BeliefPropagation(AbstractEstimator):
         beliefs = self._propagated(ebm)
         doubts = beliefs.doubts
         if beliefs.loops:
-            doubts = ("the factors form loops, so this is neither exact nor a bound", *doubts)
+            doubts = (LOOPS, *doubts)
         return LogZ(beliefs.bethe, np.inf, -np.inf, np.inf, "Bethe", np.inf, doubts)
 
     def marginals(self, ebm: EBM) -> Marginals:
@@ -81,7 +89,7 @@ class BeliefPropagation(AbstractEstimator):
         return dataclasses.replace(self, iterations=2 * self.iterations)
 
     def _propagated(self, ebm: EBM) -> _Beliefs:
-        model = merged(tabulated(ebm, "BeliefPropagation"))
+        model = absorbed(merged(tabulated(ebm, "BeliefPropagation")))
         loops = _has_loops(model)
         damping = self.damping if loops else 0.0
         # In a tree, news of each site passes once through it.

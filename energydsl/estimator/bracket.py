@@ -10,8 +10,8 @@ from jax import Array
 from scipy.special import logsumexp
 
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.annealed import LONG_CHAINS, Annealed
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.annealed import Annealed
+from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_counts
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 

@@ -13,11 +13,8 @@ from energydsl._types import check_key
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.estimator.ais import AIS
-from energydsl.estimator.base import AbstractEstimator
+from energydsl.estimator.base import STANDING, AbstractEstimator
 from energydsl.normalizer.log_z import LogZ
-
-LEAST_ESS = 2.0
-"""The effective number of weights below which an estimate comes with a warning."""
 
 
 def estimate_log_partition(
@@ -43,7 +40,8 @@ def estimate_log_partition(
 
     Returns:
         The estimate or the bounds; the kind is never "exact". `LogZ` says what each kind means,
-        and its `doubts` why this result cannot be trusted.
+        and its `doubts` why this result cannot be trusted. Doubts that more work may remove also
+        come as a warning.
 
     Raises:
         TypeError, ValueError: the method does not fit the model; no weight is above zero; or the
@@ -84,7 +82,7 @@ def _rounds(ebm: EBM, method: AbstractEstimator, seconds: float, *, key: Array) 
 
 
 def _checked(found: LogZ, method: AbstractEstimator) -> LogZ:
-    """The result; an error or a warning if no or too few chains have nearly all of the weight."""
+    """The result; an error if there is none, a warning of doubts that more work may remove."""
     name = type(method).__name__
     more = "give it more work (temperatures, particles, chains, restarts), or take another method"
     if not np.isfinite(found.value):
@@ -92,6 +90,7 @@ def _checked(found: LogZ, method: AbstractEstimator) -> LogZ:
             f"{name} found no estimate: {'; '.join(found.doubts)}. If the model allows any state "
             f"at all, {more}."
         )
-    if found.doubts and found.ess < LEAST_ESS:
-        warnings.warn(f"{name}: {'; '.join(found.doubts)}: {more}.", stacklevel=3)
+    noticed = [doubt for doubt in found.doubts if doubt not in STANDING]
+    if noticed:
+        warnings.warn(f"{name}: {'; '.join(noticed)}: {more}.", stacklevel=3)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -131,6 +132,41 @@ def _summed(parts: list[Group]) -> Group:
     cells = np.zeros((len(scopes), *tables.shape[1:]))
     np.add.at(cells, owner.ravel(), tables)
     return Group(scopes, cells)
+
+
+def absorbed(model: Finite) -> Finite:
+    """The same model, in which no factor has only sites of another one, apart from single sites.
+
+    Each factor of two sites or more whose sites all belong to a larger factor is added to that one.
+    Scopes are increasing and differ, as `merged` leaves them.
+    """
+    groups = sorted(model.groups, key=lambda g: g.scopes.shape[1])
+    kept: list[Group] = []
+    for number, group in enumerate(groups):
+        alone = np.ones(len(group.scopes), bool)
+        if group.scopes.shape[1] > 1:
+            for k in range(number + 1, len(groups)):
+                found, groups[k] = _taken(group, alone, groups[k])
+                alone[found] = False
+        if alone.any():
+            kept.append(Group(group.scopes[alone], group.cells[alone]))
+    return model._replace(groups=tuple(kept))
+
+
+def _taken(small: Group, left: np.ndarray, large: Group) -> tuple[np.ndarray, Group]:
+    """The factors of `small`, of those that are left, that lie in others, and these with them."""
+    size, wide = small.scopes.shape[1], large.scopes.shape[1]
+    number = {tuple(scope): k for k, scope in enumerate(small.scopes.tolist()) if left[k]}
+    cells, found = large.cells.copy(), []
+    for places in itertools.combinations(range(wide), size) if size < wide else ():
+        own = np.array([number.pop(tuple(s), -1) for s in large.scopes[:, places].tolist()])
+        rows, own = np.flatnonzero(own >= 0), own[own >= 0]
+        if len(own):
+            shape = np.ones(wide, int)
+            shape[list(places)] = small.cells.shape[1:]
+            cells[rows] += small.cells[own].reshape(-1, *shape)
+            found.append(own)
+    return np.concatenate([np.zeros(0, int), *found]), Group(large.scopes, cells)
 
 
 def site_marginals(ebm: EBM, laws: np.ndarray, kind: str, doubts: tuple[str, ...]) -> Marginals:

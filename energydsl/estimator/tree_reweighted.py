@@ -8,31 +8,39 @@ from typing import NamedTuple
 import jax.random as jr
 import numpy as np
 from jax import Array
-from scipy.optimize import minimize
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.optimize import OptimizeResult, minimize
+from scipy.special import logsumexp, softmax, xlogy
 
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.base import AbstractEstimator, check_counts
 from energydsl.estimator.finite import Finite, log_sum, merged, tabulated
+from energydsl.estimator.spanning_trees import Forest, covering, heaviest, rooted
 from energydsl.normalizer.log_z import LogZ
 
-COVERS = 4
-"""How often the trees could cover all edges, if no edge were in two trees of one cover."""
+STEPS = 10
+"""Steps of the minimisation after which another tree is looked for."""
+
+GAIN = 1e-6
+"""The least slope of the bound, in nats, towards a tree that is added."""
+
+SPREAD = 1e-6
+"""The share of the weight that all trees have evenly, so that no edge is left without weight."""
 
 
 class TreeReweighted(AbstractEstimator):
     r"""The tree-reweighted upper bound on log Z, for pairwise models of finite sites.
 
-    Log Z is convex in the log potentials $\theta$. If $\theta = \sum_T \rho_T \theta_T$ for
-    spanning trees T with weights $\rho_T$ that sum to 1, then
-    $$\log Z(\theta) \le \sum_T \rho_T \log Z(\theta_T),$$
+    Log Z is convex in the log potentials $\theta$. If $\theta = \sum_T w_T \theta_T$ for
+    spanning trees T with weights $w_T$ that sum to 1, then
+    $$\log Z(\theta) \le \sum_T w_T \log Z(\theta_T),$$
     where each term is computed exactly, by one pass over the tree. Every such division of $\theta$
-    gives a bound, so that an early stop makes it worse and never wrong. The trees cover every edge,
-    with equal weights; an edge that is in a share $\rho_e$ of them has its log potentials divided
-    by $\rho_e$ in each. The potentials of single sites are divided so that the bound is lowest
-    (L-BFGS): the bound is then that of tree-reweighted belief propagation for these $\rho_e$.
-    It is exact for a tree.
+    gives a bound, so that an early stop makes it worse and never wrong. An edge that is in a share
+    $\rho_e = \sum_{T \ni e} w_T$ of the trees has its log potentials divided by $\rho_e$ in each.
+    The division of the potentials of single sites and the weights of the trees are chosen together
+    so that the bound is lowest (L-BFGS). Along the way, trees are added: with the mutual
+    information $I_e$ that the present trees give the sites of an edge, the bound falls fastest
+    towards the tree with the largest $\sum_e I_e$. The bound is then that of tree-reweighted
+    belief propagation for the best $\rho_e$ of all. It is exact for a tree.
 
     Args:
         iterations: the most steps of the minimisation.
@@ -42,7 +50,7 @@ class TreeReweighted(AbstractEstimator):
         ValueError: a count below one, tables that are too large, or Z = 0, which is then proven.
 
     Source: Wainwright, Jaakkola & Willsky (2005), IEEE Transactions on Information Theory 51,
-    2313-2335, equation (18) and theorem 1.
+    2313-2335, equation (18), theorem 1, and section V-C for the weights.
     """
 
     iterations: int = 200
@@ -58,7 +66,7 @@ class TreeReweighted(AbstractEstimator):
             )
         model = tabulated(ebm, "TreeReweighted")
         rng = np.random.default_rng(np.asarray(jr.key_data(key)))
-        best = _minimised(_divided(_pairs(model), rng), self.iterations) + model.constant
+        best = _lowest(_pairs(model), self.iterations, rng) + model.constant
         if np.isneginf(best):
             raise ValueError("Every state is forbidden, so that Z = 0 and log Z does not exist.")
         return LogZ.proven(-np.inf, best + model.margin, "tree-reweighted")
@@ -78,19 +86,54 @@ class _Pairs(NamedTuple):
     """(edge, level, level)"""
 
 
-class _Forest(NamedTuple):
-    """All trees as one forest, with a node for each site of each tree."""
+class _Division(NamedTuple):
+    r"""A division of the log potentials among trees.
 
-    sites: np.ndarray
-    """The log potentials of sites, (site, level)."""
-    count: int
-    """The number of trees."""
-    depths: list[np.ndarray]
-    """The nodes at each depth; the first are roots."""
-    parent: np.ndarray
-    """The parent of each node; its own number for a root."""
-    pairs: np.ndarray
-    """The log potentials of each node and its parent, (node, level of the parent, own level)."""
+    In each tree T the log potential of a site s with neighbours t in the graph is
+    $\theta_s + \sum_t \rho_{st} m_{ts}$, and that of an edge is
+    $\theta_{st} / \rho_{st} - m_{ts}(x_s) - m_{st}(x_t)$. Each message then has the sum
+    $\sum_T w_T (\rho_{st} - [st \in T])\, m_{ts} = 0$, so that any messages divide $\theta$.
+    """
+
+    heights: np.ndarray
+    """The weights of the trees are about proportional to the exponentials of these, (tree,)."""
+    messages: np.ndarray
+    """(edge, end, level)"""
+
+    @property
+    def weights(self) -> np.ndarray:
+        return (1 - SPREAD) * softmax(self.heights) + SPREAD / len(self.heights)
+
+    def widened(self) -> _Division:
+        """The same with one more tree, which gets the mean weight."""
+        height = logsumexp(self.heights) - np.log(len(self.heights))
+        return self._replace(heights=np.append(self.heights, height))
+
+    def flat(self) -> np.ndarray:
+        return np.concatenate([self.heights, self.messages.ravel()])
+
+    def at(self, flat: np.ndarray) -> _Division:
+        """A division of the same shape, with the numbers of `flat`."""
+        count = len(self.heights)
+        return _Division(flat[:count], flat[count:].reshape(self.messages.shape))
+
+
+class _Bound(NamedTuple):
+    """An upper bound, its slopes, and what it says about the edges."""
+
+    value: float
+    slopes: _Division
+    share: np.ndarray
+    """The weight of the trees that have an edge, (edge,)."""
+    laws: np.ndarray
+    """The mean law of the sites of each edge, over these trees, (edge, level, level)."""
+
+    @property
+    def information(self) -> np.ndarray:
+        """The mutual information of the sites of each edge."""
+        apart = self.laws.sum(axis=2, keepdims=True) * self.laws.sum(axis=1, keepdims=True)
+        ratio = np.where(self.laws > 0, self.laws, 1.0) / np.where(self.laws > 0, apart, 1.0)
+        return xlogy(self.laws, ratio).sum(axis=(1, 2))
 
 
 def _pairs(model: Finite) -> _Pairs:
@@ -111,107 +154,98 @@ def _pairs(model: Finite) -> _Pairs:
     return _Pairs(sites, np.concatenate(ends), np.concatenate(tables))
 
 
-def _divided(model: _Pairs, rng: np.random.Generator) -> _Forest:
-    """Spanning trees that cover all edges, each edge in about as many trees as others."""
-    count, most = model.sites.shape
-    trees = _spanning_trees(count, model.edges, rng)
-    share = np.mean([np.isin(np.arange(len(model.edges)), tree) for tree in trees], axis=0)
-    parents, depths, tables = [], [], []
-    for number, tree in enumerate(trees):
-        parent, depth, edge = _rooted(count, model.edges, tree)
-        parents.append(parent + number * count)
-        depths.append(depth)
-        table = np.zeros((count, most, most))
-        below = edge >= 0
-        divided = model.pairs[edge[below]] / share[edge[below]][:, None, None]
-        # The parent's level comes first.
-        first = model.edges[edge[below], 0] == parent[below]
-        table[below] = np.where(first[:, None, None], divided, divided.swapaxes(1, 2))
-        tables.append(table)
-    depth = np.concatenate(depths)
-    layers = [np.flatnonzero(depth == d) for d in range(depth.max() + 1)]
-    return _Forest(model.sites, len(trees), layers, np.concatenate(parents), np.concatenate(tables))
-
-
-def _spanning_trees(count: int, edges: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """The edges of each tree: again and again a tree of the edges that were used least."""
-    if not len(edges):
-        return [np.zeros(0, int)]
-    used = np.zeros(len(edges))
-    number = coo_array((1 + np.arange(len(edges)), edges.T), shape=(count, count)).tocsr()
-    trees: list[np.ndarray] = []
-    while True:
-        cost = 1 + used + 0.9 * rng.random(len(edges))
-        chosen = minimum_spanning_tree(coo_array((cost, edges.T), shape=(count, count)).tocsr())
-        rows, columns = chosen.nonzero()
-        tree = np.asarray(number[rows, columns]).ravel() - 1
-        used[tree] += 1
-        trees.append(tree)
-        enough = COVERS * len(edges) / len(tree)
-        if used.all() and (len(trees) >= enough or len(tree) == len(edges)):
-            return trees
-
-
-def _rooted(
-    count: int, edges: np.ndarray, tree: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The parent, the depth and the edge to the parent of each node; -1 as the edge of a root."""
-    # A node beyond the others is joined to one node of each part, so that one search visits all.
-    own = edges[tree]
-    joined = coo_array((np.ones(len(own)), own.T), shape=(count, count))
-    roots = np.unique(connected_components(joined, directed=False)[1], return_index=True)[1]
-    ends = np.concatenate([own, np.stack([roots, np.full(len(roots), count)], axis=1)])
-    number = np.concatenate([tree, np.full(len(roots), -1)])
-    whole = coo_array((np.ones(len(ends)), ends.T), shape=(count + 1, count + 1)).tocsr()
-    order, before = breadth_first_order(whole, count, directed=False)
-    depth = np.zeros(count + 1, int)
-    for node in order[1:].tolist():
-        depth[node] = depth[before[node]] + 1
-    below = ends.T[1] == before[ends.T[0]]
-    child = np.where(below, ends.T[0], ends.T[1])
-    edge = np.full(count, -1)
-    edge[child] = number
-    parent = np.where(edge < 0, np.arange(count), before[:count])
-    return parent, depth[:count] - 1, edge
-
-
-def _minimised(forest: _Forest, iterations: int) -> float:
-    """The lowest bound found."""
-    shape = (forest.count, *forest.sites.shape)
-    best = np.inf
-
-    def bound(moves: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal best
-        moves = moves.reshape(shape)
-        potentials = forest.sites + moves - moves.mean(axis=0)
-        value, laws = _passes(forest, potentials.reshape(-1, shape[2]))
-        best = min(best, value)
-        laws = laws.reshape(shape)
-        return value, ((laws - laws.mean(axis=0)) / forest.count).ravel()
-
-    start = np.zeros(shape).ravel()
-    if not np.isneginf(bound(start)[0]) and forest.count > 1:
-        options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-13, "gtol": 1e-9}
-        minimize(bound, start, jac=True, method="L-BFGS-B", options=options)
+def _lowest(model: _Pairs, steps: int, rng: np.random.Generator) -> float:
+    """The lowest bound found in so many steps, with a tree added every few of them."""
+    count, edges = len(model.sites), model.edges
+    trees = [rooted(count, edges, tree) for tree in covering(count, edges, rng)]
+    forest = Forest.of(edges, trees)
+    division = _Division(np.zeros(len(trees)), np.zeros((len(edges), 2, model.sites.shape[1])))
+    best = _bound(model, forest, division).value
+    # One tree that covers all edges is the model itself.
+    while steps > 0 and len(trees) > 1 and not np.isneginf(best):
+        found = _minimised(model, forest, division, min(STEPS, steps))
+        best, division = min(best, found.fun), division.at(found.x)
+        steps -= max(found.nit, 1)
+        last = _bound(model, forest, division)
+        tree = heaviest(count, edges, last.information)
+        if last.information[tree].sum() - last.share @ last.information > GAIN:
+            trees.append(rooted(count, edges, tree))
+            forest = Forest.of(edges, trees)
+            division = division.widened()
+        elif found.success:
+            break
     return float(best)
 
 
-def _passes(forest: _Forest, potentials: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean of the trees' log Z, and the marginals of each node."""
-    total, messages = potentials.copy(), np.zeros_like(potentials)
+def _minimised(model: _Pairs, forest: Forest, division: _Division, steps: int) -> OptimizeResult:
+    """The division after some steps of L-BFGS."""
+
+    def bound(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        found = _bound(model, forest, division.at(flat))
+        return found.value, found.slopes.flat()
+
+    options = {"maxiter": steps, "maxfun": 2 * steps, "ftol": 1e-13, "gtol": 1e-9}
+    return minimize(bound, division.flat(), jac=True, method="L-BFGS-B", options=options)
+
+
+def _bound(model: _Pairs, forest: Forest, division: _Division) -> _Bound:
+    """The weighted mean of the trees' log Z, and its slopes."""
+    messages, weights = division.messages, division.weights
+    share = weights @ forest.contains
+    sites = model.sites.copy()
+    np.add.at(sites, model.edges, share[:, None, None] * messages)
+    pairs = model.pairs / share[:, None, None] - messages[:, 0, :, None] - messages[:, 1, None]
+    log_zs, laws, joint = _passes(forest, weights, sites, pairs)
+    value = float(weights @ log_zs)
+    if np.isneginf(value):
+        return _Bound(value, division.at(np.zeros(division.flat().size)), share, joint)
+    ends = laws[model.edges]
+    own = np.stack([joint.sum(axis=2), joint.sum(axis=1)], axis=1)
+    inner = (np.where(joint > 0, model.pairs, 0.0) * joint).sum(axis=(1, 2)) / share**2
+    by_weight = log_zs + forest.contains @ ((ends * messages).sum(axis=(1, 2)) - inner)
+    soft = softmax(division.heights)
+    by_height = (1 - SPREAD) * soft * (by_weight - soft @ by_weight)
+    slopes = _Division(by_height, share[:, None, None] * ends - own)
+    return _Bound(value, slopes, share, joint / share[:, None, None])
+
+
+def _passes(
+    forest: Forest, weights: np.ndarray, sites: np.ndarray, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log Z of each tree, and weighted sums of the trees' laws of sites and of their edges.
+
+    Args:
+        forest: the trees.
+        weights: (tree,).
+        sites: the log potentials of sites, the same in all trees, (site, level).
+        pairs: those of edges, (edge, level, level).
+    """
+    owner = np.repeat(np.arange(len(weights)), len(sites))
+    below = forest.up >= 0
+    first, up = forest.first[below, None, None], forest.up[below]
+    # The parent's level comes first.
+    tables = np.zeros((len(owner), *pairs.shape[1:]))
+    tables[below] = np.where(first, pairs[up], pairs[up].swapaxes(1, 2))
+    total = np.tile(sites, (len(weights), 1))
+    messages = np.zeros_like(total)
     for nodes in reversed(forest.depths[1:]):
-        messages[nodes] = log_sum(forest.pairs[nodes] + total[nodes, None])
+        messages[nodes] = log_sum(tables[nodes] + total[nodes, None])
         np.add.at(total, forest.parent[nodes], messages[nodes])
     roots = forest.depths[0]
     log_z = log_sum(total[roots])
-    value = float(log_z.sum()) / forest.count
-    laws = np.zeros_like(potentials)
-    if np.isneginf(value):
-        return value, laws
+    log_zs = np.bincount(owner[roots], log_z, len(weights))
+    laws, joint = np.zeros_like(total), np.zeros_like(pairs)
+    if np.isneginf(log_z).any():
+        return log_zs, sites, joint
     laws[roots] = np.exp(total[roots] - log_z[:, None])
+    # Where a message is -inf, so is the parent's law 0.
+    above = np.where(np.isneginf(messages), 0.0, messages)[below, :, None]
+    given = np.zeros_like(tables)
+    given[below] = np.exp(tables[below] + total[below, None] - above)
     for nodes in forest.depths[1:]:
-        # Where a message is -inf, so is the parent's law 0.
-        above = np.where(np.isneginf(messages[nodes]), 0.0, messages[nodes])
-        given = np.exp(forest.pairs[nodes] + total[nodes, None] - above[:, :, None])
-        laws[nodes] = np.einsum("np,npl->nl", laws[forest.parent[nodes]], given)
-    return value, laws
+        given[nodes] *= laws[forest.parent[nodes], :, None]
+        laws[nodes] = given[nodes].sum(axis=1)
+    parts = np.where(first, given[below], given[below].swapaxes(1, 2))
+    np.add.at(joint, up, parts * weights[owner[below], None, None])
+    mean = np.tensordot(weights, laws.reshape(len(weights), *sites.shape), 1)
+    return log_zs, mean, joint

@@ -38,12 +38,19 @@ from energydsl.language.expression import (
     elementwise,
 )
 from energydsl.language.expression.operation import Move
-from energydsl.language.variable import Variable, as_shape
+from energydsl.language.variable import Axes, Dims, Variable, as_shape
 
 Shape = int | tuple[int, ...]
 
 
-def variable(name: str, domain: AbstractDomain, shape: Shape = (), *, latent: bool = False) -> View:
+def variable(
+    name: str,
+    domain: AbstractDomain,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare a variable over any domain, which may be a subclass of your own.
 
     Args:
@@ -51,63 +58,87 @@ def variable(name: str, domain: AbstractDomain, shape: Shape = (), *, latent: bo
         domain: the set in which each site takes its value.
         shape: the shape of the array of sites; a single site if not given.
         latent: whether it is unobserved, so that data have no values of it.
+        dims: names for the axes, which `to_arviz` uses: ``"school"``, ``["row", "column"]``, or a
+            mapping to labels, such as ``{"school": ["A", "B", "C"]}``.
 
     Returns:
         A view of the whole variable, to be used in energies.
     """
-    return View.of(Variable(name, domain, as_shape(shape, name), latent))
+    whole = as_shape(shape, name)
+    axes = None if dims is None else Axes.of(dims, whole, name)
+    return View.of(Variable(name, domain, whole, latent, axes))
 
 
-def spin(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+def spin(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare spins, each -1 or +1."""
-    return variable(name, Spin(), shape, latent=latent)
+    return variable(name, Spin(), shape, latent=latent, dims=dims)
 
 
-def binary(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+def binary(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare bits, each 0 or 1."""
-    return variable(name, Binary(), shape, latent=latent)
+    return variable(name, Binary(), shape, latent=latent, dims=dims)
 
 
-def categorical(name: str, shape: Shape = (), *, levels: int, latent: bool = False) -> View:
+def categorical(
+    name: str, shape: Shape = (), *, levels: int, latent: bool = False, dims: Dims | None = None
+) -> View:
     """Declare labels 0 .. levels-1, which energies compare or use as indices of tables."""
-    return variable(name, Categorical(levels), shape, latent=latent)
+    return variable(name, Categorical(levels), shape, latent=latent, dims=dims)
 
 
-def integer(name: str, shape: Shape = (), *, low: int, high: int, latent: bool = False) -> View:
+def integer(
+    name: str,
+    shape: Shape = (),
+    *,
+    low: int,
+    high: int,
+    latent: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare integers from `low` to `high`, both included."""
-    return variable(name, Integer(low, high), shape, latent=latent)
+    return variable(name, Integer(low, high), shape, latent=latent, dims=dims)
 
 
-def count(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+def count(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare counts: 0, 1, 2, ... without an upper bound."""
-    return variable(name, Count(), shape, latent=latent)
+    return variable(name, Count(), shape, latent=latent, dims=dims)
 
 
-def real(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+def real(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare real numbers."""
-    return variable(name, Real(), shape, latent=latent)
+    return variable(name, Real(), shape, latent=latent, dims=dims)
 
 
-def positive(name: str, shape: Shape = (), *, latent: bool = False) -> View:
+def positive(
+    name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None
+) -> View:
     """Declare numbers above 0."""
-    return variable(name, Positive(), shape, latent=latent)
+    return variable(name, Positive(), shape, latent=latent, dims=dims)
 
 
 def interval(
-    name: str, shape: Shape = (), *, low: float, high: float, latent: bool = False
+    name: str,
+    shape: Shape = (),
+    *,
+    low: float,
+    high: float,
+    latent: bool = False,
+    dims: Dims | None = None,
 ) -> View:
     """Declare real numbers from `low` to `high`."""
-    return variable(name, Interval(float(low), float(high)), shape, latent=latent)
+    return variable(name, Interval(float(low), float(high)), shape, latent=latent, dims=dims)
 
 
-def simplex(name: str, shape: Shape, *, latent: bool = False) -> View:
+def simplex(name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None) -> View:
     """Declare probability vectors along the last axis of `shape`."""
-    return variable(name, Simplex(), shape, latent=latent)
+    return variable(name, Simplex(), shape, latent=latent, dims=dims)
 
 
-def positive_definite(name: str, shape: Shape, *, latent: bool = False) -> View:
+def positive_definite(
+    name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None
+) -> View:
     """Declare symmetric positive definite matrices in the last two axes of `shape`."""
-    return variable(name, PositiveDefinite(), shape, latent=latent)
+    return variable(name, PositiveDefinite(), shape, latent=latent, dims=dims)
 
 
 def parameter(name: str, init: Any) -> Parameter:

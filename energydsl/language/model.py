@@ -202,6 +202,18 @@ class Model(eqx.Module):
             clamped[name] = mask
         return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
 
+    def unconditioned(self) -> Model:
+        """The same model with no site clamped: what `condition` was called on."""
+        return _replace(self, skeleton=self.skeleton.holding({}), evidence={})
+
+    def turned(self, x: Values) -> Model:
+        """The model of the clamped sites given the free ones, which are clamped to `x`."""
+        masks = {v.name: ~self.skeleton.mask(v) for v in self.variables}
+        held = {name: mask for name, mask in masks.items() if mask.any()}
+        values = self.complete(x)
+        evidence = {name: values[name] for name in held}
+        return _replace(self, skeleton=self.skeleton.holding(held), evidence=evidence)
+
     @property
     def parameter_count(self) -> int:
         """The number of real parameters that learning updates."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,6 +22,38 @@ def as_shape(shape: int | tuple[int, ...], name: str) -> tuple[int, ...]:
     return tuple(int(a) for a in axes)
 
 
+Dims = str | Sequence[str] | Mapping[str, Sequence[Any] | None]
+"""Names for the axes of a variable: one name, several, or a mapping from names to labels."""
+
+
+class Axes(dict[str, tuple[Any, ...] | None]):
+    """The names of a variable's axes, in their order, each with labels or None."""
+
+    @staticmethod
+    def of(dims: Dims, shape: tuple[int, ...], name: str) -> Axes:
+        """Checked names and labels of the axes of a variable.
+
+        Raises:
+            ValueError: the number of names, or of labels along an axis, is not that of the shape.
+        """
+        names = [dims] if isinstance(dims, str) else list(dims)
+        labels = dims if isinstance(dims, Mapping) else {}
+        if len(set(names)) != len(shape) or not all(isinstance(n, str) and n for n in names):
+            raise ValueError(
+                f"Variable {name!r} got dims={names}; expected {len(shape)} different names, one "
+                f"for each axis of its shape {shape}."
+            )
+        for axis, size in zip(names, shape, strict=True):
+            own = labels.get(axis)
+            if own is not None and len(own) != size:
+                raise ValueError(
+                    f"Variable {name!r} got {len(own)} labels for its axis {axis!r}; expected "
+                    f"{size}, its size."
+                )
+        given = {n: labels.get(n) for n in names}
+        return Axes({n: None if own is None else tuple(own) for n, own in given.items()})
+
+
 @dataclasses.dataclass(frozen=True)
 class Variable:
     """A declared variable: its name, domain and shape, and whether it is latent (unobserved)."""
@@ -30,6 +62,8 @@ class Variable:
     domain: AbstractDomain
     shape: tuple[int, ...]
     latent: bool = False
+    axes: Axes | None = dataclasses.field(default=None, compare=False)
+    """The names of its axes and their labels, for trees of chains; None if they have no names."""
 
     def __post_init__(self) -> None:
         # "/" separates groups in an ArviZ tree.

@@ -53,6 +53,12 @@ class History(dict[str, np.ndarray]):
     stopped: str | None = None
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        count = len(next(iter(self.values()), ()))
+        ends = ", ".join(f"{n} {a[0]:.6g} to {a[-1]:.6g}" for n, a in self.items() if count)
+        note = f"; stopped: {self.stopped}" if self.stopped else ""
+        return f"<History of {count} steps in {self.seconds:.1f} s: {ends or 'no step'}{note}>"
+
 
 def fit(
     ebm: EBM,

@@ -191,6 +191,21 @@ def _draw_of(factor: Factor) -> Callable[..., Any]:
     return lambda key, density, *rest: factor.energy(_Drawing(density, key), *rest)
 
 
+def normalised_densities(structure: Structure) -> list[tuple[Rows, np.ndarray]]:
+    """The densities that integrate to 1, with the child sites of each, by batch.
+
+    Each is the conditional density of its child sites given their parents, in the distribution of
+    all sites: whatever is drawn from these sites is integrated out, too.
+    """
+    found, listed = _find(structure), []
+    for number, chosen in enumerate(found.densities):
+        rows = np.flatnonzero(chosen)
+        if len(rows):
+            batch = Rows(structure, number, rows, np.zeros(len(rows), int))
+            listed.append((batch, found.drawn[number].sites[rows]))
+    return listed
+
+
 def _plan(rule: AbstractRule, structure: Structure, components: np.ndarray) -> DirectedPlan:
     rows, found = owned_rows(structure, components), _find(structure)
     sites = []

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import jax.random as jr
 import numpy as np
 
+from energydsl._types import Quantity
 from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, error_of
+from energydsl.report.groups import groups_of
 from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
 
 SAMPLED = ("chain", "draw")
 """The leading dimensions of all draws."""
-
-MASK = "_clamped"
-"""The suffix of the name of a variable's mask of clamped sites."""
 
 CHEAP = 1e8
 """The largest number of operations for which exact log Z is added to a tree's attributes."""
@@ -38,68 +38,95 @@ def to_arviz(
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
     observed: Mapping[str, Any] | None = None,
+    deterministics: Mapping[str, Quantity] | None = None,
+    predictive: Mapping[str, Any] | None = None,
+    prior: Chains | None = None,
 ) -> xarray.DataTree:
-    """Convert chains to the `xarray.DataTree` that ArviZ reads; `to_netcdf` saves it.
+    r"""Convert chains to the `xarray.DataTree` that ArviZ reads; `to_netcdf` saves it.
 
-    The group posterior contains the draws; sample_stats the energy, ``lp`` (minus the energy) and
-    the kernel's statistics; constant_data the values of clamped sites, with a mask if only a part
-    of a variable is clamped; observed_data the arrays of `observed`. A description of the run, as
-    JSON, is in ``tree.attrs["energydsl"]``.
+    The groups, each present if there is something in it:
+
+    - ``posterior``: the draws, with NaN at the clamped sites of a variable of which others are
+      free, and the values of `deterministics`;
+    - ``sample_stats``: ``lp`` (minus the model's energy), ``model_energy``, and the kernel's
+      statistics under ArviZ's names. ``energy`` is the Hamiltonian of NUTS, as `arviz.bfmi` and
+      `arviz.plot_energy` read it, and is absent for kernels that have none;
+    - ``observed_data``: what the model was conditioned on, with NaN at the sites that are free, and
+      the arrays of `observed`;
+    - ``log_likelihood``: $\log p(y_i \mid x)$ for each draw, where an observation's factor is a
+      normalised density, for `arviz.loo` and `arviz.compare`;
+    - ``posterior_predictive``: the arrays of `predictive`;
+    - ``prior`` and ``prior_predictive``: the draws of `prior`, those of observed variables apart.
+
+    A description of the run, as JSON, is in ``tree.attrs["energydsl"]``.
 
     Args:
         chains: the result of `energydsl.sample`.
-        dims: names for the axes of variables, such as ``{"s": ["row", "column"]}``.
+        dims: names for the axes of variables, such as ``{"s": ["row", "column"]}``, in addition to
+            those that were declared with the variables.
         coords: labels along such a dimension, such as ``{"row": [...]}``.
-        observed: observed data to be stored with the draws, by name.
+        observed: further observed data to be stored with the draws, by name.
+        deterministics: functions of one configuration, as in ``keep=`` of `energydsl.sample`, which
+            are evaluated at every draw.
+        predictive: the result of `energydsl.predictive`.
+        prior: chains of the model without its condition: ``ed.sample(ed.compile(model), ...)``.
 
     Raises:
+        TypeError: `prior` is not chains.
         ValueError: a name is unknown or used twice, or a length does not match.
     """
     import xarray as xr
 
     check_chains(chains, "to_arviz")
-    groups = _groups(chains, observed or {})
+    groups = groups_of(chains, observed or {}, deterministics or {}, predictive or {}, prior)
+    own, labels = _declared(chains.ebm.model.variables)
     names = {name for arrays in groups.values() for name in arrays}
-    dims = _checked_dims(dims or {}, names)
-    dims = {f"{name}{MASK}": own for name, own in dims.items()} | dims
-    coords = _checked_coords(coords or {}, dims)
+    given = _checked_dims(dims or {}, names)
+    coords = labels | _checked_coords(coords or {}, own | given)
     tree = xr.DataTree.from_dict(
-        {group: _dataset(group, arrays, dims, coords) for group, arrays in groups.items()}
+        {
+            group: _dataset(group, arrays, _axes(group, arrays, own, given), coords)
+            for group, arrays in groups.items()
+        }
     )
-    tree.attrs = {"energydsl": json.dumps(_record(chains))}
+    tree.attrs = {"energydsl": json.dumps(record_of(chains))}
     return tree
 
 
-def _groups(chains: Chains, observed: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each group of the tree that is not empty."""
-    groups = {
-        "posterior": {name: _plain(a) for name, a in chains.draws.items()},
-        "sample_stats": chains.stats | {"lp": -chains.stats["energy"]},
-        "constant_data": _clamped(chains.ebm),
-        "observed_data": {name: _plain(a) for name, a in observed.items()},
-    }
-    return {group: arrays for group, arrays in groups.items() if arrays}
+def _declared(
+    variables: Sequence[Variable],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[Any, ...]]]:
+    """The names of axes, and their labels, that were declared with the variables."""
+    dims, labels = {}, {}
+    for v in variables:
+        for axis, own in (v.axes or {}).items():
+            if own is not None and labels.setdefault(axis, own) != own:
+                raise ValueError(
+                    f"The axis {axis!r} of {v.name!r} was declared with other labels than that of "
+                    "another variable; give one of the two axes another name."
+                )
+        if v.axes is not None:
+            dims[v.name] = tuple(v.axes)
+    return dims, labels
 
 
-def _clamped(ebm: EBM) -> dict[str, np.ndarray]:
-    """The evidence, and a mask of the clamped sites for each partly clamped variable."""
-    model, held = ebm.model, {}
-    for v in model.variables:
-        mask = model.skeleton.mask(v)
-        if mask.any():
-            held[v.name] = np.asarray(model.evidence[v.name])
-        if mask.any() and not mask.all():
-            held[f"{v.name}{MASK}"] = mask
-    return held
+def _axes(
+    group: str,
+    arrays: dict[str, np.ndarray],
+    declared: dict[str, tuple[str, ...]],
+    given: dict[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """The names of the axes of a group's arrays, as far as they have names.
 
-
-def _plain(values: Any) -> np.ndarray:
-    """The values in a dtype that ArviZ can subtract and netCDF can store."""
-    array = np.asarray(values)
-    if array.dtype == bool:
-        return array.astype(np.int8)
-    # NumPy reports the kind of bfloat16 and similar dtypes as "void".
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
+    A quantity may have a variable's name and another shape, so that declared names are used where
+    they fit. The log-likelihoods of events of several sites have fewer axes than their variable.
+    """
+    lead = 0 if group.endswith("data") else len(SAMPLED)
+    ranks = {name: array.ndim - lead for name, array in arrays.items()}
+    whole = {n: own for n, own in declared.items() if ranks.get(n) == len(own)} | given
+    if group != "log_likelihood":
+        return whole
+    return {n: own[: ranks[n]] for n, own in (declared | given).items() if n in ranks}
 
 
 def _dataset(
@@ -126,7 +153,7 @@ def _dataset(
     return az.dict_to_dataset(
         arrays,
         dims={name: list(own) for name, own in axes.items()},
-        coords={dim: labels for dim, labels in coords.items() if dim in sizes},
+        coords={dim: np.asarray(labels) for dim, labels in coords.items() if dim in sizes},
         sample_dims=lead,
         inference_library=sys.modules["energydsl"],
         check_conventions=False,
@@ -182,7 +209,7 @@ def _sizes(shapes: dict[str, tuple[int, ...]], axes: dict[str, tuple[str, ...]])
     return sizes
 
 
-def _record(chains: Chains) -> dict[str, Any]:
+def record_of(chains: Chains) -> dict[str, Any]:
     """A description of the run as JSON data."""
     ebm = chains.ebm
     return {

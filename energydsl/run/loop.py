@@ -73,6 +73,8 @@ class AbstractRun(abc.ABC):
     length: int = 1
     """The number of rows of the next chunk."""
     saver: Saver | None = None
+    compiled: float = 0.0
+    """The seconds of the first chunk, nearly all of which compiles the program of all chunks."""
 
     def __enter__(self) -> None:
         self.listener = Listener().__enter__()
@@ -112,11 +114,13 @@ class AbstractRun(abc.ABC):
                    desc=title, unit="step")  # fmt: skip
         try:
             with bar:
+                bar.set_postfix_str("compiling")
                 while self.at.rows < self.rows and stopped is None:
                     before = self.at.steps
                     stopped = self._beat() or self._interrupted()
                     failed = self.saver is not None and self.saver.trouble is not None
                     said = "the checkpoint could not be written" if failed else self.note()
+                    said = said or f"compiled in {self.compiled:.1f} s"
                     bar.set_postfix_str(said, refresh=False)
                     bar.update(self.at.steps - before)
                     if self.saver is not None:
@@ -150,6 +154,7 @@ class AbstractRun(abc.ABC):
         began = time.perf_counter()
         stopped = self.chunk(self.length)
         seconds = time.perf_counter() - began
+        self.compiled = self.compiled or seconds
         if seconds < CHUNK_SECONDS / 8:
             self.length *= 8
         elif seconds < CHUNK_SECONDS / 2:

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import eval_jaxpr
 
@@ -86,8 +87,13 @@ class Quantities(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     @staticmethod
-    def of(keep: Mapping[str, Quantity], x: Any) -> Quantities:
+    def of(keep: Mapping[str, Quantity], x: Any, argument: str = "keep") -> Quantities:
         """Trace functions of a configuration with the shapes of `x`.
+
+        Args:
+            keep: the functions.
+            x: a configuration.
+            argument: the argument by which the user gave the functions, for messages.
 
         Raises:
             ValueError: a function uses a variable that the configuration does not have.
@@ -101,14 +107,34 @@ class Quantities(eqx.Module):
             program, numbers, shapes = Program.trace(all_of_them, x)
         except KeyError as error:
             raise ValueError(
-                f"A function of keep= uses {error}; the configuration has {list(x)}."
+                f"A function of {argument}= uses {error}; the configuration has {list(x)}."
             ) from None
         for name, shape in shapes.items():
             if not hasattr(shape, "shape"):
                 raise TypeError(
-                    f"keep[{name!r}] returned {type(shape).__name__}; expected one array."
+                    f"{argument}[{name!r}] returned {type(shape).__name__}; expected one array."
                 )
         return Quantities(numbers, program, tuple(sorted(keep)))
 
     def __call__(self, x: Configuration) -> dict[str, Array]:
         return self.program(self.numbers, x)
+
+
+def evaluated(
+    functions: Mapping[str, Quantity], xs: Mapping[str, np.ndarray], argument: str
+) -> dict[str, np.ndarray]:
+    """The values of functions of one configuration at configurations stacked on the first axis.
+
+    As in a run, the functions receive discrete variables as 32-bit integers.
+    """
+    wide = {
+        n: jnp.asarray(a.astype(np.int32) if a.dtype.kind in "iu" else a) for n, a in xs.items()
+    }
+    one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in wide.items()}
+    values = _mapped(Quantities.of(functions, one, argument), wide)
+    return {name: np.asarray(array) for name, array in values.items()}
+
+
+@eqx.filter_jit
+def _mapped(quantities: Quantities, xs: Configuration) -> dict[str, Array]:
+    return jax.lax.map(lambda x: quantities(x), xs, batch_size=256)

@@ -258,8 +258,10 @@ def test_the_width_bound_is_no_less_than_the_treewidth(small):
         (nx.disjoint_union(nx.star_graph(5), nx.path_graph(7)), 1),
         (nx.cycle_graph(50), 2),
         (nx.complete_graph(8), 7),
+        (nx.complete_bipartite_graph(4, 9), 4),
+        (nx.complete_bipartite_graph(9, 4), 4),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_the_width_bound_of_known_graphs(g, bound):
     assert graph.width_bound(*edges_of(g)) == bound

@@ -191,7 +191,7 @@ HELD = [
 ]
 
 
-@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.too_slow])
 @given(text=energies(), held=st.sampled_from(HELD), seed=st.integers(0, 2**20))
 def test_conditionals_of_random_energies(text, held, seed):
     """What the factors say of one site is what the whole energy says."""

@@ -80,6 +80,54 @@ def test_trees_are_exact(seed):
         np.testing.assert_allclose(laws[name].probabilities, exact[name].probabilities, **CLOSE)
 
 
+def nested(rng):
+    """Pairs and a triple that lie in larger factors, in every order; the largest form a tree."""
+    c, s = ed.categorical("c", 4, levels=3), ed.spin("s", 2)
+    four, triple = numbers(rng, 3, 3, 3, 3), numbers(rng, 3, 3, 3)
+    pair, corner = numbers(rng, 3, 3), numbers(rng, 3, 2, 2)
+    pair[0, 2] = -np.inf
+    model = ed.Model(
+        ed.Table(log_potential=pair)(c[2], c[0])
+        + ed.Table(log_potential=pair)(c[1:3], c[2:]).sum()
+        + ed.Table(log_potential=triple)(c[3], c[1], c[0])
+        + ed.Table(log_potential=four)(c[1], c[0], c[3], c[2])
+        + ed.Table(log_potential=corner)(c[3], s[0], s[1])
+        - 0.75 * s[0] * s[1]
+        - 0.5 * s[1] * (c[3] == 1)
+    )
+    x = states(*[range(3)] * 4, *[(-1, 1)] * 2)
+    a, b, d, e = x[:, :4].astype(int).T
+    up = (x[:, 4:] == 1).astype(int).T
+    logs = pair[d, a] + pair[b, d] + pair[d, e] + triple[e, b, a] + four[b, a, e, d]
+    logs += corner[e, up[0], up[1]] + 0.75 * x[:, 4] * x[:, 5] + 0.5 * x[:, 5] * (e == 1)
+    return model, x, logs
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_factors_inside_others_are_no_loops(seed):
+    model, x, logs = nested(np.random.default_rng(seed))
+    found, laws = bethe(model), believed(model)
+    np.testing.assert_allclose(found.value, logsumexp(logs), **CLOSE)
+    assert found.doubts == laws.doubts == ()
+    np.testing.assert_allclose(laws["c"].probabilities, shares(x[:, :4], logs, range(3)), **CLOSE)
+    np.testing.assert_allclose(laws["s"].probabilities, shares(x[:, 4:], logs, (-1, 1)), **CLOSE)
+
+
+def test_a_pair_in_two_triples_counts_once():
+    """The triples share two sites, so that they form a loop of weak factors."""
+    rng, s = np.random.default_rng(0), ed.spin("s", 4)
+    first, second, pair = (numbers(rng, *[2] * n, scale=0.05) for n in (3, 3, 2))
+    model = ed.Model(
+        ed.Table(log_potential=first)(s[0], s[1], s[2])
+        + ed.Table(log_potential=second)(s[1], s[2], s[3])
+        + ed.Table(log_potential=pair)(s[1], s[2])
+    )
+    n = states(*[(0, 1)] * 4).astype(int).T
+    exact = logsumexp(first[n[0], n[1], n[2]] + second[n[1], n[2], n[3]] + pair[n[1], n[2]])
+    found = bethe(model)
+    assert "form loops" in found.doubts[0] and abs(found.value - exact) < 0.005
+
+
 def test_a_long_chain_is_not_cut_short_or_damped():
     """News of the first spin, the only one in a field, reaches the last one through 400 pairs."""
     s = ed.spin("s", 401)
@@ -155,7 +203,8 @@ def test_messages_that_oscillate_are_said_and_damping_helps():
     """Spins that all repel each other answer all at once, and turn over and over."""
     s = ed.spin("s", 6)
     model = ed.Model(s @ jnp.asarray(np.triu(np.full((6, 6), 0.5), 1)) @ s - 0.1 * s.sum())
-    found = bethe(model, damping=0.0, iterations=60)
+    with pytest.warns(UserWarning, match="BeliefPropagation: messages still change by"):
+        found = bethe(model, damping=0.0, iterations=60)
     assert len(found.doubts) == 2 and "in iteration 60: more damping" in found.doubts[1]
     assert np.isfinite(found.value)
     with pytest.warns(UserWarning, match="BeliefPropagation: messages still change by"):

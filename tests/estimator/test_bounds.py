@@ -5,6 +5,7 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 import energydsl as ed
@@ -86,6 +87,45 @@ def test_trees_with_equal_shares_reach_the_known_optimum():
     found = ed.estimate_log_partition(ed.compile(model), ed.TreeReweighted(), key=jr.key(0))
     exact = np.log(2 * np.exp(1.2) + 6 * np.exp(-0.4))
     assert exact < best and abs(found.upper - best) < 1e-6
+
+
+@pytest.mark.parametrize("couplings", [[0.9, -0.8, 0.05], [1.2, 0.1, -0.2, 0.7, 0.3]])
+def test_the_weights_of_trees_reach_the_optimum_on_a_ring(couplings):
+    """Without fields, log Z of a tree is known: with any shares of at most 1 that sum to n - 1 the
+    bound is n log 2 + sum of share log cosh(J / share)."""
+    js = np.array(couplings, np.float32).astype(float)
+    n, s = len(js), ed.spin("s", len(js))
+    model = ed.Model(-(jnp.asarray(js) * s * ed.roll(s, 1)).sum())
+
+    def bound(share):
+        return share @ np.logaddexp(js / share, -js / share) + np.log(2)
+
+    sums = {"type": "eq", "fun": lambda share: share.sum() - (n - 1)}
+    even = np.full(n, (n - 1) / n)
+    options = {"bounds": [(1e-9, 1)] * n, "constraints": sums, "options": {"ftol": 1e-14}}
+    best = minimize(bound, even, **options)
+    found = ed.estimate_log_partition(ed.compile(model), ed.TreeReweighted(), key=jr.key(1))
+    assert best.success and best.fun < bound(even) - 0.01
+    # Each tree keeps a weight of at least 1e-6 divided by their number.
+    assert abs(found.upper - best.fun) < 1e-5
+
+
+def test_more_steps_never_make_the_bound_worse():
+    """Each longer search begins as the shorter one, and no stop between breaks the bound."""
+    model, exact = gas(np.random.default_rng(3))
+    ebm = ed.compile(model)
+    uppers = [
+        ed.estimate_log_partition(ebm, ed.TreeReweighted(n), key=jr.key(4)).upper
+        for n in (1, 2, 5, 10, 11, 20, 25, 60)
+    ]
+    assert exact < uppers[-1] and (np.diff(uppers) <= 1e-12).all()
+    assert uppers[-1] < uppers[0] - 0.05
+
+
+def test_weights_that_differ_close_much_of_the_gap_of_uneven_couplings():
+    """Equal weights leave 3.6 nats, or 2.8 if the best of 200 steps; see `glass` for the exact."""
+    model, exact = glass(np.random.default_rng(0), 12, 0.3)
+    assert 0 < gap(model, exact, ed.TreeReweighted()) < 2.9
 
 
 def test_the_division_of_single_sites_improves():

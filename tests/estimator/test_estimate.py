@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.estimator.base import AbstractEstimator
+from energydsl.estimator.base import LONG_CHAINS, LOOPS, AbstractEstimator
 from tests.estimator.models import one_site
 
 
@@ -53,6 +53,30 @@ def test_proven_bounds_keep_the_best_of_all_rounds(ebm):
     method = Recorded(kind="bounds")
     found = ed.estimate_log_partition(ebm, method, key=jr.key(0), seconds=7.0)
     assert (found.lower, found.upper, found.kind) == (-1.0, 2.5, "bounds")
+
+
+class Doubtful(AbstractEstimator):
+    """An estimate of 1 with some doubts."""
+
+    doubts: tuple[str, ...]
+    ess: float = 100.0
+
+    def estimate(self, ebm, *, key):
+        return ed.LogZ(1.0, 0.1, 0.5, 1.5, "estimate", self.ess, self.doubts)
+
+    def doubled(self):
+        return self
+
+
+@pytest.mark.parametrize("ess", [1.0, 100.0, np.inf])
+def test_every_doubt_warns_but_those_that_no_work_removes(ebm, ess):
+    """However many effective chains there are."""
+    with pytest.warns(UserWarning, match=r"^Doubtful: one; another: give it more work") as seen:
+        doubts = (LOOPS, "one", LONG_CHAINS, "another")
+        found = ed.estimate_log_partition(ebm, Doubtful(doubts, ess), key=jr.key(0))
+    assert found.doubts == doubts and len(seen) == 1
+    for quiet in ((), (LOOPS,), (LONG_CHAINS,)):
+        assert ed.estimate_log_partition(ebm, Doubtful(quiet, ess), key=jr.key(0)).value == 1.0
 
 
 def test_a_time_must_be_one(ebm):

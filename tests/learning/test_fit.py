@@ -22,6 +22,7 @@ import scipy.stats
 import energydsl as ed
 from energydsl._identity import content
 from energydsl.learning import fit as fitting
+from energydsl.learning.fit import History
 from energydsl.learning.moving import moving_of
 from energydsl.learning.optimizer import Update
 from energydsl.run import loop as running
@@ -728,3 +729,11 @@ def test_an_update_of_an_objective_that_is_not_finite_is_named():
         after, history = fit(ed.compile(chain(1.0)), BreaksItself(99, 0.0), spins(), steps=1,
                              optimizer=bad)  # fmt: skip
     assert history.objective.own == 2.0 and floats(after)[0] == 1.0
+
+
+def test_a_printed_history_is_a_summary():
+    history = History(loss=np.array([3.0, 1.25]), error=np.array([0.5, 0.25]))
+    assert repr(history) == "<History of 2 steps in 0.0 s: loss 3 to 1.25, error 0.5 to 0.25>"
+    history.stopped = "interrupted after 2 of 9 steps"
+    assert str(history).endswith("stopped: interrupted after 2 of 9 steps>")
+    assert repr(History()) == "<History of 0 steps in 0.0 s: no step>"

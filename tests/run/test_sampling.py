@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -399,3 +400,17 @@ def test_a_run_killed_by_sigkill_resumes_with_the_same_draws(tmp_path):
     assert start("", tmp_path / "whole.npy").wait() == 0
     resumed, whole = np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "whole.npy")
     assert np.array_equal(resumed, whole)
+
+
+def test_the_bar_says_that_the_program_is_compiled_and_how_long_that_took(monkeypatch):
+    said = []
+
+    class Bar(loop.tqdm):
+        def set_postfix_str(self, text="", refresh=True):
+            said.append(text)
+
+    monkeypatch.setattr(loop, "tqdm", Bar)
+    ebm = ed.compile(ed.Model(-0.1 * ed.spin("s", 2).sum()))
+    ed.sample(ebm, ed.Gibbs(), key=jax.random.key(0), warmup=3, draws=5)
+    assert said[0] == "compiling" and len(said) > 1
+    assert all(re.fullmatch(r"compiled in \d+\.\d s", text) for text in said[1:])

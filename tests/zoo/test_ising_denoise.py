@@ -37,6 +37,7 @@ def test_the_coupling_is_found_through_the_noise():
     assert found == pytest.approx(zoo.matched_coupling(clean, 0.0), abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_errors_fall(tmp_path):
     numbers = zoo.main(out=tmp_path, chains=2, draws=50, thin=1)

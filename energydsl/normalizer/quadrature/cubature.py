@@ -1,4 +1,4 @@
-"""Adaptive integration of many log integrands at once, over boxes of one or two dimensions.
+"""Adaptive integration of many log integrands at once, over boxes of one to three dimensions.
 
 Each problem's box is divided into cells, of which those with the largest errors are bisected. The
 cells are found without derivatives. Given the cells, the integral is a weighted sum of values of
@@ -15,27 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-NODES = np.array(
-    [1.0, 0.942882415695480, np.sqrt(2 / 3), 0.641853342345781, np.sqrt(1 / 5), 0.236383199662150]
+from energydsl.normalizer.quadrature.product import (
+    ProductRule,
+    compared,
+    points_in,
+    product_rule,
 )
-ENDS = [0.0158271919734802, 0.0942738402188500, 0.155071987336585, 0.188821573960182]
-MIDDLE = [0.199773405226859, 0.224926465333340, 0.242611071901408]
-FINE = np.array(ENDS + MIDDLE)
-ROUGH = np.array([77.0, 0.0, 432.0, 0.0, 625.0, 0.0, 672.0]) / 1470
-"""Nodes, and the weights of a rule of 13 and of one of 7 points, on one half of an interval.
 
-Both rules have points at the ends of the interval, so that they see a jump anywhere inside it.
-
-Source: Gander & Gautschi (2000), BIT 40(1), 84-101.
-"""
-
-AXIS = np.concatenate([-NODES, [0.0], NODES[::-1]])
-WEIGHTS, ROUGHER = (np.concatenate([half, half[-2::-1]]) for half in (FINE, ROUGH))
-
-POINTS = 13
-"""Points along each axis of a cell."""
-
-SPLIT = {1: 8, 2: 16}
+SPLIT = {1: 8, 2: 16, 3: 4}
 """How many cells of a problem are bisected in one step, by dimension."""
 
 REACH = 40.0
@@ -49,7 +36,7 @@ two, where no cell would account for what is beyond.
 """
 
 NEAR = 6.0
-SIDE = {1: 1.25, 2: 2.5}
+SIDE = {1: 1.25, 2: 2.5, 3: 10.0}
 """The largest side of cells that hold points within NEAR of 0, by dimension."""
 
 RESOLVED = 4.0
@@ -99,31 +86,6 @@ class Cells(NamedTuple):
     used: Array
 
 
-class _Rule(NamedTuple):
-    """Points of [-1, 1]^d and their weights in the product of rules of 13 points.
-
-    For each axis, `changes` are the weights with 7 points along that axis, minus those.
-    """
-
-    points: np.ndarray
-    weights: np.ndarray
-    changes: np.ndarray
-
-
-def _rule(dim: int) -> _Rule:
-    points = np.stack(np.meshgrid(*[AXIS] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
-
-    def product(factors: list[np.ndarray]) -> np.ndarray:
-        weights = np.ones(1)
-        for factor in factors:
-            weights = np.multiply.outer(weights, factor).ravel()
-        return weights
-
-    weights = product([WEIGHTS] * dim)
-    mixed = [product([ROUGHER if i == k else WEIGHTS for i in range(dim)]) for k in range(dim)]
-    return _Rule(points, weights, np.stack(mixed) - weights)
-
-
 def refine(
     log_density: Callable[[Array], tuple[Array, Array]],
     marks: Marks,
@@ -146,7 +108,7 @@ def refine(
         width: points at which the integrands are evaluated at once.
     """
     count, dim = marks.place.shape[1:]
-    rule, many = _rule(dim), SPLIT[dim]
+    rule, many = product_rule(dim), SPLIT[dim]
 
     def bisect(state: tuple[Cells, Array]) -> tuple[Cells, Array]:
         cells, rank = state
@@ -204,7 +166,7 @@ def _halves(cells: Cells, place: Array) -> tuple[Array, Array]:
     rows = jnp.arange(place.shape[1])
     low, high = cells.low[place, rows], cells.high[place, rows]
     excess = (high - low) / cells.limit[place, rows]
-    longest = (excess[..., -1] > excess[..., 0]).astype(np.int32)
+    longest = _largest_axis(excess)
     axis = jnp.where(jnp.any(excess > 1, axis=-1), longest, cells.axis[place, rows])
     across = axis[..., None] == jnp.arange(low.shape[-1])
     middle = (low + high) / 2
@@ -266,19 +228,19 @@ def _graded(cells: Cells, new: Array, counts: Array) -> Cells:
 
 def _assess(
     log_density: Callable[[Array], tuple[Array, Array]],
-    rule: _Rule,
+    rule: ProductRule,
     low: Array,
     high: Array,
     width: int,
 ) -> tuple[Array, Array, Array, Array, Array]:
     """For each of some cells: value, error, lean, axis and edge, see `Cells`."""
-    points = _points(rule, low, high)
+    points = points_in(rule, low, high)
     logs, known = in_passes(log_density, points.reshape(-1, *points.shape[2:]), width)
     logs, known = (a.reshape(points.shape[:3]) for a in (logs, known))
     peak = jnp.max(logs, axis=1)
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
     seen = jnp.exp(logs - peak[:, None])
-    value, gaps, error, lean = _compared(rule, seen)
+    value, gaps, error, lean = compared(rule, seen)
     side = high - low
     scale = peak + jnp.sum(jnp.log(side / 2), axis=-1)
     # The mass beyond an end is taken to be that of its density, going on for one unit.
@@ -286,36 +248,9 @@ def _assess(
     beyond = jnp.max(seen, axis=1) * 2 ** side.shape[-1] / jnp.min(side, axis=-1)
     edge = jnp.where(ends, scale + jnp.log(beyond), -jnp.inf)
     worst = jnp.where(ends[..., None], side, jnp.abs(gaps))
-    axis = (worst[..., -1] > worst[..., 0]).astype(np.int32)
+    axis = _largest_axis(worst)
     error = jnp.maximum(scale + jnp.log(error), edge)
     return scale + jnp.log(value), error, jnp.where(ends, 1.0, lean), axis, edge
-
-
-def _compared(rule: _Rule, seen: Array) -> tuple[Array, Array, Array, Array]:
-    """Both rules on values of integrands, (cells, points, problems), as if cells were [-1, 1]^d.
-
-    The error is at most ten times the change from the finer rule to the rougher one, at most the
-    integral of the distance from the mean, and less than either where the change is so small that
-    the integrand must be smooth, as in QUADPACK.
-
-    Returns:
-        The integral; the change along each axis; the error; its lean, see `Cells`.
-    """
-    value = jnp.einsum("q,nqp->np", rule.weights, seen)
-    gaps = jnp.einsum("dq,nqp->npd", rule.changes, seen)
-    mean = value / rule.weights.sum()
-    rough = jnp.einsum("q,nqp->np", rule.weights, jnp.abs(seen - mean[:, None]))[..., None]
-    part = jnp.abs(gaps) / jnp.where(rough > 0, rough, 1.0)
-    parts = rough * jnp.minimum(jnp.minimum(1.0, 10 * part), (200 * part) ** 1.5)
-    error = jnp.sum(parts, axis=-1)
-    lean = jnp.sum(parts * jnp.sign(gaps), axis=-1) / jnp.where(error > 0, error, 1.0)
-    return value, gaps, error, lean
-
-
-def _points(rule: _Rule, low: Array, high: Array) -> Array:
-    """The rule's points in cells: (cells, points, problems, dimensions)."""
-    middle, half = (low + high)[:, None] / 2, (high - low)[:, None] / 2
-    return middle + half * rule.points[:, None, :]
 
 
 def _limits(marks: Marks, low: Array, high: Array) -> Array:
@@ -354,7 +289,7 @@ def over_cells(
         width: points at which the integrands are evaluated at once.
     """
     most, count, dim = cells.low.shape
-    rule = _rule(dim)
+    rule = product_rule(dim)
     chunk = max(min(width // len(rule.points), most), 1)
     starts = jnp.arange(0, most, chunk, dtype=np.int32)
     # This one stands in for cells that are left out: energies may have no finite derivatives there.
@@ -366,7 +301,7 @@ def over_cells(
         taken = counts.at[rows, columns].get(mode="fill", fill_value=False)
         place = jnp.where(taken, rows, other)
         low, high = cells.low[place, columns], cells.high[place, columns]
-        points = _points(rule, low, high).reshape(-1, count, dim)
+        points = points_in(rule, low, high).reshape(-1, count, dim)
         seen = jnp.exp(jax.vmap(log_density)(points) - reference)
         sums = jnp.einsum("q,nqp->np", rule.weights, seen.reshape(chunk, -1, count))
         volume = jnp.prod((high - low) / 2, axis=-1)
@@ -378,6 +313,11 @@ def over_cells(
         return total + lax.cond(any_left, visit, lambda _: jnp.zeros(count), first), None
 
     return lax.scan(add, jnp.zeros(count), starts)[0]
+
+
+def _largest_axis(values: Array) -> Array:
+    """Where the largest stands on the last axis."""
+    return first_largest(jnp.moveaxis(values, -1, 0))
 
 
 def first_largest(values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The modes of a density over one or two unconstrained coordinates.
+"""The modes of a density over one to three unconstrained coordinates.
 
 U is evaluated on a grid that spans 34 powers of ten about 0, and near the numbers that the model
 holds: locations, scales, data, constants in the text of its functions. From the lowest local minima
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpyro.distributions.transforms import IdentityTransform
 
 from energydsl.language.model import Model
 from energydsl.normalizer.quadrature.cubature import REACH, Marks, first, first_largest, in_passes
@@ -24,6 +25,7 @@ _FAR = np.linspace(6, REACH, 18)
 GRID = {
     1: np.linspace(-REACH, REACH, 4097),
     2: np.concatenate([-_FAR[::-1], np.linspace(-5.9, 5.9, 119), _FAR]),
+    3: np.concatenate([-_FAR[::-4], np.linspace(-5.9, 5.9, 59), _FAR[1::4]]),
 }
 """The grid of the search along each axis, as arcsinh(z), by dimension."""
 
@@ -42,14 +44,19 @@ A narrow ridge has many minima on the grid, which would otherwise take all place
 NEWTON_STEPS = 60
 """Damped Newton steps from each start."""
 
-LANDMARKS = {1: 48, 2: 32}
-"""How many of the model's numbers the grid has points near, by dimension."""
+LANDMARKS = {1: 48, 2: 32, 3: 40}
+"""How many of the model's numbers the grid has points near, by dimension.
 
-SCANNED = {1: 4097 + 21 * 96, 2: (155 + 64) ** 2}
+In three dimensions the coordinates of values in domains with bounds count, too."""
+
+SCANNED = {1: 4097 + 21 * 96, 2: (155 + 64) ** 2, 3: 69**3 + 40**3}
 """About how many points the grid has, by dimension."""
 
-DENSER = 0.5
-"""The scale of z = m + a sinh(t): a, divided by the width of the mode m."""
+DENSER = {1: 0.5, 2: 0.5, 3: 2.0}
+"""The scale of z = m + a sinh(t): a, divided by the width of the mode m, by dimension.
+
+In three dimensions cells are few, and fewer do where the mode takes less of the box.
+"""
 
 NEGLIGIBLE = -40.0
 """Log of a fraction of the mass below which a mode is not resolved."""
@@ -96,10 +103,10 @@ def search(surface: Surface, model: Model, text: Any) -> tuple[Chart, Marks]:
     modes = _modes(surface, model, text)
     best = first_largest(modes.mass)
     rows = jnp.arange(surface.count)
-    chart = Chart(modes.place[best, rows], DENSER * modes.matrix[best, rows])
+    chart = Chart(modes.place[best, rows], DENSER[surface.dim] * modes.matrix[best, rows])
     inverse = _inverse(chart.matrix)
     middle = jnp.einsum("pij,mpj->mpi", inverse, modes.place - chart.centre)
-    # Half the width of a mode along each axis of the chart, the other axis held.
+    # Half the width of a mode along each axis of the chart, the other axes held.
     shape = _inverse(jnp.einsum("pij,mpjk->mpik", inverse, modes.matrix))
     half = 1 / jnp.sqrt(jnp.sum(shape**2, axis=-2))
     counts = modes.mass > surface.together(jnp.max(modes.mass, axis=0)) + NEGLIGIBLE
@@ -119,11 +126,9 @@ def search(surface: Surface, model: Model, text: Any) -> tuple[Chart, Marks]:
 
 
 def _modes(surface: Surface, model: Model, text: Any) -> Modes:
-    axis = _axis(surface.dim, landmarks(surface, model, text, LANDMARKS[surface.dim]))
-    u = _look(surface, model, axis, width_of(text))
-    lowest = _basins(u, len(axis), surface.dim)
-    numbers = jnp.arange(len(lowest), dtype=np.int32)[:, None]
-    steps = jnp.arcsinh(_grid(axis, numbers, surface.dim))
+    grids = [_scanned(surface, model, axis, text) for axis in _axes(surface, model, text)]
+    points, lowest = (jnp.concatenate(part) for part in zip(*grids, strict=True))
+    steps = jnp.arcsinh(points)[:, None]
     rows = jnp.arange(surface.count)
 
     def take(left: tuple[Array, Array], apart: Array) -> tuple[tuple[Array, Array], Array]:
@@ -135,7 +140,7 @@ def _modes(surface: Surface, model: Model, text: Any) -> Modes:
 
     apart = jnp.arange(STARTS) >= STARTS // 3
     _, picked = lax.scan(take, (lowest, lowest), apart)
-    starts = _grid(axis, picked, surface.dim)
+    starts = points[picked]
     z, u, axes = jax.vmap(lambda z: _descend(surface, model, z))(starts)
 
     def measure(mode: tuple[Array, Array, Array]) -> Array:
@@ -151,20 +156,36 @@ def _grid(axis: Array, number: Array, dim: int) -> Array:
     return jnp.stack([axis[number // n ** (dim - 1 - k) % n] for k in range(dim)], axis=-1)
 
 
-def _axis(dim: int, marks: Array) -> Array:
-    """The coordinates of the grid along each axis, in order."""
-    if dim == 1:
-        around = np.outer([-1, 1], 10.0 ** np.arange(-8, 2)).ravel()
-        plain = np.sinh(GRID[1])
-    else:
-        around = np.zeros(0)
-        plain = np.sinh(GRID[2])
-    near = marks[:, None] + np.append(around, 0.0)
-    axis = jnp.sort(jnp.concatenate([jnp.asarray(plain), near.ravel()]))
+def _axes(surface: Surface, model: Model, text: Any) -> list[Array]:
+    """The coordinates along each axis of each grid, in order.
+
+    In three dimensions the model's numbers have a grid of their own: together with the other
+    coordinates they would make too many points.
+    """
+    dim, most = surface.dim, LANDMARKS[surface.dim]
+    if dim == 3:
+        bounded = sum(not isinstance(t, IdentityTransform) for t in surface.transforms)
+        most //= 1 + bounded
+    around = np.outer([-1, 1], 10.0 ** np.arange(-8, 2)).ravel() if dim == 1 else np.zeros(0)
+    marks = landmarks(surface, model, text, most)
+    near = (marks[:, None] + np.append(around, 0.0)).ravel()
+    plain = jnp.asarray(np.sinh(GRID[dim]))
+    return [_once(a) for a in ((plain, near) if dim == 3 else (jnp.append(plain, near),))]
+
+
+def _once(axis: Array) -> Array:
+    """The coordinates in order, each once, with others far out in place of those seen twice."""
+    axis = jnp.sort(axis)
     # A point seen twice would look like the end of a plateau.
     twice = jnp.concatenate([jnp.zeros(1, bool), axis[1:] == axis[:-1]])
     beyond = np.sinh(REACH) * (1 + np.arange(1, len(axis) + 1) / len(axis))
     return jnp.sort(jnp.where(twice, beyond, axis))
+
+
+def _scanned(surface: Surface, model: Model, axis: Array, text: Any) -> tuple[Array, Array]:
+    """The points of a grid, and U at its local minima, inf elsewhere: (points, problems)."""
+    lowest = _basins(_look(surface, model, axis, width_of(text)), len(axis), surface.dim)
+    return _grid(axis, jnp.arange(len(lowest), dtype=np.int32), surface.dim), lowest
 
 
 def _look(surface: Surface, model: Model, axis: Array, width: int) -> Array:
@@ -231,15 +252,25 @@ def _descend(surface: Surface, model: Model, z: Array) -> tuple[Array, Array, Ar
 
 
 def _determinant(matrix: Array) -> Array:
-    """Of matrices 1 by 1 or 2 by 2, which need no decomposition, and so compile faster."""
+    """Of matrices up to 3 by 3, which need no decomposition, and so compile faster."""
     if matrix.shape[-1] == 1:
         return matrix[..., 0, 0]
+    if matrix.shape[-1] == 3:
+        return jnp.sum(matrix[..., 0, :] * _cofactors(matrix)[..., 0, :], axis=-1)
     return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def _cofactors(matrix: Array) -> Array:
+    """Of matrices 3 by 3: each row is the cross product of the two others."""
+    a, b, c = (matrix[..., k, :] for k in range(3))
+    return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=-2)
 
 
 def _inverse(matrix: Array) -> Array:
     if matrix.shape[-1] == 1:
         return 1 / matrix
+    if matrix.shape[-1] == 3:
+        return jnp.swapaxes(_cofactors(matrix), -1, -2) / _determinant(matrix)[..., None, None]
     (a, b), (c, d) = ([matrix[..., i, j] for j in range(2)] for i in range(2))
     adjugate = jnp.stack([jnp.stack([d, -b], axis=-1), jnp.stack([-c, a], axis=-1)], axis=-2)
     return adjugate / _determinant(matrix)[..., None, None]

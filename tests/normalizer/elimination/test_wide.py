@@ -135,7 +135,7 @@ def test_a_mode_has_the_least_energy(strip):
 def test_draws_have_the_marginals(strip):
     law, ebm, plan = strip
     prepared = prepare(ebm.model, plan)
-    keys = jr.split(jr.key(1), 20_000)
+    keys = jr.split(jr.key(1), 4_000)
     drawn = jax.vmap(lambda k: draw(ebm.model, plan, prepared, key=k)["s"])(keys)
     up = (np.asarray(drawn) == 1).sum(0)
     for count, p in zip(up.ravel(), law.up.ravel(), strict=True):
@@ -178,6 +178,7 @@ def glass(side):
     return ed.Model(energy - (field * s).sum())
 
 
+@pytest.mark.slow
 def test_log_z_alone_takes_little_memory_and_what_needs_more_is_refused():
     model = glass(13)
     most = ed.compile(model).normalizer.plans[0].most_bytes

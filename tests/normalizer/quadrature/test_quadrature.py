@@ -66,6 +66,22 @@ DOMAINS = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(
+    "view,q,right",
+    [
+        (ed.simplex("s", 4), dist.Dirichlet(jnp.array([2.0, 3.0, 1.0, 1.5])), 0.0),
+        (ed.positive("p", 3), dist.Gamma(jnp.array([0.5, 2.0, 9.0]), 3.0).to_event(1), 0.0),
+    ],
+    ids=["simplex", "positive"],
+)
+def test_constrained_domains_of_three_coordinates(view, q, right):
+    ebm = ed.compile(ed.Model(ed.LogDensity(q)(view)))
+    found, claimed = integral(ebm)
+    assert claimed <= ACCEPTED and abs(found - right) <= claimed
+
+
 @pytest.mark.parametrize("name", DOMAINS)
 def test_constrained_domains(name):
     view, q = DOMAINS[name]
@@ -93,6 +109,7 @@ def moons():
     return Moons(jax.tree.map(lambda a: 2 * a if eqx.is_array(a) else a, network))
 
 
+@pytest.mark.slow
 def test_a_neural_energy_in_two_dimensions():
     net, y = moons(), ed.real("y", 2)
     found = log_z(ed.Neural(net)(y))
@@ -164,10 +181,14 @@ def test_inside_jit_it_is_the_same():
     )
 
 
-def test_three_dimensions_are_refused():
-    y = ed.real("y", 3)
-    ebm = ed.compile(ed.Model((y**4).sum() + y[0] * y[1] * y[2]))
-    assert not applies(ebm, "quadrature") and "3 dimensions" in reason(ebm, "quadrature")
+def test_four_dimensions_are_refused():
+    y = ed.real("y", 4)
+    ebm = ed.compile(ed.Model((y**4).sum() + y[0] * y[1] * y[2] * y[3]))
+    assert not applies(ebm, "quadrature")
+    assert reason(ebm, "quadrature").startswith("4 dimensions; at most 3")
+    three = ed.real("x", 3)
+    beside = ed.compile(ed.Model((three**4).sum() + three[0] * three[1] * three[2] * ed.spin("s")))
+    assert reason(beside, "quadrature").startswith("2^21 points, its states counted; budget 2^20")
     assert "budget 2^10" in str(ed.compile(ed.Model(Y**4), budget=10).normalizer)
 
 
@@ -285,6 +306,7 @@ def in_a_hump(number, steepness, at, spread, spot=-np.inf):
     return integral(ed.compile(ed.Model(ed.Neural(net)(ed.real("y", 2)))))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("number", range(len(RIDGES)))
 @pytest.mark.parametrize("steepness", [600.0, 9450.0])
@@ -365,6 +387,7 @@ def mixed(weight=0.7):
     return network, ed.Model(experts - weight * (X * S).sum() - 0.5 * S[0] * S[1])
 
 
+@pytest.mark.slow
 def test_spins_are_summed_inside_the_integral():
     network, model = mixed()
     ebm = ed.compile(model)
