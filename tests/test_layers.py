@@ -26,9 +26,9 @@ ORDER = {
     "normalizer": "base double families log_z banded | counting elimination gaussian | *"
     " | choice evaluate",
     "normalizer/conditional_gaussian": "blocks | integrals | rule",
-    "normalizer/elimination": "order steps blocks arena | layout spread | batches"
-    " | schedule search | body | narrow wide | passes"
-    " | finite_sum | rule",
+    "normalizer/elimination": "anneal steps blocks arena | order layout spread"
+    " | batches cut | schedule search | body | narrow wide | passes"
+    " | finite_sum | slices | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand product | landmarks cubature | modes | rule",
     "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",

@@ -105,7 +105,10 @@ class Offer:
         bottleneck: returns, for a component's number, what makes it need so many terms.
         rest: the part of the structure that the plans leave to the other rules: log Z of these
             components is what the plans compute plus log Z of the rest of them.
-        done: returns, for a component's number, what the plans do to it, if there is a rest.
+        done: returns, for a component's number, what the plans do to it, if the rule's name alone
+            does not tell.
+        within: returns the offer under a budget, if it depends on that.
+        last: True for the components to which the rule is applied only if no other is.
         setup: the operations that could be carried out while the rule's program is compiled, beyond
             what a short program takes; shared by the components to which the rule applies.
     """
@@ -120,6 +123,8 @@ class Offer:
     bottleneck: Callable[[int], str] | None = None
     rest: Structure | None = None
     done: Callable[[int], str] | None = None
+    within: Callable[[Budget], Offer] | None = None
+    last: np.ndarray | bool = False
     setup: float = 0.0
 
     @property

@@ -44,6 +44,7 @@ class Survey:
     @cached_property
     def _made(self) -> tuple[tuple[Offer, Rest | None], ...]:
         offers = [rule.offer(self.structure) for rule in self.rules]
+        offers = [offer.within(self.budget) if offer.within else offer for offer in offers]
         return tuple((o, None if o.rest is None else Rest(self, o.rest)) for o in offers)
 
     def choose(self, question: Question = "log_partition") -> Normalizer:
@@ -110,10 +111,13 @@ class Survey:
     def _least(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
         least = np.full(len(self.structure.component_sizes), np.inf)
         best = np.zeros(len(least), np.int32)
-        for k, offer in enumerate(self.offers(question)):
-            better = offer.answers(question) & (offer.costs < least)
-            better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
-            best[better], least[better] = k, offer.costs[better]
+        for last in (False, True):
+            left = np.isinf(least)
+            for k, offer in enumerate(self.offers(question)):
+                better = left & (offer.last == np.full(len(least), last))
+                better &= offer.answers(question) & (offer.costs < least)
+                better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
+                best[better], least[better] = k, offer.costs[better]
         return best, least
 
 

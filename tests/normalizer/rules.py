@@ -25,10 +25,13 @@ def applies(ebm, name, question="log_partition"):
     return all(reason(ebm, name, c, question) is None for c in components)
 
 
-def plans(ebm, name):
+def plans(ebm, name, budget=None):
     """This rule alone, as a normalizer."""
+    budget = budget or Budget()
     components = np.arange(len(ebm.structure.component_sizes))
-    return planned(ebm.structure, rule(name).offer(ebm.structure).plan(components), Budget())
+    offer = rule(name).offer(ebm.structure)
+    offer = offer.within(budget) if offer.within else offer
+    return planned(ebm.structure, offer.plan(components), budget)
 
 
 def value(ebm, name):

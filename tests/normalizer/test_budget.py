@@ -91,7 +91,8 @@ def test_no_more_memory_is_taken_than_was_predicted(model):
     ebm = ed.compile(model(), budget=40)
     predicted = ebm.normalizer.bytes
     assert memory(ebm) < predicted < 2e8
-    tight = ed.compile(model(), budget=40, memory=int(predicted / 100))
+    # A hundredth of it could do for slices.
+    tight = ed.compile(model(), budget=40, memory=1000)
     assert "of memory; budget" in tight.normalizer.reason
 
 

@@ -55,6 +55,14 @@ class FiniteSum(eqx.Module):
     def laws(self, summed: Found) -> tuple[dict[str, Array], Array]:
         """The probabilities of each site's levels, by variable, and those of each cell's states."""
         slopes, each = self.passes.down(summed)
+        return self.by_variable(each), slopes
+
+    def marginals(self, cells: Array) -> dict[str, Array]:
+        """The probabilities of each site's levels, by variable, from cells without messages."""
+        return self.laws(self.summed(cells))[0]
+
+    def by_variable(self, each: Array) -> dict[str, Array]:
+        """The probabilities of each slot's levels, (slot, level), by variable."""
         most = max(self.structure.levels)
         each = jnp.pad(each, ((0, 0), (0, most - each.shape[1])))
         known = jnp.where(self.slot_of[:, None] >= 0, each[self.slot_of], 0.0)
@@ -62,7 +70,7 @@ class FiniteSum(eqx.Module):
             v.name: known[self._place(v.name, v.size), : v.domain.levels]
             for v in self.structure.skeleton.free
             if v.domain.levels is not None
-        }, slopes
+        }
 
     def greatest(self, cells: Array) -> Array:
         """The greatest sum of all tables of each component, from cells without messages."""
@@ -143,6 +151,13 @@ def plan_sum(
         sites += [members[i] for i in order.sites]
         separators += [{members[j] for j in around} for around in order.separators]
     steps = Steps(scopes, sites, separators, structure.levels.tolist())
+    return planned_sum(structure, steps, starts, end, arguments)
+
+
+def planned_sum(
+    structure: Structure, steps: Steps, starts: np.ndarray, end: int, arguments: float
+) -> Planned:
+    """The sum that these steps carry out; see `plan_sum`."""
     alone, made = schedule(steps, starts, end)
     slot_of = np.full(structure.sites, -1)
     slot_of[list(made.slot)] = list(made.slot.values())

@@ -19,6 +19,10 @@ from energydsl.normalizer.elimination.steps import Step, Steps
 MOST_WIDE = 96
 """The most wide steps that are compiled, as each takes some time."""
 
+MOST_INDICES = 2**25
+"""The most indices that the cliques of other steps take together, those of many levels apart: they
+lie in memory before a plan's bytes are known, so that beyond this more wide steps are compiled."""
+
 MOST_LEVELS = 64
 """The most levels of the eliminated site of a wide step, as each level's terms are an array."""
 
@@ -92,18 +96,22 @@ class Layout(NamedTuple):
 def layouts(steps: Steps) -> list[Layout | None]:
     """The layout of each step that is wide, None for the others."""
     terms = [steps.size(steps.clique(s)) for s in steps.steps]
+    can = [s.site is None or steps.levels[s.site] <= MOST_LEVELS for s in steps.steps]
     reader = {i - steps.tables: k for k, s in enumerate(steps.steps) for i in s.inputs}
     least = steps.wide
     while True:
-        wide = [
-            n >= least and (s.site is None or steps.levels[s.site] <= MOST_LEVELS)
-            for n, s in zip(terms, steps.steps, strict=True)
-        ]
+        wide = [n >= least and able for n, able in zip(terms, can, strict=True)]
         found = [
             _layout(steps, s, wide, k in reader and wide[reader[k]]) if wide[k] else None
             for k, s in enumerate(steps.steps)
         ]
-        if sum(map(len, loops([layout for layout in found if layout]))) <= MOST_WIDE:
+        few = sum(map(len, loops([layout for layout in found if layout]))) <= MOST_WIDE
+        indices = sum(
+            n * len(s.inputs)
+            for n, able, s in zip(terms, can, steps.steps, strict=True)
+            if able and n < 2 * least
+        )
+        if few or indices > MOST_INDICES:
             return found
         least *= 2
 

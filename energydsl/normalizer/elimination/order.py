@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import scipy.sparse.csgraph as csgraph
 
 from energydsl.analysis.graph import Edges, adjacency
+from energydsl.normalizer.elimination.anneal import annealed
 
 MAX_BITS = 40.0
 """log2 of the joint states of a clique above which an order is given up."""
@@ -28,9 +30,12 @@ MAX_SITES, MAX_TREE = 10_000, 200_000
 FILL_SITES = 3_000
 """The most sites of a component for which the order of least fill is tried."""
 
-RESTARTS, RESTART, HOPELESS = 12, 1e6, 2.0**36
-"""The most orders with random ties, the terms from which there is one more of them, and the terms
-above which there is none: other ties seldom save more than a few bits."""
+TRIAL, MOVES, WORTH = 10_000, 300_000, 200.0
+"""The changes by which an order is annealed at first and at most, and the terms that are worth one
+of them."""
+
+NARROW = 14.0
+"""log2 of the joint states of the widest clique below which an order is not annealed."""
 
 REGULAR = 4.0
 """How many times more terms an order along a band may take and still be preferred: its steps are
@@ -74,31 +79,31 @@ def find_order(edges: Edges, levels: np.ndarray) -> Order | str:
             f"are searched for at most {MAX_SITES:,} ({MAX_TREE:,} in a tree)"
         )
     neighbours = _neighbours(edges, count)
-    found = [] if band is None or wide else [_follow(neighbours, bits, band[0])]
+    along = None if band is None or wide else _follow(neighbours, bits, band[0])
+    found = [along]
     if small:
         found.append(_greedy(neighbours, bits, _Weight))
     if not tree and count <= FILL_SITES:
         found.append(_greedy(neighbours, bits, _Fill))
-        found += _restarts(neighbours, bits, found)
     best = _best(found)
     if best is None:
         return (
             f"each order of elimination that was tried has a clique of over 2^{MAX_BITS:g} states"
         )
-    if count >= LONG and found[0] is not None and found[0].terms <= REGULAR * best.terms:
-        return found[0]
+    preferred = along if count >= LONG else None
+    if small and not tree and best.bits.max() >= NARROW:
+        best = _improved(neighbours, bits, best, preferred.terms if preferred else math.inf)
+    return preferred if preferred and preferred.terms <= REGULAR * best.terms else best
+
+
+def _improved(neighbours: Neighbours, bits: list[float], best: Order, least: float) -> Order:
+    """The order, annealed; for longer only if a trial leaves fewer than `least` terms."""
+    for moves in (TRIAL, int(min(MOVES, best.terms / WORTH))):
+        found = _follow(neighbours, bits, annealed(neighbours, bits, best.sites, moves))
+        best = _best([best, found]) or best
+        if best.terms >= least:
+            break
     return best
-
-
-def _restarts(
-    neighbours: Neighbours, bits: list[float], found: list[Order | None]
-) -> list[Order | None]:
-    """Orders of least fill with ties broken at random, more of them where sums take long."""
-    best = _best(found)
-    if best is None or best.terms > HOPELESS:
-        return []
-    count = int(min(RESTARTS, best.terms / RESTART))
-    return [_greedy(neighbours, bits, _Fill, np.random.default_rng(k)) for k in range(count)]
 
 
 def _best(orders: list[Order | None]) -> Order | None:
@@ -138,20 +143,12 @@ def _follow(neighbours: Neighbours, bits: list[float], sites: Iterable[int]) -> 
     return order._replace(bits=np.array(needed))
 
 
-def _greedy(
-    neighbours: Neighbours,
-    bits: list[float],
-    score: type[_Weight],
-    random: np.random.Generator | None = None,
-) -> Order | None:
-    """The order that eliminates a site of lowest score next.
-
-    Of equal ones the earliest scored is eliminated, or one at random.
-    """
+def _greedy(neighbours: Neighbours, bits: list[float], score: type[_Weight]) -> Order | None:
+    """The order that eliminates a site of lowest score next; of equal ones the earliest scored."""
     graph, order = [set(n) for n in neighbours], Order([], [], np.zeros(0))
     scored = score(graph, bits)
     scores = scored.of(range(len(graph)))
-    stamps = itertools.count() if random is None else iter(random.random, None)
+    stamps = itertools.count()
     heap = [(s, next(stamps), i) for i, s in enumerate(scores)]
     heapq.heapify(heap)
     done, needed = [False] * len(scores), []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -15,11 +15,16 @@ from energydsl.analysis.joint_states import int32
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.tables import Scopes, Tables, table_sizes
 from energydsl.language.model import Model
-from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer
-from energydsl.normalizer.elimination.finite_sum import FiniteSum, plan_sum
-from energydsl.normalizer.elimination.passes import Found
+from energydsl.normalizer.base import MAX_TERMS, AbstractPlan, AbstractRule, Budget, Fields, Offer
+from energydsl.normalizer.elimination.cut import Cut
+from energydsl.normalizer.elimination.finite_sum import FiniteSum, Planned, plan_sum
 from energydsl.normalizer.elimination.schedule import CELLS
-from energydsl.normalizer.elimination.search import SETUP, Network, Search
+from energydsl.normalizer.elimination.search import SETUP, Network, Search, named
+from energydsl.normalizer.elimination.slices import SlicedSum, plan_slices
+
+ATTEMPTS, SPARE = 3, 0.9
+"""How often slices are planned that were predicted to fit, and the share of the memory that would
+fit by the plan before at which the next attempt aims."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +51,55 @@ class Elimination(AbstractRule):
             return Offer(nothing, lambda _: "a factor has too many sites to list its pairs", plan)
         search = _search(structure)
         operations, terms, memory = search.costs
-        return Offer(
+        offer = Offer(
             operations, search.reason, plan, terms, memory,
             "joint states of the widest clique", bottleneck=search.widest, setup=SETUP,
         )  # fmt: skip
+        return dataclasses.replace(offer, within=lambda budget: self._within(offer, search, budget))
+
+    def _within(self, offer: Offer, search: Search, budget: Budget) -> Offer:
+        """The offer with slices of the components that take too much memory otherwise."""
+        cuts = search.cuts(min(budget.terms, MAX_TERMS), budget.memory)
+        operations, terms, memory = search.sliced(cuts)
+
+        def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
+            whole = np.array([k for k in components.tolist() if k not in cuts], int)
+            plans = [_plan(self, search, whole)] if len(whole) else []
+            # What was predicted to fit may not, as index arrays are known by its plan only.
+            if len(whole) == 1 and plans[0].bytes > budget.memory:
+                found = _sliced(self, search, int(whole[0]), budget)
+                if found is not None:
+                    plans, cuts[int(whole[0])] = [found[0]], found[1]
+            for k in np.setdiff1d(components, whole).tolist():
+                found = _sliced(self, search, k, budget)
+                cuts[k] = cuts[k] if found is None else found[1]
+                plans.append(found[0] if found else _plan_slices(self, search, k, cuts[k]))
+            return tuple(plans)
+
+        def done(component: int) -> str:
+            made = cuts.get(component)
+            if made is None:
+                return self.name
+            held = named(search.structure, search.members(component)[made.held])
+            return f"{self.name} in {made.count:,} slices, one for each joint state of {held}"
+
+        # Slices have little room for derivatives: another rule that applies has more.
+        last = np.isin(np.arange(search.count), list(cuts))
+        return dataclasses.replace(
+            offer,
+            operations=operations,
+            terms=terms,
+            memory=memory,
+            plan=plan,
+            done=done,
+            last=last,
+        )
 
 
 class EliminationPlan(AbstractPlan):
     """A plan that sums over finite sites, whose tables are those of the factors."""
 
-    sums: FiniteSum
+    sums: FiniteSum | SlicedSum
     tables: tuple[Tables, ...]
     both_ways: float = eqx.field(static=True)
     """Predicted working memory of passes in both directions, in bytes."""
@@ -69,12 +113,12 @@ class EliminationPlan(AbstractPlan):
         return self.sums.log_sum(self._cells(model))
 
     def marginals(self, model: Model) -> dict[str, Array]:
-        return self.sums.laws(self.prepare(model))[0]
+        return self.sums.marginals(self._cells(model))
 
-    def prepare(self, model: Model) -> Found:
+    def prepare(self, model: Model) -> Any:
         return self.sums.summed(self._cells(model))
 
-    def draw_prepared(self, model: Model, prepared: Found, *, key: Array) -> Configuration:
+    def draw_prepared(self, model: Model, prepared: Any, *, key: Array) -> Configuration:
         return self.sums.placed(model, self.sums.drawn(prepared, key=key))
 
     def mode(self, model: Model) -> Configuration:
@@ -99,6 +143,41 @@ def _plan(rule: Elimination, search: Search, components: np.ndarray) -> Eliminat
     scopes = Scopes(search.structure, components)
     listed, starts = scopes.listed(CELLS)
     made = plan_sum(search, components, listed, starts, CELLS + scopes.cells, scopes.arguments)
+    return _built(rule, search, components, scopes, made.sums, made)
+
+
+def _sliced(
+    rule: Elimination, search: Search, component: int, budget: Budget
+) -> tuple[EliminationPlan, Cut] | None:
+    """A plan of slices that fits into memory; None if a few attempts find none."""
+    room = float(budget.memory)
+    for _ in range(ATTEMPTS):
+        made = search.cut(component, min(budget.terms, MAX_TERMS), room)
+        if made is None:
+            return None
+        plan = _plan_slices(rule, search, component, made)
+        if plan.bytes <= budget.memory:
+            return plan, made
+        room = SPARE * search.bytes(component, made.order) * budget.memory / plan.bytes
+    return None
+
+
+def _plan_slices(rule: Elimination, search: Search, component: int, cut: Cut) -> EliminationPlan:
+    components = np.array([component])
+    scopes = Scopes(search.structure, components)
+    listed, starts = scopes.listed(CELLS)
+    sums, made = plan_slices(search, component, cut, listed, starts, scopes.arguments)
+    return _built(rule, search, components, scopes, sums, made)
+
+
+def _built(
+    rule: Elimination,
+    search: Search,
+    components: np.ndarray,
+    scopes: Scopes,
+    sums: FiniteSum | SlicedSum,
+    made: Planned,
+) -> EliminationPlan:
     return EliminationPlan(
         rule=rule,
         structure=search.structure,
@@ -106,6 +185,6 @@ def _plan(rule: Elimination, search: Search, components: np.ndarray) -> Eliminat
         operations=made.operations,
         bytes=made.bytes,
         both_ways=made.most_bytes,
-        sums=made.sums,
+        sums=sums,
         tables=scopes.built(),
     )

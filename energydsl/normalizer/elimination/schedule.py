@@ -142,29 +142,37 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> tuple[Schedule, Sche
         end: the cell after these tables.
     """
     batches = find_batches(steps)
+    shapes = sorted({batch.shape for batch in batches.all if not batch.layout})
+    book = {shape: _Patterns(*shape) for shape in shapes}
     kept = _Places(steps, batches, starts, end, reused=False)
     if not kept.arena.size:
-        whole = _scheduled(steps, batches, kept, starts, end, copies=0)
+        whole = _scheduled(steps, batches, kept, book, starts, end, copies=0)
         return whole, whole
     reused, copies = _Places(steps, batches, starts, end, reused=True), _copies(batches)
-    alone = _scheduled(steps, batches, reused, starts, end, copies=copies)
+    alone = _scheduled(steps, batches, reused, book, starts, end, copies=copies)
     if (1 + copies) * reused.arena.size < kept.arena.size:
         return alone, alone
-    return alone, _scheduled(steps, batches, kept, starts, end, copies=0)
+    return alone, _scheduled(steps, batches, kept, book, starts, end, copies=0)
 
 
 def _scheduled(
-    steps: Steps, batches: Batches, places: _Places, starts: np.ndarray, end: int, *, copies: int
+    steps: Steps,
+    batches: Batches,
+    places: _Places,
+    book: dict[Shape, _Patterns],
+    starts: np.ndarray,
+    end: int,
+    *,
+    copies: int,
 ) -> Schedule:
-    shapes = sorted({batch.shape for batch in batches.all if not batch.layout})
-    book: dict[Shape, _Patterns] = {shape: _Patterns(*shape) for shape in shapes}
+    kinds = {shape: kind for kind, shape in enumerate(book)}
     loops = []
     for block in batches.loops:
         loop = []
         for numbers in block:
             alike = [places.batches[k] for k in numbers.ravel()]
             shape, layout = alike[0].batch.shape, alike[0].batch.layout
-            kind = -1 if layout else shapes.index(shape)
+            kind = -1 if layout else kinds[shape]
             patterns = None if layout else book[shape]
             loop.append(_run(steps, kind, alike, numbers.shape, patterns, places))
         loops.append(tuple(loop))
@@ -199,6 +207,7 @@ class _Patterns:
         self.levels, self.states = levels, states
         self._numbers: dict[tuple, int] = {}
         self._patterns = [np.zeros(levels * states, np.int32)]
+        self._stacked = np.zeros((0, levels * states), np.int32)
 
     def number(self, sizes: tuple[int, ...], sums: bool, places: tuple[int, ...]) -> int:
         """The pattern for a table in a clique.
@@ -215,7 +224,9 @@ class _Patterns:
         return self._numbers[key]
 
     def array(self) -> np.ndarray:
-        return np.stack(self._patterns)
+        if len(self._stacked) < len(self._patterns):
+            self._stacked = np.stack(self._patterns)
+        return self._stacked
 
     def _pattern(self, sizes: tuple[int, ...], sums: bool, places: tuple[int, ...]) -> np.ndarray:
         cells = np.zeros(sizes, np.int32)

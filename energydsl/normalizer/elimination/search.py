@@ -11,6 +11,8 @@ import numpy as np
 
 from energydsl.analysis.structure import Structure
 from energydsl.normalizer.elimination.batches import MAX_CELLS
+from energydsl.normalizer.elimination.cut import Cut, cut
+from energydsl.normalizer.elimination.layout import MOST_LEVELS
 from energydsl.normalizer.elimination.order import Order, find_order
 from energydsl.normalizer.elimination.steps import WIDE
 
@@ -89,6 +91,14 @@ class Search:
 
         None for the components that the network refuses.
         """
+        return [
+            _numbered(order, cells)
+            for order, cells in zip(self._found, self.network.cells.tolist(), strict=True)
+        ]
+
+    @cached_property
+    def _found(self) -> list[Order | str | None]:
+        """The orders, those whose tables have too many cells to be numbered among them."""
         levels = self.structure.levels
         edges, starts = self._edges
         known: dict[tuple[bytes, bytes], Order | str] = {}
@@ -105,7 +115,7 @@ class Search:
             key = own.tobytes(), levels[sites].tobytes()
             if key not in known:
                 known[key] = find_order(own, levels[sites])
-            found.append(_numbered(known[key], self.network.cells[k]))
+            found.append(known[key])
         return found
 
     def reason(self, component: int) -> str:
@@ -115,22 +125,67 @@ class Search:
         return str(self.orders[component])
 
     @cached_property
-    def costs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each component: operations, log2 of the largest clique's states, and bytes."""
+    def costs(self) -> np.ndarray:
+        """Operations, log2 of the largest clique's states, and bytes, of each component."""
         costs = np.full((3, self.count), np.inf)
         for k, order in enumerate(self.orders):
             if isinstance(order, Order):
-                widest = order.bits.max()
-                costs[:, k] = (
-                    TERM * order.terms + STEP * len(order.sites),
-                    widest,
-                    memory(_kept(order), 4 * np.exp2(min(widest, math.log2(WIDE))), 0.0),
-                )
-        return costs[0], costs[1], costs[2]
+                costs[:, k] = self._cost(k, order)
+        return costs
+
+    def _cost(self, component: int, order: Order) -> tuple[float, float, float]:
+        levels = self.structure.levels[self.members(component)[order.sites]]
+        return (
+            TERM * order.terms + STEP * len(order.sites),
+            float(order.bits.max()),
+            memory(_kept(order), 4 * _gathered(order, levels), 0.0),
+        )
+
+    def cuts(self, most: float, room: float) -> dict[int, Cut]:
+        """For components that take too much memory, the sites without which they fit; see `cut`."""
+        found = {}
+        for k, order in enumerate(self._found):
+            if isinstance(order, Order) and (
+                self.bytes(k, order) > room or isinstance(self.orders[k], str)
+            ):
+                found[k] = self.cut(k, most, room)
+        return {k: made for k, made in found.items() if made is not None}
+
+    def cut(self, component: int, most: float, room: float) -> Cut | None:
+        """The sites of a component without which it fits into memory by prediction.
+
+        Args:
+            component: the number of the component.
+            most: log2 of the terms, those of all slices together, that are allowed.
+            room: the bytes that are allowed.
+        """
+        order, levels = self._found[component], self.structure.levels[self.members(component)]
+        # Messages of narrow steps are kept: no site is in most of them.
+        if not isinstance(order, Order) or np.exp2(order.bits.max()) < WIDE:
+            return None
+
+        def fits(order: Order) -> bool:
+            numbered = _numbered(order, self.network.cells[component])
+            return isinstance(numbered, Order) and self._cost(component, order)[2] <= room
+
+        return cut(order, levels, fits, most)
+
+    def bytes(self, component: int, order: Order) -> float:
+        """The predicted bytes of an order of a component."""
+        return self._cost(component, order)[2]
+
+    def sliced(self, cuts: dict[int, Cut]) -> np.ndarray:
+        """The costs of all components, where some are cut."""
+        costs = self.costs.copy()
+        for k, made in cuts.items():
+            operations, _, held = self._cost(k, made.order)
+            terms = math.log2(made.count * made.order.terms)
+            costs[:, k] = made.count * operations, terms, held
+        return costs
 
     def widest(self, component: int) -> str:
         """The sites of the clique with the most joint states."""
-        order, members = self.orders[component], self.members(component)
+        order, members = self._found[component], self.members(component)
         assert isinstance(order, Order)
         step = int(np.argmax(order.bits))
         clique = members[sorted({order.sites[step], *order.separators[step]})]
@@ -162,7 +217,13 @@ def _kept(order: Order) -> float:
     )
 
 
-def _numbered(order: Order | str, cells: float) -> Order | str:
+def _gathered(order: Order, levels: np.ndarray) -> float:
+    """The joint states of the largest clique whose step is not wide, given its site's levels."""
+    sizes = np.exp2(order.bits)
+    return float(np.where(levels > MOST_LEVELS, sizes, np.minimum(sizes, WIDE)).max())
+
+
+def _numbered(order: Order | str | None, cells: float) -> Order | str | None:
     """The order, or the reason why its tables, padded, may have too many cells to be numbered."""
     if isinstance(order, Order) and 2 * _kept(order) + cells > MAX_CELLS / 2:
         return (

@@ -14,13 +14,15 @@ import energydsl as ed
 from energydsl.analysis import structure as structures
 from energydsl.analysis import tables
 from energydsl.normalizer import Budget, log_partition_of
-from energydsl.normalizer.elimination import steps
+from energydsl.normalizer.elimination import search, steps
+from energydsl.normalizer.elimination.slices import SlicedSum
 from energydsl.normalizer.evaluate import draw, marginals_of, mode_of, prepare
 from tests.normalizer.rules import applies, chosen, plans, reason, rule, value
 from tests.oracles import ising as oracle
 from tests.oracles.enumerate import chisquare_pvalue
 
 FALSE_ALARM = 1e-6
+FEW_BYTES = 1500
 DRAWS = 4000
 LEVELS = {"b": [0, 1], "c": [0, 1, 2], "n": [-1, 0, 1, 2]}
 SIZES = {"b": 4, "c": (2, 2), "n": 3}
@@ -39,7 +41,7 @@ def variables():
 class Random:
     """A random model of tables, and its law by NumPy from the tables' own numbers."""
 
-    def __init__(self, seed, zeros=0.0, scale=1.0, held=()):
+    def __init__(self, seed, zeros=0.0, scale=1.0, held=(), memory=2**31):
         rng = np.random.default_rng(seed)
         views, terms = variables(), []
         axes = [len(LEVELS[name]) for name, _ in SITES]
@@ -64,7 +66,8 @@ class Random:
         }
         model = ed.Model(sum(terms[1:], terms[0]) + 0.0 * sum(v.sum() for v in views.values()))
         self.ebm = ed.compile(model.condition(evidence) if evidence else model)
-        self.plan = plans(self.ebm, "elimination")
+        budget = Budget(memory=memory)
+        self.plan = plans(self.ebm, "elimination", budget)
 
     @property
     def log_z(self):
@@ -82,6 +85,10 @@ LAWS = {
     "forbidden states": lambda: Random(2, zeros=0.2),
     "forbidden states, clamped": lambda: Random(13, zeros=0.15, held=HELD[:1]),
     "far apart": lambda: Random(4, scale=400.0),
+    "sliced, clamped, forbidden states": lambda: Random(
+        13, zeros=0.15, held=HELD[:1], memory=FEW_BYTES
+    ),
+    "sliced, wide": lambda: Random(9, memory=FEW_BYTES),
     "wide": lambda: Random(6, held=HELD[1:]),
     "wide, forbidden states": lambda: Random(7, zeros=0.15),
 }
@@ -92,8 +99,12 @@ def law(request):
     with pytest.MonkeyPatch.context() as patch:
         if "wide" in request.param:
             patch.setattr(steps, "WIDE", 6)
+        if "sliced" in request.param:
+            patch.setattr(search, "WIDE", 6)
         found = LAWS[request.param]()
-    passes = found.plan.plans[0].sums.passes
+    sums = found.plan.plans[-1].sums
+    assert isinstance(sums, SlicedSum) == ("sliced" in request.param)
+    passes = sums.inner.passes if isinstance(sums, SlicedSum) else sums.passes
     wide = [body.layout is not None for loop in passes.loops for body in loop]
     assert any(wide) == ("wide" in request.param) and not all(wide)
     assert np.isfinite(found.log_z)

@@ -2,10 +2,12 @@
 
 import itertools
 
+import networkx
 import numpy as np
 import pytest
 
 from energydsl.normalizer.elimination import order as orders
+from energydsl.normalizer.elimination.anneal import annealed
 from energydsl.normalizer.elimination.order import find_order
 
 
@@ -28,6 +30,21 @@ def missing(joined, site):
     """The pairs of neighbours of a site that are not neighbours of each other."""
     around = np.flatnonzero(joined[site])
     return sum(not joined[i, j] for i, j in itertools.combinations(around, 2))
+
+
+def eliminated(edges, levels, order):
+    """The neighbours of each site of an order when it is eliminated, and its clique's states."""
+    joined = np.zeros((len(levels), len(levels)), bool)
+    joined[edges[:, 0], edges[:, 1]] = joined[edges[:, 1], edges[:, 0]] = True
+    separators, states = [], []
+    for site in order:
+        around = np.flatnonzero(joined[site])
+        separators.append(set(around))
+        states.append(float(levels[site] * np.prod(levels[around])))
+        joined[np.ix_(around, around)] = True
+        joined[site] = joined[:, site] = False
+        np.fill_diagonal(joined, False)
+    return separators, states
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,12 +78,29 @@ def test_widths_of_known_graphs():
         assert max(map(len, found.separators)) == width
 
 
-def test_other_ties_are_not_tried_where_sums_are_out_of_reach(monkeypatch):
-    tried, greedy = [], orders._greedy
-    monkeypatch.setattr(orders, "_greedy", lambda *a: tried.append(a[2]) or greedy(*a))
+def test_short_sums_and_those_out_of_reach_are_not_annealed(monkeypatch):
+    tried = []
+    monkeypatch.setattr(orders, "annealed", lambda *a: tried.append(a[3]) or annealed(*a[:3], 50))
     assert isinstance(find_order(grid(44, 44), np.full(44 * 44, 2)), str)
-    assert tried == [orders._Weight, orders._Fill]
+    tree = np.array([(k // 2, k) for k in range(1, 99)])
+    for edges, levels in ((grid(12, 12), 2), (tree, 200)):
+        assert isinstance(find_order(edges, np.full(edges.max() + 1, levels)), orders.Order)
+    assert tried == []
+    # The band of a long grid is narrow: a trial finds nothing with fewer terms.
+    assert find_order(grid(16, 16), np.full(256, 2)).bits.max() == 17
+    assert tried == [orders.TRIAL]
     tried.clear()
-    # 7 million terms: one more order for each million.
-    assert find_order(grid(16, 16), np.full(256, 2)).terms < 8e6
-    assert tried == [orders._Weight] + [orders._Fill] * 8
+    # 1.6 million terms are worth 8,000 changes.
+    assert 1e6 < find_order(grid(13, 15), np.full(195, 2)).terms < 2e6
+    assert tried[0] == orders.TRIAL and 5_000 < tried[1] < 10_000
+
+
+def test_annealed_orders_save_terms_of_an_irregular_graph():
+    graph = networkx.random_regular_graph(3, 100, seed=2)
+    edges, levels = np.array(sorted(map(sorted, graph.edges))), np.full(100, 2)
+    neighbours = orders._neighbours(edges, 100)
+    scores = orders._Weight, orders._Fill
+    greedy = [orders._greedy(neighbours, [1.0] * 100, score) for score in scores]
+    found = find_order(edges, levels)
+    assert found.terms < min(order.terms for order in greedy) / 2
+    assert found.terms == sum(eliminated(edges, levels, found.sites)[1])
