@@ -181,7 +181,7 @@ def map_configuration(ebm: EBM) -> Mode:
     """
     normalizer = _planned(ebm, "map_configuration", "mode")
     x = mode_of(ebm.model, normalizer)
-    energy = float(ebm.energy(x))
+    energy = float(ebm.model.energy_anywhere(x))
     if np.isnan(energy):
         raise ValueError(f"There is no mode: {trouble(ebm.model, normalizer)}.")
     if energy == np.inf:
