@@ -31,6 +31,11 @@ class Cut(NamedTuple):
     count: int
     """The number of slices: the joint states of the sites that are held."""
 
+    @property
+    def terms(self) -> float:
+        """Log2 of the terms of the widest clique in all slices together."""
+        return math.log2(self.count) + float(self.order.bits.max())
+
 
 def cut(order: Order, levels: np.ndarray, fits: Callable[[Order], bool], most: float) -> Cut | None:
     """Sites without which the order fits into memory; None if there are none within the budget.
@@ -39,14 +44,14 @@ def cut(order: Order, levels: np.ndarray, fits: Callable[[Order], bool], most: f
         order: an order that does not fit.
         levels: the number of levels of each site.
         fits: whether an order does.
-        most: log2 of the terms, those of all slices together, that are allowed.
+        most: log2 of the terms that the widest clique may have, in all slices together.
     """
     found = Cut([], order, 1)
     while not fits(found.order):
         site = _cheapest(found.order, levels)
         order = _without(found.order, site, levels)
         found = Cut([*found.held, site], order, found.count * int(levels[site]))
-        if not order.sites or math.log2(found.count * order.terms) > most:
+        if not order.sites or found.terms > most:
             return None
     return found
 

@@ -22,7 +22,7 @@ from energydsl.normalizer.elimination.schedule import CELLS
 from energydsl.normalizer.elimination.search import SETUP, Network, Search, named
 from energydsl.normalizer.elimination.slices import SlicedSum, plan_slices
 
-ATTEMPTS, SPARE = 3, 0.9
+ATTEMPTS, SPARE = 8, 0.9
 """How often slices are planned that were predicted to fit, and the share of the memory that would
 fit by the plan before at which the next attempt aims."""
 
@@ -67,7 +67,7 @@ class Elimination(AbstractRule):
             plans = [_plan(self, search, whole)] if len(whole) else []
             # What was predicted to fit may not, as index arrays are known by its plan only.
             if len(whole) == 1 and plans[0].bytes > budget.memory:
-                found = _sliced(self, search, int(whole[0]), budget)
+                found = _sliced(self, search, int(whole[0]), budget, plans[0])
                 if found is not None:
                     plans, cuts[int(whole[0])] = [found[0]], found[1]
             for k in np.setdiff1d(components, whole).tolist():
@@ -147,10 +147,20 @@ def _plan(rule: Elimination, search: Search, components: np.ndarray) -> Eliminat
 
 
 def _sliced(
-    rule: Elimination, search: Search, component: int, budget: Budget
+    rule: Elimination,
+    search: Search,
+    component: int,
+    budget: Budget,
+    whole: EliminationPlan | None = None,
 ) -> tuple[EliminationPlan, Cut] | None:
-    """A plan of slices that fits into memory; None if a few attempts find none."""
+    """A plan of slices that fits into memory; None if a few attempts find none.
+
+    Index arrays are not predicted, so each attempt asks for less than the last one predicted, in
+    proportion to what that really took; `whole` is the plan without slices, if it was made.
+    """
     room = float(budget.memory)
+    if whole is not None:
+        room = SPARE * search.costs[2, component] * budget.memory / whole.bytes
     for _ in range(ATTEMPTS):
         made = search.cut(component, min(budget.terms, MAX_TERMS), room)
         if made is None:

@@ -156,7 +156,7 @@ class Search:
 
         Args:
             component: the number of the component.
-            most: log2 of the terms, those of all slices together, that are allowed.
+            most: log2 of the terms that the widest clique may have, in all slices together.
             room: the bytes that are allowed.
         """
         order, levels = self._found[component], self.structure.levels[self.members(component)]
@@ -179,8 +179,7 @@ class Search:
         costs = self.costs.copy()
         for k, made in cuts.items():
             operations, _, held = self._cost(k, made.order)
-            terms = math.log2(made.count * made.order.terms)
-            costs[:, k] = made.count * operations, terms, held
+            costs[:, k] = made.count * operations, made.terms, held
         return costs
 
     def widest(self, component: int) -> str:

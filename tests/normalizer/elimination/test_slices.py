@@ -50,7 +50,7 @@ def test_slices_over_the_budget_are_no_cut():
     edges, levels = grid(6, 7), np.full(42, 2)
     found = orders.find_order(edges, levels)
     made = cut(found, levels, of(found), 40.0)
-    needed = np.log2(made.count * made.order.terms)
+    needed = np.log2(made.count) + made.order.bits.max()
     assert cut(found, levels, of(found), needed - 1e-6) is None
     assert cut(found, levels, of(found), needed + 1e-6).held == made.held
 
@@ -102,7 +102,14 @@ def test_slices_are_refused_where_they_do_not_help():
     said = str(ed.compile(model, memory=int(needed / 2)).normalizer)
     assert "exact by elimination" in said
     assert "of memory; budget" in str(ed.compile(model, memory=50_000).normalizer)
-    # As many terms as in the widest clique are allowed, but not those of all slices.
-    assert "of memory; budget" in str(
-        ed.compile(model, budget=13, memory=int(needed / 2)).normalizer
-    )
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.3, 0.1])
+def test_less_memory_takes_more_slices_and_never_too_many_bytes(share):
+    rng = np.random.default_rng(0)
+    i, j = np.triu_indices(15, 1)
+    d = ed.spin("d", 15)
+    model = ed.Model((rng.normal(size=len(i)) * d[i] * d[j]).sum() + 0.1 * d.sum())
+    needed = ed.compile(model).normalizer.bytes
+    ebm = ed.compile(model, memory=int(share * needed), budget=18)
+    assert ebm.normalizer.bytes <= share * needed, ebm.normalizer
