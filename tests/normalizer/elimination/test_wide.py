@@ -135,7 +135,7 @@ def test_a_mode_has_the_least_energy(strip):
 def test_draws_have_the_marginals(strip):
     law, ebm, plan = strip
     prepared = prepare(ebm.model, plan)
-    keys = jr.split(jr.key(1), 4_000)
+    keys = jr.split(jr.key(1), 6_000)
     drawn = jax.vmap(lambda k: draw(ebm.model, plan, prepared, key=k)["s"])(keys)
     up = (np.asarray(drawn) == 1).sum(0)
     for count, p in zip(up.ravel(), law.up.ravel(), strict=True):
@@ -146,6 +146,7 @@ def test_draws_have_the_marginals(strip):
             assert pvalue > FALSE_ALARM / law.up.size
 
 
+@pytest.mark.slow
 def test_the_bound_of_terms_is_never_below_how_far_they_are_apart(monkeypatch):
     """Numbers are used where products of tables just do not leave the range of float64."""
     monkeypatch.setattr(steps, "WIDE", 64)

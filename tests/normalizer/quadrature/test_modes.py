@@ -169,6 +169,7 @@ def test_the_claimed_error_covers_the_true_one_on_waves_and_narrow_steps():
     assert abs(found - right) <= error <= ACCEPTED
 
 
+@pytest.mark.slow
 def test_a_density_inside_walls_is_found_or_refused():
     y = ed.real("y")
     near = ed.apply(lambda y: jnp.where(jnp.abs(y - 3.25) < 5e-5, 0.0, jnp.inf), y)
@@ -211,6 +212,7 @@ def test_a_bent_ridge_is_seen_or_refused(steepness, turn):
     assert steepness > 100 or error < 1e-8, "these are within what cells can do"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANE)
 def test_the_claimed_error_covers_the_true_one_in_two_dimensions(name):
     found, error = in_the_plane(name)
@@ -321,6 +323,7 @@ def pairs_are_honest(count, least):
     assert settled >= least
 
 
+@pytest.mark.slow
 def test_the_error_is_honest_in_pairs_of_normals_in_three_dimensions():
     pairs_are_honest(3, 2)
 
@@ -375,6 +378,7 @@ def test_a_forbidden_state_adds_nothing():
     assert abs(found - QUARTIC) <= error
 
 
+@pytest.mark.slow
 def test_what_float64_cannot_reach_is_refused_or_right():
     """Half of Beta(0.1, 0.1) lies where 1 - u has too few digits."""
     u = ed.interval("u", low=0.0, high=1.0)

@@ -150,6 +150,7 @@ def test_the_gradient_is_minus_the_mean():
     assert slope == pytest.approx(rise / (2 * step), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_what_does_not_settle_has_no_value():
     ebm = ed.compile(ed.Model(ed.apply(lambda y: y**2 + jnp.sin(1e6 * y), Y)))
     with pytest.raises(ValueError, match=r"estimated error is \S+ relative, more than 1e-06"):
@@ -213,6 +214,7 @@ def gauss_and_kink(w, a):
     return 0.5 * np.log(2 * np.pi) + w**2 / 2 + np.logaddexp(w * a + below[0], below[1] - w * a)
 
 
+@pytest.mark.slow
 def test_the_error_is_honest_at_kinks():
     rng = np.random.default_rng(0)
     w, a = doubles(rng, 0.2, 4, 40), doubles(rng, -2, 2, 40)
@@ -417,6 +419,7 @@ def moments(energy, slope, low=-12.0, high=12.0):
     return scipy.special.logsumexp(logs), np.sum(law * slope(y))
 
 
+@pytest.mark.slow
 def test_a_real_and_three_categorical_sites_and_their_gradient():
     c, table = ed.categorical("c", 3, levels=3), np.float32([0.25, -1.125, 0.75])
 
