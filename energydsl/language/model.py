@@ -227,7 +227,7 @@ class Model(eqx.Module):
 
     def turned(self, x: Values) -> Model:
         """The model of the clamped sites given the free ones, which are clamped to `x`."""
-        masks = {v.name: ~self.skeleton.mask(v) for v in self.variables}
+        masks = {v.name: np.asarray(~self.skeleton.mask(v)) for v in self.variables}
         held = {name: mask for name, mask in masks.items() if mask.any()}
         values = self.complete(x)
         evidence = {name: values[name] for name in held}

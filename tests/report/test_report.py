@@ -115,7 +115,7 @@ def test_a_model_alone_and_a_run_without_draws_have_reports(ebm, chains, tmp_pat
     assert "There are no draws." in Checked(path.read_text(encoding="utf-8")).text
 
 
-def test_what_cannot_be_reported_is_said(ebm, tmp_path):
+def test_what_cannot_be_reported_is_said(untyped, ebm, tmp_path):
     with pytest.raises(TypeError, match=r"report got Model; compile it first"):
         ed.report(grid(), path=tmp_path / "x.html")
     with pytest.raises(TypeError, match=r"report got dict; expected chains of ed.sample"):

@@ -87,7 +87,7 @@ def test_log_likelihoods_are_those_of_scipy():
         np.testing.assert_allclose(found["v"][c, d], law.logpdf(vectors), rtol=1e-4, atol=1e-4)
 
 
-def test_what_cannot_be_predicted_is_said():
+def test_what_cannot_be_predicted_is_said(untyped):
     x, y = ed.real("x"), ed.real("y", 2)
     model = ed.Model(x**2 + ((y - x) ** 2).sum() + (y**4).sum())
     with pytest.raises(ValueError, match="a model that was not conditioned"):

@@ -166,7 +166,7 @@ class Search:
 
         def fits(order: Order) -> bool:
             numbered = _numbered(order, self.network.cells[component])
-            return isinstance(numbered, Order) and self._cost(component, order)[2] <= room
+            return isinstance(numbered, Order) and bool(self._cost(component, order)[2] <= room)
 
         return cut(order, levels, fits, most)
 
