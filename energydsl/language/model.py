@@ -225,7 +225,7 @@ class Model(eqx.Module):
         """The same model with no site clamped: what `condition` was called on."""
         return _replace(self, skeleton=self.skeleton.holding({}), evidence={})
 
-    def turned(self, x: Values) -> Model:
+    def of_clamped_sites(self, x: Values) -> Model:
         """The model of the clamped sites given the free ones, which are clamped to `x`."""
         masks = {v.name: np.asarray(~self.skeleton.mask(v)) for v in self.variables}
         held = {name: mask for name, mask in masks.items() if mask.any()}

@@ -74,7 +74,7 @@ class AbstractRun(abc.ABC):
     """The number of rows of the next chunk."""
     saver: Saver | None = None
     compiled: float = 0.0
-    """The seconds of the first chunk, nearly all of which compiles the program of all chunks."""
+    """The seconds of the first chunk, with compiling the program of all chunks."""
 
     def __enter__(self) -> None:
         self.listener = Listener().__enter__()

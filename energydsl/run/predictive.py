@@ -51,8 +51,8 @@ def predictive(chains: Chains, *, key: Array) -> dict[str, np.ndarray]:
         )
     xs = flat_draws(chains, "predictive")
     first = {name: np.asarray(chains.last[name])[0] for name in xs}
-    turned = model.turned(first)
-    plans = chains.ebm.conclusions.normalizer_of(turned, "draw")
+    observed = model.of_clamped_sites(first)
+    plans = chains.ebm.conclusions.normalizer_of(observed, "draw")
     if isinstance(plans, Intractable):
         raise IntractableError(
             f"predictive needs exact draws of {list(model.evidence)} given the other variables: "
@@ -60,11 +60,11 @@ def predictive(chains: Chains, *, key: Array) -> dict[str, np.ndarray]:
         )
     count = len(next(iter(xs.values())))
     values = {name: jnp.asarray(x, first[name].dtype) for name, x in xs.items()}
-    size = sum(np.dtype(a.dtype).itemsize * a.size for a in turned.blank().values())
+    size = sum(np.dtype(a.dtype).itemsize * a.size for a in observed.blank().values())
     batch = int(np.clip(BATCH_BYTES // max(plans.bytes, size, 1), 1, 1024))
-    drawn = _predicted(turned, plans, values, jr.split(key, count), batch)
+    drawn = _predicted(observed, plans, values, jr.split(key, count), batch)
     lead = chains.stats["energy"].shape
-    dtypes = {v.name: v.domain.draw_dtype for v in turned.variables}
+    dtypes = {v.name: v.domain.draw_dtype for v in observed.variables}
     return {n: np.asarray(a, dtypes[n]).reshape(*lead, *a.shape[1:]) for n, a in drawn.items()}
 
 

@@ -147,7 +147,7 @@ def test_energies_become_formulas(text, terms):
     assert energy_tex(text) == terms
 
 
-def test_every_formula_of_a_random_kind_is_typeset():
+def test_a_formula_with_many_operations_is_typeset():
     page = Page("x")
     page.formulas(energy_tex("-(s @ f32[3,3] @ s) / T + where(a > b, a**2, exp(-b)).sum(0)[1]"))
     assert "<code>" not in "".join(page.parts)
