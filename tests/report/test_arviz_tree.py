@@ -228,6 +228,16 @@ def test_a_directed_model_has_every_group_that_arviz_looks_for(posterior):
     np.testing.assert_allclose(tree["log_likelihood"]["y"], expected, rtol=2e-5, atol=2e-5)
 
 
+def test_deterministics_receive_integers_that_do_not_overflow():
+    """Draws of labels are kept in 8 bits, where the square of 100 would be 16."""
+    n = ed.categorical("n", levels=101)
+    ebm = ed.compile(ed.Model(ed.Table(-0.5 * np.arange(101.0))(n)))
+    run = ed.sample(ebm, ed.ExactDraws(), key=jax.random.key(0), chains=1, draws=5, warmup=0,
+                    progress=False)  # fmt: skip
+    square = to_arviz(run, deterministics={"square": lambda x: x["n"] ** 2})["posterior"]["square"]
+    np.testing.assert_array_equal(square, run.draws["n"].astype(int) ** 2)
+
+
 def test_energy_is_the_hamiltonian_where_there_is_one(posterior):
     stats = to_arviz(posterior)["sample_stats"]
     np.testing.assert_array_equal(stats["energy"], posterior.stats["hamiltonian"])
