@@ -18,20 +18,24 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
 
     Args:
         ebm: the compiled model.
-        data: an array for each free variable that is not latent, with the examples along the first
-            axis; or one array, if there is one such variable.
+        data: an array for each free variable that is not latent, and for each input that has no
+            value yet, with the examples along the first axis; or one array, if there is one such
+            variable.
         function: the name of the public function that was called, for messages.
 
     Raises:
         TypeError, ValueError: a name, shape or value does not fit, entries are masked, or there
             are no examples.
     """
-    shown = {v.name: v for v in visible(ebm)}
-    if not shown:
+    given = {v.name: v for v in ebm.model.inputs}
+    needed = {v.name: v for v in visible(ebm)}
+    if not needed:
         raise ValueError(
             f"{function} got a model whose free variables are all latent; data must show at least "
             "one."
         )
+    needed |= {n: given[n] for n in ebm.model.missing_inputs}
+    shown = needed | {n: v for n, v in given.items() if isinstance(data, Mapping) and n in data}
     if not isinstance(data, Mapping):
         if len(shown) > 1:
             raise ValueError(
@@ -40,7 +44,7 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
             )
         data = {next(iter(shown)): data}
     hidden = [w.name for w in latent(ebm) if w.name in data]
-    missing, unknown = set(shown) - set(data), set(data) - set(shown) - set(hidden)
+    missing, unknown = set(needed) - set(data), set(data) - set(shown) - set(hidden)
     if hidden or missing or unknown:
         said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
         listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
@@ -64,6 +68,13 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
         for n, v in shown.items()
     }
+
+
+def split(ebm: EBM, batch: Configuration) -> tuple[Configuration, Configuration]:
+    """The values of inputs in a batch, and those of all other variables."""
+    names = {v.name for v in ebm.model.inputs}
+    inputs = {n: a for n, a in batch.items() if n in names}
+    return inputs, {n: a for n, a in batch.items() if n not in names}
 
 
 def count_of(data: Configuration) -> int:

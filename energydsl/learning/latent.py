@@ -52,7 +52,7 @@ def draw_latents(
     return _spread(ebm, layer, drawn)
 
 
-def given(ebm: EBM, v: Configuration) -> EBM:
+def latents_given(ebm: EBM, v: Configuration) -> EBM:
     """The EBM of the latents, conditioned on the visible variables."""
     conclusions, held = ebm.conclusions, ebm.model.condition(ebm.model.placed(v))
     budget = conclusions.budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from energydsl.analysis.layer import IndependentSites, latent_layer
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
-from energydsl.learning.latent import draw_latents, given, latent, slope_energy, visible
+from energydsl.learning.latent import draw_latents, latent, latents_given, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 
 CHAINS = 100
@@ -40,7 +41,8 @@ class ContrastiveDivergence(AbstractObjective):
         start: where the chains of each step begin: ``"data"``, at the batch (CD);
             ``"persistent"``, where the previous step left them (persistent CD); or ``"noise"``,
             at random configurations.
-        chains: the number of chains, 100 by default; with ``start="data"``, one per example.
+        chains: the number of chains, 100 by default; with ``start="data"``, one per example. If the
+            examples have inputs, each example has this number of chains, by default one.
         settle: the number of steps of the kernel that draw the latents given the data, if they
             cannot be drawn in closed form.
 
@@ -75,6 +77,15 @@ class ContrastiveDivergence(AbstractObjective):
                 "chain per example; leave chains out, or give batch= to fit."
             )
 
+    def of_one_example(self) -> ContrastiveDivergence:
+        if self.start == "persistent":
+            raise TypeError(
+                "ContrastiveDivergence got start='persistent' and data with inputs: the chains "
+                "would pass from the distribution of one example to that of another. Use "
+                "start='data' or 'noise'."
+            )
+        return dataclasses.replace(self, chains=None if self.start == "data" else self.chains or 1)
+
     def check(self, ebm: EBM, data: Configuration) -> None:
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise TypeError(
@@ -90,7 +101,7 @@ class ContrastiveDivergence(AbstractObjective):
                 f"example {wrong}. Start from parameters for which it exists."
             )
         if isinstance(latent_layer(ebm.structure), Refusal):
-            rest = given(ebm, shown)
+            rest = latents_given(ebm, shown)
             check_covered(rest, self._moving(rest))
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
@@ -145,7 +156,7 @@ class ContrastiveDivergence(AbstractObjective):
             return jax.vmap(lambda v: ebm.model.placed(v))(batch)
 
         def settle(v: Configuration, key: Array) -> Configuration:
-            rest = given(ebm, v)
+            rest = latents_given(ebm, v)
             kernel = self._moving(rest)
             keys = jr.split(key, self.settle + 2)
             x = rest.start(key=keys[0])
