@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from energydsl._types import Configuration, unmasked
+from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
+from energydsl.language.missing import seen
 from energydsl.learning.latent import latent, visible
+from energydsl.learning.shown import read
 
 
-def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Configuration:
+def check_examples(
+    ebm: EBM, data: Mapping[str, Any] | Any, function: str, *, masks: bool = False
+) -> Configuration:
     """The data as arrays in the dtypes of their variables, after all checks.
+
+    Variables with missing entries, which get some value, have a mask of those that are shown.
 
     Args:
         ebm: the compiled model.
@@ -22,10 +29,12 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
             value yet, with the examples along the first axis; or one array, if there is one such
             variable.
         function: the name of the public function that was called, for messages.
+        masks: whether masked arrays have a mask even if it hides nothing, as all batches of a
+            stream have like arrays.
 
     Raises:
-        TypeError, ValueError: a name, shape or value does not fit, entries are masked, or there
-            are no examples.
+        TypeError, ValueError: a name, shape or value does not fit, entries are missing of a
+            variable that must be shown whole, or there are no examples.
     """
     given = {v.name: v for v in ebm.model.inputs}
     needed = {v.name: v for v in visible(ebm)}
@@ -49,10 +58,12 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
         listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
         raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
-    arrays = {
-        n: a if isinstance(a, jax.Array) else np.asarray(unmasked(a, f"The data of {n!r}"))
-        for n, a in data.items()
-    }
+    arrays, seen_entries = {}, {}
+    for n, v in shown.items():
+        values, mask = read(v, data[n])
+        arrays[n] = values if isinstance(values, jax.Array) else np.asarray(values)
+        if mask is not None and (masks or not mask.all()):
+            seen_entries[seen(v).name] = jnp.asarray(mask)
     for n, v in shown.items():
         if arrays[n].ndim != len(v.shape) + 1 or arrays[n].shape[1:] != v.shape:
             axes = ", ".join(map(str, ("examples", *v.shape)))
@@ -64,10 +75,11 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         raise ValueError(f"The data has {sizes} examples; expected as many of each variable.")
     if not min(sizes.values()):
         raise ValueError("The data has no examples; expected at least one.")
-    return {
+    checked = {
         n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
         for n, v in shown.items()
     }
+    return checked | seen_entries
 
 
 def split(ebm: EBM, batch: Configuration) -> tuple[Configuration, Configuration]:

@@ -30,6 +30,7 @@ from energydsl.learning.data import split
 from energydsl.learning.moving import Moving, moved, moving_of
 from energydsl.learning.objective.base import AbstractObjective, at_first, mean_loss
 from energydsl.learning.optimizer import Update
+from energydsl.learning.shown import masks_of
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 
@@ -126,6 +127,7 @@ def fit(
         )
     source = source_of(ebm, data, batch)
     whole = paramax.unwrap(objective)
+    _check_missing(ebm, objective, source.first)
     if split(ebm, source.first)[0]:
         whole = whole.of_one_example()
     whole.check(*at_first(ebm, source.first))
@@ -133,6 +135,17 @@ def fit(
     with run:
         run.begin(checkpoint)
         return run.finish(progress)
+
+
+def _check_missing(ebm: EBM, objective: AbstractObjective, data: Configuration) -> None:
+    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
+    if lacking and not objective.missing_entries:
+        name, count = next(iter(lacking.items()))
+        raise TypeError(
+            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
+            "are missing. Use MaximumLikelihood(), which sums them out where that is exact, or "
+            "ContrastiveDivergence(), which draws them."
+        )
 
 
 class _Carry(NamedTuple):

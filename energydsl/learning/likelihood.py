@@ -15,7 +15,7 @@ from energydsl._messages import brief, described
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.ebm import EBM, check_compiled, log_partition, log_partitions
 from energydsl.learning.data import check_examples, split
-from energydsl.learning.latent import latent
+from energydsl.learning.shown import energy_shown
 from energydsl.normalizer import Intractable, error_of
 from energydsl.normalizer.log_z import LogZ
 
@@ -126,5 +126,4 @@ def _exact(ebm: EBM, inputs: Configuration) -> tuple[LogZ, np.ndarray]:
 
 @eqx.filter_jit
 def _energies(ebm: EBM, examples: Configuration) -> Array:
-    one = ebm.free_energy if latent(ebm) else ebm.energy
-    return lax.map(one, examples, batch_size=256)
+    return lax.map(energy_shown(ebm), examples, batch_size=256)

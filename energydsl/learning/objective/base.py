@@ -6,8 +6,7 @@ Each objective is a file in this folder; the learning loop does not depend on pa
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,10 +14,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import Array
 
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.data import split
-from energydsl.learning.latent import latent
 
 
 class AbstractObjective(eqx.Module):
@@ -35,6 +33,10 @@ class AbstractObjective(eqx.Module):
     alone, as a batch of one, given its inputs; the value and the scalars are averaged over the
     batch. The state must then be the same for all examples.
     """
+
+    missing_entries: ClassVar[bool] = False
+    """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which
+    `energydsl.learning.shown.masks_of` tells from the values."""
 
     def of_one_example(self) -> AbstractObjective:
         """The objective of a single example that has inputs of its own; by default the same.
@@ -93,18 +95,3 @@ def mean_loss(
     # out_axes of None: the state after the step must be the same for all examples.
     values, info, state = jax.vmap(one, out_axes=(0, 0, None))(inputs, rest, keys)
     return jnp.mean(values), (state, {n: jnp.mean(a) for n, a in info.items()})
-
-
-def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
-    """The energy as a function of one example, or the free energy if there are latents."""
-    return ebm.free_energy if latent(ebm) else ebm.energy
-
-
-def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
-    """The reason why the latents cannot be summed out exactly, if there is one."""
-    example = jax.tree.map(lambda a: a[0], data)
-    try:
-        jax.eval_shape(energy_shown(ebm), example)
-    except IntractableError as error:
-        return str(error).rstrip(".")
-    return None
