@@ -100,7 +100,8 @@ class Tables(eqx.Module):
                 width = math.prod(leaf.index.shape[1:])
                 own = np.array(self.places[place : place + width], int)
                 place += width
-                moving = bool((own >= 0).any())
+                # Without a finite free site there is one state, over which some axis must run.
+                moving = bool((own >= 0).any()) or max(self.places) < 0
                 value = self._placed(value, leaf, own, digits) if moving else value
             values.append(value)
             axes.append((None, None) if index is None else (0, 0 if moving else None))
@@ -111,6 +112,8 @@ class Tables(eqx.Module):
 
         An entry has its site's level if the site has a place, else its present value.
         """
+        if (own < 0).all():
+            return value[:, None]
         known = np.asarray(leaf.variable.domain.values).astype(value.dtype)
         levels = known[digits[np.maximum(own, 0)]].T
         placed = jnp.where(own >= 0, levels, value.reshape(len(value), 1, -1))

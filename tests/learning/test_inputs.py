@@ -165,6 +165,17 @@ def test_score_matching_of_a_regression():
     np.testing.assert_allclose(found.examples, expected, atol=1e-6)
 
 
+def test_the_error_of_quadratures_is_their_mean():
+    x, y = ed.real("x", given=True), ed.real("y")
+    ebm = ed.compile(ed.Model(abs(y - x) + 0.1 * y**2))
+    xs = np.array([0.3, -0.4, 0.5], np.float32)
+    found = ed.log_likelihood(ebm, {"x": xs, "y": np.zeros(3)})
+    each = [ed.log_likelihood(ebm.given(x=x), np.zeros(1)) for x in xs]
+    assert found.kind == "quadrature"
+    assert found.standard_error == pytest.approx(np.mean([e.standard_error for e in each]))
+    assert found.value == pytest.approx(np.mean([e.value for e in each]), abs=1e-6)
+
+
 def test_latents_are_summed_out_given_the_inputs():
     """A hidden layer between inputs and labels: log p(y | x) beside enumeration of both."""
     rng = np.random.default_rng(8)

@@ -154,6 +154,9 @@ def test_nan_is_a_missing_number():
     np.testing.assert_allclose(ed.log_likelihood(ebm, data).examples, expected, atol=5e-6)
     masked = ma.masked_invalid(data)
     np.testing.assert_allclose(ed.log_likelihood(ebm, masked).examples, expected, atol=5e-6)
+    both = ma.array(data, mask=[[0, 0, 0]] * 3 + [[0, 0, 1]])
+    both.data[3, 2] = 1.5
+    np.testing.assert_allclose(ed.log_likelihood(ebm, both).examples, expected, atol=5e-6)
 
 
 def test_labels_and_numbers_may_both_be_missing():
