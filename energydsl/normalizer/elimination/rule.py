@@ -24,6 +24,9 @@ from energydsl.normalizer.elimination.slices import SlicedSum, plan_slices
 SLACK = 32.0
 """How many times more memory than predicted a plan may take."""
 
+EARLY = 8
+"""The most components whose plans are made for that; many components have small ones."""
+
 ATTEMPTS, SPARE = 8, 0.9
 """How often slices are planned that were predicted to fit, and the share of the memory that would
 fit by the plan before at which the next attempt aims."""
@@ -67,7 +70,8 @@ class Elimination(AbstractRule):
         # Index arrays and the width of batches are not predicted: where they may decide whether a
         # component fits into memory, its plan is made already.
         close = ~budget.exceeded(terms, memory) & (SLACK * memory > budget.memory)
-        for k in np.setdiff1d(np.flatnonzero(close), list(cuts)).tolist():
+        few = close.sum() <= EARLY
+        for k in np.setdiff1d(np.flatnonzero(close & few), list(cuts)).tolist():
             known[k] = _plan(self, search, np.array([k]))
             if known[k].bytes > budget.memory:
                 found = _sliced(self, search, k, budget, known[k])
