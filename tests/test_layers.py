@@ -23,7 +23,8 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends statistics | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
-    "normalizer": "base double families log_z banded | counting elimination gaussian | *"
+    "normalizer": "base double families log_z banded"
+    " | bessel_families counting elimination gaussian | *"
     " | choice evaluate",
     "normalizer/conditional_gaussian": "blocks | integrals | rule",
     "normalizer/elimination": "anneal steps blocks arena | order layout spread"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from jax.nn import softplus
-from jax.scipy.special import betaln, gammaln, multigammaln
+from jax.scipy.special import betaln, gammaln, i0e, multigammaln
 
 from energydsl.language.potential.family import Family
 
@@ -56,6 +56,20 @@ def _dirichlet(x: Array, concentration: Array) -> Array:
     return jnp.sum((1 - a) * jnp.log(x)) + jnp.sum(gammaln(a)) - gammaln(jnp.sum(a))
 
 
+def _von_mises(x: Array, loc: Array, concentration: Array) -> Array:
+    k = concentration
+    return jnp.log(2 * jnp.pi) + jnp.log(i0e(k)) + k - k * jnp.cos(x - loc)
+
+
+def _negative_binomial(x: Array, r: Array, rise: Array, rest: Array) -> Array:
+    """The energy that rises by `rise` with each count; `rest` is that of all of the r failures."""
+    return gammaln(x + 1) - gammaln(x + r) + gammaln(r) + x * rise + r * rest
+
+
+def _gamma_poisson(x: Array, concentration: Array, rate: Array) -> Array:
+    return _negative_binomial(x, concentration, jnp.log1p(rate), jnp.log1p(1 / rate))
+
+
 def _poisson(x: Array, rate: Array) -> Array:
     return gammaln(x + 1) - x * jnp.log(rate) + rate
 
@@ -84,10 +98,21 @@ FORMS: dict[Any, Callable[..., Array]] = {
     dist.Dirichlet: _dirichlet,
     dist.Exponential: lambda x, rate: rate * x - jnp.log(rate),
     dist.Gamma: _gamma,
+    dist.GammaPoisson: _gamma_poisson,
     dist.GeometricLogits: lambda x, logits: x * softplus(logits) + softplus(-logits),
     dist.GeometricProbs: lambda x, probs: -x * jnp.log1p(-probs) - jnp.log(probs),
     dist.InverseGamma: _inverse_gamma,
+    dist.NegativeBinomial2: lambda x, mean, concentration: _gamma_poisson(
+        x, concentration, concentration / mean
+    ),
+    dist.NegativeBinomialLogits: lambda x, total_count, logits: _negative_binomial(
+        x, total_count, softplus(-logits), softplus(logits)
+    ),
+    dist.NegativeBinomialProbs: lambda x, total_count, probs: _negative_binomial(
+        x, total_count, -jnp.log(probs), -jnp.log1p(-probs)
+    ),
     dist.Poisson: _poisson,
+    dist.VonMises: _von_mises,
     dist.Wishart: _wishart,
 }
 """For each family, its energy as a function of x and of its parameters by name."""

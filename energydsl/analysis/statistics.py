@@ -1,8 +1,8 @@
 """Energies that are proven to be linear in sufficient statistics of one event.
 
-A factor's jaxpr is read with log x, 1/x, log n! or log det X as variables of their own beside x
-itself. If the result is at most linear in all of them, its slopes are the natural parameters. They
-are computed by differentiation, so that they may depend on parameters in any way.
+A factor's jaxpr is read with log x, 1/x, cos x, log n! or log det X as variables of their own
+beside x itself. If the result is at most linear in all of them, its slopes are the natural
+parameters. They are computed by differentiation, so that they may depend on parameters in any way.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ from energydsl.language.domain import (
     Simplex,
 )
 
-VALUE, LOG, INVERSE, LOG_HIGH, LOG_FACTORIAL, LOG_DET = (
-    "x", "log x", "1/x", "log(high - x)", "log x!", "log det x",
+VALUE, LOG, INVERSE, LOG_HIGH, COS, SIN, LOG_FACTORIAL, LOG_GAMMA, SHIFT, LOG_DET = (
+    "x", "log x", "1/x", "log(high - x)", "cos x", "sin x", "log x!", "log gamma(x + r)", "r",
+    "log det x",
 )  # fmt: skip
 
 STATISTICS: dict[type[AbstractDomain], tuple[str, ...]] = {
     Positive: (VALUE, LOG, INVERSE),
-    Interval: (VALUE, LOG, LOG_HIGH),
+    Interval: (VALUE, LOG, LOG_HIGH, COS, SIN),
     Simplex: (VALUE, LOG),
-    Count: (VALUE, LOG_FACTORIAL),
+    Count: (VALUE, LOG_FACTORIAL, LOG_GAMMA, SHIFT),
     PositiveDefinite: (VALUE, LOG_DET),
 }
-"""The statistics that are recognised, by domain; on an interval, LOG is that of x - low."""
+"""The statistics that are recognised, by domain; on an interval, LOG is that of x - low.
+
+The slope in SHIFT is that in LOG_GAMMA times r, from which r is known.
+"""
 
 
 class Site(NamedTuple):
@@ -140,13 +144,20 @@ class Linear:
     @functools.cached_property
     def factorials(self) -> float | None:
         """The slope of log x!, summed over entries; None if it depends on the model's numbers."""
-        shapes = [s for (_, name), s in self.blank.items() if name == LOG_FACTORIAL]
-        if not shapes or not (self.present or {}).get(LOG_FACTORIAL):
+        return self._fixed(LOG_FACTORIAL)
+
+    @functools.cached_property
+    def gammas(self) -> float | None:
+        """The same for log gamma(x + r)."""
+        return self._fixed(LOG_GAMMA)
+
+    def _fixed(self, statistic: str) -> float | None:
+        if not (self.present or {}).get(statistic):
             return 0.0
 
         def slope(*values: Any) -> Array:
             slopes = self.slopes(list(values))[1]
-            own = [jnp.sum(s) for (_, name), s in slopes.items() if name == LOG_FACTORIAL]
+            own = [jnp.sum(s) for (_, name), s in slopes.items() if name == statistic]
             return sum(own, jnp.zeros(()))
 
         if degrees(slope, self._abstract, len(self._abstract)).total > 0:
@@ -199,6 +210,7 @@ class _Reader:
 
     def __init__(self, linear: Linear, given: Mapping[tuple[int, str], Array]) -> None:
         self.linear, self.given = linear, given
+        self.gammas = 0
 
     def run(self, jaxpr: jex.Jaxpr, consts: list[Cell], cells: list[Cell]) -> list[Cell]:
         known: dict = dict(zip(jaxpr.invars, cells, strict=True))
@@ -245,10 +257,9 @@ class _Reader:
             case "integer_pow" if equation.params["y"] == -1:
                 return self._inverse(cells[0].site, 1.0)
             case "lgamma":
-                site = cells[0].site
-                if site is None or site.known != (1.0, 1.0):
-                    return None
-                return self._statistic(site, LOG_FACTORIAL, lambda t: t)
+                return self._gamma(cells[0].site)
+            case "cos" | "sin" as name:
+                return self._wave(cells[0].site, name == "sin")
             case "jit" if _is_log_det(equation):
                 site = cells[0].site
                 if site is None or site.scale is not None or site.shift is not None:
@@ -284,6 +295,28 @@ class _Reader:
             return None
         scale = 1.0 if site.scale is None else site.scale
         return self._statistic(site, INVERSE, lambda t: over / scale * t)
+
+    def _gamma(self, site: Site | None) -> list[Cell] | None:
+        """Log gamma(x + r); a second one in the same energy may have another r."""
+        if site is None or site.known[0] != 1.0:
+            return None
+        if site.known[1] == 1.0:
+            return self._statistic(site, LOG_FACTORIAL, lambda t: t)
+        self.gammas += 1
+        if self.gammas > 1 or (site.leaf, SHIFT) not in self.given:
+            return None
+        rest = 0.0 if site.shift is None else site.shift * self.given[site.leaf, SHIFT]
+        return self._statistic(site, LOG_GAMMA, lambda t: t + rest)
+
+    def _wave(self, site: Site | None, is_sine: bool) -> list[Cell] | None:
+        """Cos(b + x), cos(b - x) or their sines."""
+        if site is None or abs(site.known[0] or 0.0) != 1.0 or (site.leaf, SIN) not in self.given:
+            return None
+        shift, sign = jnp.asarray(0.0 if site.shift is None else site.shift), site.known[0] or 1.0
+        sine = self.given[site.leaf, SIN] * sign
+        if is_sine:
+            return self._statistic(site, COS, lambda t: jnp.sin(shift) * t + jnp.cos(shift) * sine)
+        return self._statistic(site, COS, lambda t: jnp.cos(shift) * t - jnp.sin(shift) * sine)
 
     def _statistic(
         self, site: Site, name: str, change: Callable[[Array], Array]

@@ -191,14 +191,17 @@ class AbstractPlan(eqx.Module):
     structure: Structure = eqx.field(static=True)
     components: Array
     operations: float = eqx.field(static=True)
-    """Predicted number of operations for all components together."""
+    """Predicted number of operations of log Z of all components together: additions, products,
+    comparisons, exponentials and the like of single numbers."""
     bytes: float = eqx.field(static=True)
-    """Predicted working memory in bytes."""
+    """Predicted working memory of log Z in bytes."""
+    more_bytes: float = eqx.field(static=True, default=0.0, kw_only=True)
+    """Predicted bytes that derivatives, marginals, draws and modes take beyond these."""
 
     @property
     def most_bytes(self) -> float:
         """Predicted working memory of derivatives, marginals, draws and modes, in bytes."""
-        return self.bytes
+        return self.bytes + self.more_bytes
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -301,6 +304,11 @@ class Planned(eqx.Module):
         """Predicted working memory in bytes of the largest plan."""
         return max((p.bytes for p in self.plans), default=0.0)
 
+    @property
+    def most_bytes(self) -> float:
+        """The same for derivatives, marginals, draws and modes."""
+        return max((p.most_bytes for p in self.plans), default=0.0)
+
     def check_derivatives(self) -> None:
         """Raise IntractableError if derivatives of log Z need more memory than is allowed."""
         for plan in self.plans:
@@ -324,7 +332,8 @@ class Planned(eqx.Module):
 
     def __str__(self) -> str:
         cost = f"{self.operations:.3g} operations, {self.bytes / 1e6:.3g} MB"
-        return f"{self._manner} {self.rules}: {cost}"
+        more = f", {self.most_bytes / 1e6:.3g} MB with derivatives"
+        return f"{self._manner} {self.rules}: {cost}{more if self.most_bytes > self.bytes else ''}"
 
     def __repr__(self) -> str:
         return str(self)

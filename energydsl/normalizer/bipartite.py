@@ -37,6 +37,12 @@ from energydsl.normalizer.counting import (
     width_of,
 )
 
+WORK = 2.0
+"""The operations of a factor in one state of the smaller layer and one level of the larger."""
+
+ALONE = 1.9
+"""How many arrays with one number per factor and state are in memory at once for log Z alone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Bipartite(AbstractRule):
@@ -281,12 +287,15 @@ def _plan(
         within = tuple(~summed[structure.scope(f)].any(axis=1) for f in structure.factors)
         quiet = owned_rows(structure, components, within)
     factors = structure.factor_counts[components].sum()
+    costs = np.log2(states.largest), float(size), float(factors)
+    alone = float(memory_of(*costs, arrays=ALONE))
     return BipartitePlan(
         rule=rule,
         structure=structure,
         components=int32(components),
-        operations=operations,
-        bytes=float(memory_of(np.log2(states.largest), float(size), float(factors))),
+        operations=WORK * operations,
+        bytes=alone,
+        more_bytes=float(memory_of(*costs)) - alone,
         states=states,
         width=width_of(states.largest, size),
         summed={

@@ -47,7 +47,9 @@ class Survey:
     @cached_property
     def _made(self) -> tuple[tuple[Offer, Rest | None], ...]:
         offers = [rule.offer(self.structure) for rule in self.rules]
-        offers = [offer.within(self.budget) if offer.within else offer for offer in offers]
+        # An offer may make plans already, which must not contain values of a trace in progress.
+        with jax.ensure_compile_time_eval():
+            offers = [offer.within(self.budget) if offer.within else offer for offer in offers]
         return tuple((o, None if o.rest is None else Rest(self, o.rest)) for o in offers)
 
     def choose(self, question: Question = "log_partition") -> Normalizer:

@@ -31,7 +31,7 @@ CHUNK = 2**20
 TABLE = 2**21
 """The largest number of cumulative probabilities that are stored for draws."""
 
-INTERMEDIATE = 4
+INTERMEDIATE = 3.2
 """How many arrays with one number per factor and state are in memory at once, with gradients."""
 
 
@@ -183,13 +183,20 @@ def width_of(states: float, size: int) -> int:
     return int(max(1, min(states, CHUNK // max(size, 1))))
 
 
-def memory_of(bits: Numbers, size: Numbers, factors: Numbers) -> Any:
-    """Bytes of a plan for each component by itself; `size` as in `width_of`."""
+def memory_of(bits: Numbers, size: Numbers, factors: Numbers, arrays: float = INTERMEDIATE) -> Any:
+    """Bytes of a plan for each component by itself.
+
+    Args:
+        bits: log2 of the number of states.
+        size: the numbers that one state takes.
+        factors: the number of factors.
+        arrays: how many arrays of these numbers are in memory at once.
+    """
     whole = np.exp2(np.minimum(bits, 62.0)) * size
     numbers = np.maximum(size, np.minimum(CHUNK, whole))
     # The arrays of the states, the indices of the factors, and what the gradient stores.
     kept = 4 * np.sqrt(np.maximum(whole, CHUNK) / CHUNK)
-    return 8.0 * (INTERMEDIATE * numbers + 2 * factors + kept)
+    return 8.0 * (arrays * numbers + 2 * factors + kept)
 
 
 def like_sized(bits: np.ndarray, components: np.ndarray) -> list[np.ndarray]:

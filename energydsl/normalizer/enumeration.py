@@ -21,6 +21,13 @@ from energydsl.normalizer.counting import (
     width_of,
 )
 
+WORK = 5.0
+"""The operations of a factor in one state: its sites are looked up, and it is computed."""
+
+ALONE = 0.45
+"""How many arrays with one number per factor and state are in memory at once for log Z alone: those
+of the sites' values take a byte a number."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Enumeration(AbstractRule):
@@ -99,12 +106,15 @@ def _plan(
     states, factors = States(structure, components), Energies(structure, components)
     size = factors.size + structure.sites
     width = width_of(states.largest, size)
+    costs = np.log2(states.largest), float(size), 2.0 * size
+    alone = float(memory_of(*costs, arrays=ALONE))
     return EnumerationPlan(
         rule=rule,
         structure=structure,
         components=int32(components),
-        operations=operations,
-        bytes=float(memory_of(np.log2(states.largest), float(size), float(size))),
+        operations=WORK * operations,
+        bytes=alone,
+        more_bytes=float(memory_of(*costs)) - alone,
         states=states,
         width=width,
         factors=factors,

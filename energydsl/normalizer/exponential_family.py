@@ -15,11 +15,15 @@ from energydsl._types import Configuration
 from energydsl.analysis.factor import Whole
 from energydsl.analysis.joint_states import Rows, int32, owned_rows, positions
 from energydsl.analysis.statistics import (
+    COS,
     INVERSE,
     LOG,
     LOG_DET,
     LOG_FACTORIAL,
+    LOG_GAMMA,
     LOG_HIGH,
+    SHIFT,
+    SIN,
     STATISTICS,
     VALUE,
     Linear,
@@ -29,6 +33,10 @@ from energydsl.language.domain import AbstractDomain, Count, Interval, Positive,
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Offer
+from energydsl.normalizer.bessel_families import (
+    GeneralisedInverseGaussianFamily,
+    VonMisesFamily,
+)
 from energydsl.normalizer.families import (
     AbstractFamily,
     BetaFamily,
@@ -37,6 +45,7 @@ from energydsl.normalizer.families import (
     GeometricFamily,
     InverseGammaFamily,
     Natural,
+    NegativeBinomialFamily,
     PoissonFamily,
     TruncatedFamily,
     WishartFamily,
@@ -50,10 +59,11 @@ WORK = 50.0
 class ExponentialFamily(AbstractRule):
     r"""$\log \int h(x)\, e^{-\eta \cdot t(x) - c}\,dx$ of one event x, in closed form.
 
-    The energy is proven to be linear in the sufficient statistics t of a family on the domain of x
-    (Gamma, inverse Gamma, Beta, truncated exponential, Dirichlet, Poisson, geometric, Wishart), so
-    that products of such densities and further linear terms belong to the family, too. The natural
-    parameters $\eta$ are the slopes, which may be any functions of the model's parameters.
+    The energy is proven to be linear in the sufficient statistics t of a family on the domain
+    of x (Gamma, inverse Gamma, generalised inverse Gaussian, Beta, truncated exponential, von
+    Mises, Dirichlet, Poisson, geometric, negative binomial, Wishart), so that products of such
+    densities and further linear terms belong to the family, too. The natural parameters $\eta$
+    are the slopes, which may be any functions of the model's parameters.
 
     Source: Wainwright & Jordan (2008), Foundations and Trends in Machine Learning 1, table 3.1.
     """
@@ -195,7 +205,7 @@ REASONS = (
     "it is not a single positive, interval, simplex, count or positive definite value",
     "its factors depend on {site} in some rows of an array and not in others",
     "the energy is not shown to be linear in {names} of {site}",
-    "the slope of log {site}! is not shown to be 0 or 1",
+    "the slope of log {site}! is not shown to be 0 or 1, or that of log gamma({site} + r) 0 or -1",
     "no family has all of the statistics of {site} that occur, out of {names}",
 )
 
@@ -204,7 +214,7 @@ def _reason(found: _Found, structure: Structure, component: int) -> str:
     site = int(np.argmax(structure.component_of == component))
     starts = [structure.offset[v.name] for v in structure.variables]
     domain = structure.variables[int(np.searchsorted(starts, site, side="right")) - 1].domain
-    names = ", ".join(STATISTICS.get(type(domain), ()))
+    names = ", ".join(n for n in STATISTICS.get(type(domain), ()) if n != SHIFT)
     return REASONS[found.why[component]].format(site=structure.describe(site), names=names)
 
 
@@ -217,7 +227,7 @@ def _find(structure: Structure) -> _Found:
             own = structure.component_of[events[:, 0]]
             owner_of[own[structure.component_sizes[own] == events.shape[1]]] = number
     flags = {n: np.zeros(count, bool) for names in STATISTICS.values() for n in names}
-    factorials, linear = np.zeros(count), {}
+    slopes, linear = np.zeros((2, count)), {}
     for number, owner in enumerate(structure.row_components):
         kinds = np.append(owner_of, -1)[owner]
         for k in np.unique(kinds[kinds >= 0]):
@@ -228,15 +238,17 @@ def _find(structure: Structure) -> _Found:
                 why[mine] = ALIKE
                 continue
             found = Linear.of(structure, number, own)
-            slope = found.factorials
-            if found.present is None or slope is None:
+            factorials, gammas = found.factorials, found.gammas
+            # A single factor has log gamma(x + r), so that there is a single r.
+            if found.present is None or factorials is None or gammas not in (0.0, -1.0):
                 why[mine] = LINEAR if found.present is None else FACTORIAL
                 continue
             linear[number, variable.name] = found
-            np.add.at(factorials, mine, slope)
+            np.add.at(slopes[0], mine, factorials)
+            np.add.at(slopes[1], mine, gammas)
             for name, there in found.present.items():
                 flags[name][mine] |= there
-    return _chosen(structure, owner_of, why, flags, factorials, linear)
+    return _chosen(structure, owner_of, why, flags, slopes, linear)
 
 
 def _own(structure: Structure, number: int, rows: np.ndarray) -> list[int] | None:
@@ -255,32 +267,45 @@ def _chosen(
     owner_of: np.ndarray,
     why: np.ndarray,
     flags: dict[str, np.ndarray],
-    factorials: np.ndarray,
+    slopes: np.ndarray,
     linear: dict[tuple[int, str], Linear],
 ) -> _Found:
     """The family of each component from the statistics that occur in it."""
     kind, kinds = np.full(len(why), -1), {}
-    signs = np.stack([owner_of, factorials, *flags.values()], axis=1)
+    signs = np.stack([owner_of, *slopes, *flags.values()], axis=1)
     fit = (owner_of >= 0) & (why == ALONE)
     for sign in np.unique(signs[fit], axis=0):
         mine = fit & (signs == sign).all(axis=1)
-        there = {n for n, present in zip(flags, sign[2:], strict=True) if present}
+        there = {n for n, present in zip(flags, sign[3:], strict=True) if present}
         variable = structure.variables[int(sign[0])]
-        family = _family(variable.domain, there, float(sign[1]))
+        family = _family(variable.domain, there, (float(sign[1]), float(sign[2])))
         if family is None:
-            why[mine] = FACTORIAL if LOG_FACTORIAL in there else FAMILY
+            why[mine] = FACTORIAL if there & {LOG_FACTORIAL, LOG_GAMMA} else FAMILY
         else:
             kind[mine] = kinds.setdefault((variable, family), len(kinds))
     return _Found(kind, list(kinds), linear, why)
 
 
-def _family(domain: AbstractDomain, there: set[str], factorials: float) -> AbstractFamily | None:
-    """The family with these statistics on a domain; None if there is none."""
+def _family(
+    domain: AbstractDomain, there: set[str], slopes: tuple[float, float]
+) -> AbstractFamily | None:
+    """The family with these statistics on a domain; None if there is none.
+
+    Args:
+        domain: the domain.
+        there: the statistics that occur.
+        slopes: the slopes of log x! and of log gamma(x + r).
+    """
     match domain:
+        case Positive() if {INVERSE, VALUE} <= there:
+            return GeneralisedInverseGaussianFamily()
         case Positive() if INVERSE in there:
-            return None if VALUE in there else InverseGammaFamily()
+            return InverseGammaFamily()
         case Positive():
             return GammaFamily()
+        case Interval(low=low, high=high) if there & {COS, SIN}:
+            circle = abs(high - low - 2 * np.pi) < 1e-12
+            return VonMisesFamily(low) if circle and not there & {VALUE, LOG, LOG_HIGH} else None
         case Interval(low=low, high=high) if VALUE in there:
             return None if there & {LOG, LOG_HIGH} else TruncatedFamily(low, high)
         case Interval(low=low, high=high):
@@ -288,7 +313,8 @@ def _family(domain: AbstractDomain, there: set[str], factorials: float) -> Abstr
         case Simplex():
             return None if VALUE in there else DirichletFamily()
         case Count():
-            return {0.0: GeometricFamily(), 1.0: PoissonFamily()}.get(factorials)
+            found = {(0.0, 0.0): GeometricFamily(), (1.0, 0.0): PoissonFamily()}
+            return (found | {(1.0, -1.0): NegativeBinomialFamily()}).get(slopes)
     return WishartFamily()
 
 

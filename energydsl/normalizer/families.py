@@ -22,7 +22,9 @@ from energydsl.analysis.statistics import (
     LOG,
     LOG_DET,
     LOG_FACTORIAL,
+    LOG_GAMMA,
     LOG_HIGH,
+    SHIFT,
     VALUE,
 )
 from energydsl.analysis.uniform import open_uniform
@@ -269,6 +271,40 @@ class GeometricFamily(AbstractFamily):
 
     def mode(self, eta: Natural) -> Array:
         return jnp.zeros_like(eta[VALUE])
+
+
+@dataclasses.dataclass(frozen=True)
+class NegativeBinomialFamily(AbstractFamily):
+    r"""$e^{-sn}\, \Gamma(n + r) / n!$ on the counts."""
+
+    name: ClassVar[str] = "negative binomial"
+    needs: ClassVar[str] = (
+        "exp(-s n) Gamma(n + r) / n! needs s > 0 and r > 0: the energy must rise with n"
+    )
+
+    def proper(self, eta: Natural) -> Array:
+        fixed = jnp.abs(eta[LOG_FACTORIAL] - 1) + jnp.abs(eta[LOG_GAMMA] + 1) < EXACT
+        return (eta[VALUE] > 0) & (self._r(eta) > 0) & fixed
+
+    def log_integral(self, eta: Natural) -> Array:
+        r = self._r(eta)
+        return gammaln(r) - r * jnp.log(-jnp.expm1(-eta[VALUE]))
+
+    def moments(self, eta: Natural) -> tuple[Array, Array]:
+        odds = 1 / jnp.expm1(eta[VALUE])
+        mean = self._r(eta) * odds
+        return mean, mean * (1 + odds)
+
+    def draw(self, eta: Natural, *, key: Array) -> Array:
+        rate_key, count_key = jr.split(key)
+        rate = jr.gamma(rate_key, self._r(eta)) / jnp.expm1(eta[VALUE])
+        return jr.poisson(count_key, rate)
+
+    def mode(self, eta: Natural) -> Array:
+        return jnp.floor(jnp.maximum(self._r(eta) - 1, 0.0) / jnp.expm1(eta[VALUE]))
+
+    def _r(self, eta: Natural) -> Array:
+        return eta[SHIFT] / eta[LOG_GAMMA]
 
 
 @dataclasses.dataclass(frozen=True)

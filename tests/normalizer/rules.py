@@ -72,11 +72,11 @@ class Logistic(ed.AbstractPotential):
         return True
 
 
-def memory(ebm, *, derivatives=True):
+def memory(ebm, normalizer=None, *, derivatives=True):
     """Bytes that log Z takes with its gradient, as XLA lays them out: nothing is run."""
     with jax.enable_x64(True):
         function = evaluate._log_partition
         program = eqx.filter_jit(eqx.filter_grad(function)) if derivatives else function
-        lowered = program.lower(ebm.model, ebm.normalizer).compile().compiled
+        lowered = program.lower(ebm.model, normalizer or ebm.normalizer).compile().compiled
     found = lowered.memory_analysis()
     return found.temp_size_in_bytes + found.argument_size_in_bytes

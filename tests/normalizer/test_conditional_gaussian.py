@@ -340,8 +340,12 @@ def test_memory_is_predicted():
     tables = ed.Table(np.float32(rng.normal(size=(20, 4))))(c[np.arange(20) % 6])
     ebm = ed.compile(ed.Model((x**2).sum() + x @ links @ x - (tables * x).sum()))
     assert chosen(ebm) == {NAME}
-    predicted = ebm.normalizer.bytes
-    assert predicted / 2 < memory(ebm) < 2 * predicted
+    for derivatives, predicted in (
+        (False, ebm.normalizer.bytes),
+        (True, ebm.normalizer.most_bytes),
+    ):
+        taken = memory(ebm, derivatives=derivatives)
+        assert predicted / 2 < taken < 2 * predicted
 
 
 # Precisions that are not positive definite, and forbidden states.

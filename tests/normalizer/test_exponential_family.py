@@ -21,7 +21,8 @@ DRAWS = 4000
 
 X, Y, U, V = ed.positive("x"), ed.positive("y"), ed.interval("u", low=0, high=1), ed.real("v")
 W, T = ed.interval("w", low=-1.0, high=3.0), ed.interval("t", 2, low=-1.0, high=2.0)
-P, N, M = ed.simplex("p", 3), ed.count("n"), ed.count("m")
+P, N, M, B = ed.simplex("p", 3), ed.count("n"), ed.count("m"), ed.count("b")
+G, C = ed.positive("g"), ed.interval("c", low=-np.pi, high=np.pi)
 S = ed.positive_definite("s", (2, 2))
 A = np.array([[1.5, 0.4], [0.4, 0.9]])
 GAMMA, POISSON = ed.LogDensity(dist.Gamma), ed.LogDensity(dist.Poisson)
@@ -36,16 +37,23 @@ def log_factorial(n):
     return gammaln(n + 1)
 
 
+def rising(n, r):
+    return gammaln(n + 1) - gammaln(n + r)
+
+
 def all_families():
     """One component of each family, and two of one."""
     return ed.Model(
         (1 - K) * ed.log(X) + 3 * X
         + 4.5 * ed.log(Y) + 2 / Y
+        - 0.5 * ed.log(G) + 2 * G + 0.5 / G
+        - 0.8 * ed.apply(jnp.cos, C) + 1.7 * ed.apply(jnp.sin, C)
         - 1.5 * ed.log(W + 1) - 0.5 * ed.log(3 - W)
         + np.array([2.0, -0.7]) @ T
         - np.array([0.5, 1.0, 2.0]) @ ed.log(P)
         + ed.apply(log_factorial, N) - 1.3 * N
         + 0.4 * M
+        + ed.apply(rising, B, K) + 0.4 * B
         + (S * A).sum() - ed.apply(log_det, S)
     )  # fmt: skip
 
@@ -53,6 +61,8 @@ def all_families():
 LAWS = {
     "x": scipy.stats.gamma(2.5, scale=1 / 3),
     "y": scipy.stats.invgamma(3.5, scale=2),
+    "g": scipy.stats.geninvgauss(1.5, 2.0, scale=0.5),
+    "b": scipy.stats.nbinom(2.5, 1 - np.exp(-0.4)),
     "w": scipy.stats.beta(2.5, 1.5, loc=-1, scale=4),
     "n": scipy.stats.poisson(np.exp(1.3)),
     "m": scipy.stats.geom(1 - np.exp(-0.4), loc=-1),
@@ -62,13 +72,24 @@ LAWS = {
 ENERGIES = {
     "x": lambda x: -1.5 * np.log(x) + 3 * x,
     "y": lambda y: 4.5 * np.log(y) + 2 / y,
+    "g": lambda g: -0.5 * np.log(g) + 2 * g + 0.5 / g,
+    "b": lambda b: scipy.special.gammaln(b + 1) - scipy.special.gammaln(b + 2.5) + 0.4 * b,
     "w": lambda w: -1.5 * np.log(w + 1) - 0.5 * np.log(3 - w),
     "n": lambda n: scipy.special.gammaln(n + 1) - 1.3 * n,
     "m": lambda m: 0.4 * m,
     "s": lambda s: np.trace(A @ s) - np.linalg.slogdet(s)[1],
     "p": lambda p: -np.array([0.5, 1, 2]) @ np.log(p),
 }
-INSIDE = {"x": 0.7, "y": 0.9, "w": 1.2, "n": 3, "m": 2, "p": np.array([0.2, 0.5, 0.3])}
+INSIDE = {
+    "x": 0.7,
+    "y": 0.9,
+    "w": 1.2,
+    "n": 3,
+    "m": 2,
+    "b": 4,
+    "g": 0.8,
+    "p": np.array([0.2, 0.5, 0.3]),
+}
 INSIDE["s"] = np.array([[1.2, -0.3], [-0.3, 0.8]])
 RATES = np.array([2.0, -0.7])
 
@@ -78,11 +99,17 @@ def exact_log_z():
     total = 0.0
     for name, law in LAWS.items():
         point = INSIDE[name]
-        density = law.logpmf(point) if name in "nm" else law.logpdf(point)
+        density = law.logpmf(point) if name in "nmb" else law.logpdf(point)
         total -= ENERGIES[name](point) + density
     for rate in RATES:
         total += np.log(scipy.integrate.quad(lambda t, r=rate: np.exp(-r * t), -1, 2)[0])
-    return float(total)
+    return float(total + np.log(angles(0)))
+
+
+def angles(power):
+    """The integral of c^power exp(-E(c)) over the circle."""
+    density = lambda c: c**power * np.exp(0.8 * np.cos(c) - 1.7 * np.sin(c))  # noqa: E731
+    return scipy.integrate.quad(density, -np.pi, np.pi, epsabs=1e-12)[0]
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +125,16 @@ def test_log_z_is_that_of_the_densities(ebm):
 
 def test_marginals_are_the_means_and_variances(ebm):
     found = ed.marginals(ebm)
-    for name in "xywnm":
+    for name in "xywnmgb":
         assert found[name].mean == pytest.approx(LAWS[name].mean(), rel=1e-6)
         assert found[name].variance == pytest.approx(LAWS[name].var(), rel=1e-6)
     np.testing.assert_allclose(found["p"].mean, LAWS["p"].mean(), rtol=1e-6)
     np.testing.assert_allclose(found["p"].variance, LAWS["p"].var(), rtol=1e-6)
     np.testing.assert_allclose(found["s"].mean, LAWS["s"].mean(), rtol=1e-6)
     np.testing.assert_allclose(found["s"].variance, LAWS["s"].var(), rtol=1e-6)
+    mean = angles(1) / angles(0)
+    assert found["c"].mean == pytest.approx(mean, rel=1e-6)
+    assert found["c"].variance == pytest.approx(angles(2) / angles(0) - mean**2, rel=1e-6)
     for k, rate in enumerate(RATES):
         grid = [
             scipy.integrate.quad(lambda t, p=p, r=rate: t**p * np.exp(-r * t), -1, 2)[0]
@@ -140,10 +170,10 @@ def test_draws_of_all_families_have_the_law(ebm):
         ebm, ed.ExactDraws(), key=jr.key(4), chains=1, warmup=0, draws=DRAWS, progress=False
     ).draws
     samples = {name: values[0].astype(float) for name, values in drawn.items()}
-    for name in "xyw":
+    for name in "xywg":
         assert scipy.stats.kstest(samples[name], LAWS[name].cdf).pvalue > FALSE_ALARM
     check_truncated(samples["t"])
-    for name in "nm":
+    for name in "nmb":
         cells = np.minimum(samples[name].astype(int), 8)
         law = np.append(LAWS[name].pmf(np.arange(8)), LAWS[name].sf(7))
         counts = np.bincount(cells, minlength=9)
@@ -162,7 +192,8 @@ def test_the_mode_has_the_highest_density(ebm):
     found = ed.map_configuration(ebm)
     mode = found.configuration
     assert found.proven
-    expected = {"x": 0.5, "y": 2 / 4.5, "w": -1 + 4 * 0.75, "n": 3, "m": 0}
+    expected = {"x": 0.5, "y": 2 / 4.5, "w": -1 + 4 * 0.75, "n": 3, "m": 0, "b": 3}
+    expected |= {"c": np.arctan2(-1.7, 0.8), "g": (0.5 + np.sqrt(4.25)) / 4}
     for name, value in expected.items():
         assert float(mode[name]) == pytest.approx(value, rel=1e-6)
     np.testing.assert_allclose(mode["t"], [-1, 2])
@@ -200,9 +231,44 @@ SERVED = {
         ed.LogDensity(dist.Wishart)(S, 4.0, np.eye(2)) + K * (S[0, 0] + S[1, 1])
     ),
 }
+SERVED |= {
+    "both x and 1/x": lambda: X + 1 / X,
+    "von mises by name and more": lambda: (
+        ed.LogDensity(dist.VonMises)(C, 0.3, K) - 0.5 * ed.apply(jnp.sin, C)
+    ),
+    "cosines of differences": lambda: ed.apply(
+        lambda c, k: jnp.sin(1 - c) - jnp.cos(k - c) + jnp.sin(c + k), C, K
+    ),
+    "a negative binomial": lambda: ed.apply(rising, N, K) + 0.4 * N,
+    "gamma poisson by name and more": lambda: ed.LogDensity(dist.GammaPoisson)(N, K, 1.5) + K * N,
+    "negative binomial by its mean and more": lambda: (
+        ed.LogDensity(dist.NegativeBinomial2)(N, 2.0, K) + 0.5 * N
+    ),
+    "negative binomial by logits and more": lambda: (
+        ed.LogDensity(dist.NegativeBinomialLogits)(N, K, -0.7) + 0.5 * N
+    ),
+    "negative binomial by probabilities and more": lambda: (
+        ed.LogDensity(dist.NegativeBinomialProbs)(N, K, 0.3) + 0.5 * N
+    ),
+}
 NOT_SERVED = {
     "a square": lambda: X + X**2,
-    "both x and 1/x": lambda: X + 1 / X,
+    "a cosine twice as fast": lambda: ed.apply(lambda c: jnp.cos(2 * c), C),
+    "a cosine on a part of the circle": lambda: ed.apply(jnp.cos, U),
+    "a cosine and a value": lambda: ed.apply(jnp.cos, C) + C,
+    "gammas of two shifts": lambda: ed.apply(
+        lambda n: rising(n, 2.5) - gammaln(n + 2.5) + gammaln(n + 3.5), N
+    ),
+    "gammas of two shifts, apart": lambda: (
+        ed.apply(rising, N, 2.5)
+        - ed.apply(lambda n: gammaln(n + 3.5), N)
+        + ed.apply(lambda n: gammaln(n + 0.5), N)
+    ),
+    "two gammas": lambda: ed.apply(rising, N, K) - ed.apply(lambda n: gammaln(n + 3.5), N),
+    "a gamma tempered": lambda: (
+        ed.apply(lambda n, k: gammaln(n + 1) - k * gammaln(n + 2.5), N, K) + N
+    ),
+    "a gamma without a factorial": lambda: ed.apply(lambda n: -gammaln(n + 2.5), N) + N,
     "a squared log": lambda: ed.log(X) ** 2 + X,
     "the log of a shifted value": lambda: ed.log(X + 1) + X,
     "the inverse of a shifted value": lambda: 1 / (X + 1) + X,
@@ -253,7 +319,8 @@ def test_it_is_not_fooled(name):
 def test_a_refusal_says_what_is_missing():
     said = {
         "a square": "not shown to be linear in x, log x, 1/x of x",
-        "both x and 1/x": "no family has all of the statistics of x that occur",
+        "a value and a log": "no family has all of the statistics of u that occur",
+        "a gamma tempered": "that of log gamma(n + r) 0 or -1",
         "poisson twice": "the slope of log n! is not shown to be 0 or 1",
         "two sites": "it is not a single positive, interval, simplex",
     }
@@ -277,6 +344,37 @@ VALUES = {
     "dirichlet by name and one more": (
         np.log(2) + scipy.special.gammaln(3.5) - scipy.special.gammaln(5.5)
     ),
+}
+
+
+def log_i0(kappa):
+    return np.log(scipy.special.i0e(kappa)) + kappa
+
+
+VALUES |= {
+    "both x and 1/x": np.log(2 * scipy.special.kv(1, 2)),
+    "von mises by name and more": (
+        log_i0(np.hypot(2.5 * np.cos(0.3), 2.5 * np.sin(0.3) + 0.5)) - log_i0(2.5)
+    ),
+    "cosines of differences": np.log(2 * np.pi)
+    + log_i0(
+        np.hypot(-np.sin(1) + np.cos(2.5) - np.sin(2.5), np.cos(1) + np.sin(2.5) - np.cos(2.5))
+    ),
+    "a negative binomial": scipy.special.gammaln(2.5) - 2.5 * np.log(-np.expm1(-0.4)),
+}
+
+
+def tilted(r, odds, by):
+    """Log of the mean of exp(-by n) under a negative binomial law with this mean over r."""
+    p = odds / (1 + odds)
+    return r * (np.log1p(-p) - np.log1p(-p * np.exp(-by)))
+
+
+VALUES |= {
+    "gamma poisson by name and more": tilted(2.5, 1 / 1.5, 2.5),
+    "negative binomial by its mean and more": tilted(2.5, 2 / 2.5, 0.5),
+    "negative binomial by logits and more": tilted(2.5, np.exp(-0.7), 0.5),
+    "negative binomial by probabilities and more": tilted(2.5, 0.3 / 0.7, 0.5),
 }
 
 

@@ -31,7 +31,13 @@ from energydsl.normalizer.elimination.schedule import CELLS
 from energydsl.normalizer.elimination.search import MAX_TABLE, SETUP, Search
 from energydsl.normalizer.gaussian.quadratic import real_laws, upper_solve, with_reals
 
-MATRICES, EXPANSIONS = 8.0, 3.0
+ALONE = 0.5
+"""The share of these that log Z alone takes."""
+
+EXPAND = 30.0
+"""The operations for each of the numbers of a factor's expansion."""
+
+MATRICES, EXPANSIONS = 5.0, 5.0
 """The matrices of a block, and of each of its factors, that are held in each state at once."""
 
 
@@ -61,7 +67,7 @@ class ConditionalGaussian(AbstractRule):
             return Offer(nothing, blocks.reason, lambda _: ())
         search = _search(structure)
         operations, terms, memory = search.costs
-        work, room = _costs(blocks)
+        work, expansions, room = _costs(blocks)
 
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
             return (_plan(self, structure, components),)
@@ -73,7 +79,7 @@ class ConditionalGaussian(AbstractRule):
             return blocks.about(block)
 
         return Offer(
-            operations + work, search.reason, plan, terms, memory + room,
+            operations + work + expansions, search.reason, plan, terms, memory + room,
             "joint states of the widest clique", bottleneck=bottleneck, setup=SETUP,
         )  # fmt: skip
 
@@ -233,21 +239,22 @@ def _search(structure: Structure) -> Search:
     return Search(_blocks(structure).network())
 
 
-def _costs(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-    """For each component, the operations and the bytes that its integrals take."""
+def _costs(blocks: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each component: operations, numbers of all factors' expansions, and bytes of both."""
     structure = blocks.structure
     n, states = blocks.sizes.astype(float), np.exp2(np.minimum(blocks.bits, 2 * MAX_TABLE))
     work = np.bincount(blocks.owner, states * (n + 1) ** 3, blocks.count)
     room = np.bincount(blocks.owner, MATRICES * 8 * states * (n + 1) ** 2, blocks.count)
+    expansions = np.zeros(blocks.count)
     for factor, joined in zip(structure.factors, blocks.joined, strict=True):
         scope = structure.scope(factor)[joined]
         block = blocks.block_of[scope].max(axis=1, initial=-1)
         inside = block >= 0
         wide = scope.shape[1] ** 2 * states[block[inside]]
         owner = blocks.owner[block[inside]]
-        work += np.bincount(owner, wide, blocks.count)
+        expansions += np.bincount(owner, wide, blocks.count)
         room += np.bincount(owner, EXPANSIONS * 8 * wide, blocks.count)
-    return work, room
+    return work, expansions, room
 
 
 def _plan(
@@ -263,14 +270,15 @@ def _plan(
         starts = np.concatenate([starts, end + size * np.arange(len(group.around))])
         end += size * len(group.around)
     made = plan_sum(search, components, listed, starts, end, scopes.arguments)
-    work, room = (a[components].sum() for a in _costs(blocks))
+    work, expansions, room = (a[components].sum() for a in _costs(blocks))
     return ConditionalGaussianPlan(
         rule=rule,
         structure=structure,
         components=int32(components),
-        operations=made.operations + float(work),
+        operations=made.operations + float(work + EXPAND * expansions),
         # Log Z alone may look for improper precisions by maxima, which need as much room.
-        bytes=made.most_bytes + float(room),
+        bytes=made.bytes + made.more_bytes + ALONE * float(room),
+        more_bytes=(1.0 - ALONE) * float(room),
         sums=made.sums,
         tables=scopes.built(),
         blocks=tuple(integrals(structure, components, group) for group in groups),

@@ -19,12 +19,15 @@ from energydsl.normalizer.base import uniform
 from energydsl.normalizer.elimination.batches import MAX_CELLS
 from energydsl.normalizer.elimination.order import Order
 from energydsl.normalizer.elimination.passes import Found, Passes, log_sum
-from energydsl.normalizer.elimination.schedule import Schedule, schedule
-from energydsl.normalizer.elimination.search import STEP, TERM, Search, memory
+from energydsl.normalizer.elimination.schedule import CELLS, Schedule, schedule
+from energydsl.normalizer.elimination.search import Search, memory
 from energydsl.normalizer.elimination.steps import Steps
 
-ALONE = 0.25
-"""The share of a wide step's working memory that is needed where no derivative is asked for."""
+CELL = 8.0
+"""The operations that compute one cell of a factor's table."""
+
+SHARE = 0.75
+"""The share of the arguments from which tables are computed that log Z alone takes."""
 
 
 class FiniteSum(eqx.Module):
@@ -121,8 +124,8 @@ class Planned(NamedTuple):
     operations: float
     bytes: float
     """Working memory of log Z alone."""
-    most_bytes: float
-    """Working memory of derivatives, marginals, draws and modes."""
+    more_bytes: float
+    """What derivatives, marginals, draws and modes take beyond that."""
 
 
 def plan_sum(
@@ -159,6 +162,7 @@ def planned_sum(
 ) -> Planned:
     """The sum that these steps carry out; see `plan_sum`."""
     alone, made = schedule(steps, starts, end)
+    upwards = _upwards(alone, arguments) + (0.0 if alone is made else _indices(made))
     slot_of = np.full(structure.sites, -1)
     slot_of[list(made.slot)] = list(made.slot.values())
     return Planned(
@@ -169,21 +173,41 @@ def planned_sum(
             cells=made.size,
             slot_of=int32(slot_of),
         ),
-        operations=TERM * made.terms + STEP * len(steps.steps),
-        bytes=_bytes(alone, arguments, downwards=not alone.arena),
-        most_bytes=_bytes(made, arguments, downwards=True),
+        operations=alone.operations + CELL * (end - CELLS),
+        bytes=upwards,
+        more_bytes=0.0 if upwards == math.inf else max(0.0, _both_ways(made, arguments) - upwards),
     )
 
 
-def _bytes(made: Schedule, arguments: float, *, downwards: bool) -> float:
-    """Working memory of the passes upwards, or of those in both directions."""
+def _upwards(made: Schedule, arguments: float) -> float:
+    """Working memory of the passes upwards, in bytes."""
     if max(made.size, made.arena) > MAX_CELLS:
         return math.inf
-    narrow = [math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout]
-    wide = max((math.prod(r.shape) for r in made.runs if r.layout), default=0)
-    indices = sum(r.base.size + r.pattern.size + r.others.size + r.strides.size for r in made.runs)
-    patterns = sum(p.size for p in made.patterns)
-    arenas = made.arena * (2 + made.copies) if downwards else made.arena
-    gathered = max(narrow, default=0) + wide * (1.0 if downwards else ALONE)
-    numbers = memory(made.size, gathered, arguments)
-    return numbers + 8.0 * arenas + 4.0 * (indices + patterns)
+    # The places and the values of what a batch gathers, and the terms of a wide step.
+    numbers = made.size + made.arena + _gathered(made) + _widest(made) + SHARE * arguments
+    return 8.0 * numbers + 4.0 * _gathered(made) + _indices(made)
+
+
+def _both_ways(made: Schedule, arguments: float) -> float:
+    """Working memory of the passes in both directions, in bytes."""
+    if max(made.size, made.arena) > MAX_CELLS:
+        return math.inf
+    numbers = memory(made.size, _gathered(made) + _widest(made), arguments)
+    return numbers + 8.0 * made.arena * (2 + made.copies) + _indices(made)
+
+
+def _indices(made: Schedule) -> float:
+    """The bytes of the index arrays."""
+    runs = ((r.base, r.pattern, r.begin, r.first, r.others, r.strides) for r in made.runs)
+    return 4.0 * sum(a.size for arrays in (*runs, made.patterns) for a in arrays)
+
+
+def _gathered(made: Schedule) -> float:
+    """The cells that the largest batch of steps that are not wide reads."""
+    narrow = (math.prod(r.shape) * r.base[0, 0].size for r in made.runs if not r.layout)
+    return float(max(narrow, default=0))
+
+
+def _widest(made: Schedule) -> float:
+    """The terms of the largest wide step."""
+    return float(max((math.prod(r.shape) for r in made.runs if r.layout), default=0))

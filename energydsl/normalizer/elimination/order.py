@@ -22,7 +22,13 @@ from energydsl.analysis.graph import Edges, adjacency
 from energydsl.normalizer.elimination.anneal import annealed
 
 MAX_BITS = 40.0
-"""log2 of the joint states of a clique above which an order is given up."""
+"""log2 of the joint states of a clique above which no order is taken."""
+
+TRIED_BITS = 64.0
+"""The same above which an order is not annealed, either, so that its cliques become smaller."""
+
+PROMISING = 2.0
+"""How many times fewer terms a trial must leave of such an order to be annealed for longer."""
 
 MAX_SITES, MAX_TREE = 10_000, 200_000
 """The most sites of a component for which greedy orders are tried: a graph with cycles, a tree."""
@@ -88,20 +94,29 @@ def find_order(edges: Edges, levels: np.ndarray) -> Order | str:
     best = _best(found)
     if best is None:
         return (
-            f"each order of elimination that was tried has a clique of over 2^{MAX_BITS:g} states"
+            f"each order of elimination that was tried has a clique of over 2^{TRIED_BITS:g} states"
         )
-    preferred = along if count >= LONG else None
+    preferred = along if along and count >= LONG and along.bits.max() <= MAX_BITS else None
     if small and not tree and best.bits.max() >= NARROW:
         best = _improved(neighbours, bits, best, preferred.terms if preferred else math.inf)
-    return preferred if preferred and preferred.terms <= REGULAR * best.terms else best
+    if preferred and preferred.terms <= REGULAR * best.terms:
+        best = preferred
+    if best.bits.max() > MAX_BITS:
+        return (
+            "the order of elimination with the smallest cliques that was found has one of "
+            f"2^{best.bits.max():.4g} states; at most 2^{MAX_BITS:g} are summed over"
+        )
+    return best
 
 
 def _improved(neighbours: Neighbours, bits: list[float], best: Order, least: float) -> Order:
     """The order, annealed; for longer only if a trial leaves fewer than `least` terms."""
     for moves in (TRIAL, int(min(MOVES, best.terms / WORTH))):
+        before = best.terms
         found = _follow(neighbours, bits, annealed(neighbours, bits, best.sites, moves))
         best = _best([best, found]) or best
-        if best.terms >= least:
+        hopeless = best.bits.max() > MAX_BITS and best.terms * PROMISING > before
+        if best.terms >= least or hopeless:
             break
     return best
 
@@ -136,7 +151,7 @@ def _follow(neighbours: Neighbours, bits: list[float], sites: Iterable[int]) -> 
     needed = []
     for site in sites:
         needed.append(_weight(graph, bits, site))
-        if needed[-1] > MAX_BITS:
+        if needed[-1] > TRIED_BITS:
             return None
         order.sites.append(site)
         order.separators.append(_eliminate(graph, site))
@@ -157,7 +172,7 @@ def _greedy(neighbours: Neighbours, bits: list[float], score: type[_Weight]) -> 
         if done[site] or value != scores[site]:
             continue
         needed.append(_weight(graph, bits, site))
-        if needed[-1] > MAX_BITS:
+        if needed[-1] > TRIED_BITS:
             return None
         done[site] = True
         separator = _eliminate(graph, site)

@@ -6,7 +6,6 @@ import dataclasses
 from functools import lru_cache
 from typing import Any, ClassVar
 
-import equinox as eqx
 import numpy as np
 from jax import Array
 
@@ -21,6 +20,12 @@ from energydsl.normalizer.elimination.finite_sum import FiniteSum, Planned, plan
 from energydsl.normalizer.elimination.schedule import CELLS
 from energydsl.normalizer.elimination.search import SETUP, Network, Search, named
 from energydsl.normalizer.elimination.slices import SlicedSum, plan_slices
+
+SLACK = 32.0
+"""How many times more memory than predicted a plan may take."""
+
+EARLY = 8
+"""The most components whose plans are made for that; many components have small ones."""
 
 ATTEMPTS, SPARE = 8, 0.9
 """How often slices are planned that were predicted to fit, and the share of the memory that would
@@ -61,16 +66,28 @@ class Elimination(AbstractRule):
         """The offer with slices of the components that take too much memory otherwise."""
         cuts = search.cuts(min(budget.terms, MAX_TERMS), budget.memory)
         operations, terms, memory = search.sliced(cuts)
+        known: dict[int, EliminationPlan] = {}
+        # Index arrays and the width of batches are not predicted: where they may decide whether a
+        # component fits into memory, its plan is made already.
+        close = ~budget.exceeded(terms, memory) & (SLACK * memory > budget.memory)
+        few = close.sum() <= EARLY
+        for k in np.setdiff1d(np.flatnonzero(close & few), list(cuts)).tolist():
+            known[k] = _plan(self, search, np.array([k]))
+            if known[k].bytes > budget.memory:
+                found = _sliced(self, search, k, budget, known[k])
+                if found is not None:
+                    known[k], cuts[k] = found
+        if known:
+            operations, terms, memory = search.sliced(cuts)
+            memory[list(known)] = [plan.bytes for plan in known.values()]
 
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
-            whole = np.array([k for k in components.tolist() if k not in cuts], int)
-            plans = [_plan(self, search, whole)] if len(whole) else []
-            # What was predicted to fit may not, as index arrays are known by its plan only.
-            if len(whole) == 1 and plans[0].bytes > budget.memory:
-                found = _sliced(self, search, int(whole[0]), budget, plans[0])
-                if found is not None:
-                    plans, cuts[int(whole[0])] = [found[0]], found[1]
-            for k in np.setdiff1d(components, whole).tolist():
+            apart = np.isin(components, [*cuts, *known])
+            plans = [_plan(self, search, components[~apart])] if not apart.all() else []
+            for k in components[apart].tolist():
+                if k in known:
+                    plans.append(known[k])
+                    continue
                 found = _sliced(self, search, k, budget)
                 cuts[k] = cuts[k] if found is None else found[1]
                 plans.append(found[0] if found else _plan_slices(self, search, k, cuts[k]))
@@ -101,12 +118,6 @@ class EliminationPlan(AbstractPlan):
 
     sums: FiniteSum | SlicedSum
     tables: tuple[Tables, ...]
-    both_ways: float = eqx.field(static=True)
-    """Predicted working memory of passes in both directions, in bytes."""
-
-    @property
-    def most_bytes(self) -> float:
-        return self.both_ways
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         assert fields is None, "marginals are computed without fields"
@@ -194,7 +205,7 @@ def _built(
         components=int32(components),
         operations=made.operations,
         bytes=made.bytes,
-        both_ways=made.most_bytes,
+        more_bytes=made.more_bytes,
         sums=sums,
         tables=scopes.built(),
     )

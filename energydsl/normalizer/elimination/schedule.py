@@ -89,9 +89,9 @@ class Schedule:
         return [run for loop in self.loops for run in loop]
 
     @property
-    def terms(self) -> float:
-        """The number of terms of all steps, padding included."""
-        return float(sum(math.prod((*r.base.shape[:3], *r.shape)) for r in self.runs))
+    def operations(self) -> float:
+        """The operations of a pass upwards, padding included."""
+        return float(sum(math.prod(r.base.shape[:3]) * _operations(r) for r in self.runs))
 
 
 class Placed(NamedTuple):
@@ -153,6 +153,19 @@ def schedule(steps: Steps, starts: np.ndarray, end: int) -> tuple[Schedule, Sche
     if (1 + copies) * reused.arena.size < kept.arena.size:
         return alone, alone
     return alone, _scheduled(steps, batches, kept, book, starts, end, copies=0)
+
+
+def _operations(run: Run) -> float:
+    """The operations of one step, given as numbers if it is wide."""
+    levels, states = run.shape
+    terms = levels * states
+    if run.layout is None:
+        # Cells are found by their indices and added; the terms are compared with the greatest,
+        # shifted, exponentiated and added up.
+        return terms * (4 * run.base.shape[3] + 4) + 5 * states
+    products = sum(1 for table in run.layout.inputs if not table.few)
+    numbers = sum(table.cells for table in run.layout.inputs if not table.linear)
+    return terms * (products + 1) + 5 * numbers + states * (not run.layout.linear)
 
 
 def _scheduled(

@@ -205,7 +205,7 @@ def memory(cells: float, gathered: float, arguments: float) -> float:
         gathered: the cells that a batch reads; their places, values, shares and derivatives.
         arguments: the arguments of factors that are computed at once.
     """
-    return 8.0 * (2 * cells + 4 * gathered + 2 * arguments)
+    return 8.0 * (2 * cells + 4 * gathered + 1.6 * arguments)
 
 
 def _kept(order: Order) -> float:

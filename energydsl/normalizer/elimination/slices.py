@@ -212,4 +212,4 @@ def plan_slices(
     )
     more = 8.0 * (cut.count + 4 * len(read.at) * (1 + len(held)))
     operations = cut.count * inner.operations
-    return sums, Planned(inner.sums, operations, inner.bytes + more, inner.most_bytes + more)
+    return sums, Planned(inner.sums, operations, inner.bytes + more, inner.more_bytes)

@@ -24,6 +24,15 @@ from energydsl.normalizer.gaussian.quadratic import (
     upper_solve,
 )
 
+EXPAND = 2.5
+"""The operations for each of the numbers of a factor's expansion."""
+
+MATRICES, EXPANSIONS = 6.0, 1.1
+"""The matrices of a component, and the expansions of all factors, that are held at once."""
+
+ALONE = 2.0, 0.55
+"""The same for log Z alone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(AbstractRule):
@@ -43,12 +52,12 @@ class Gaussian(AbstractRule):
 
     def offer(self, structure: Structure) -> Offer:
         sizes, fit = structure.component_sizes.astype(float), Fit(structure)
-        memory = 8.0 * (4.0 * (sizes + 1.0) ** 2 + numbers_of_factors(structure))
+        memory = _memory(structure, MATRICES, EXPANSIONS)
 
         def plan(components: np.ndarray) -> tuple[AbstractPlan, ...]:
             classes = structure.component_sizes[components]
             groups = [components[classes == n] for n in np.unique(classes)]
-            return tuple(_plan(self, structure, g, operations, memory) for g in groups)
+            return tuple(_plan(self, structure, g, memory) for g in groups)
 
         operations = np.where(fit.refused, np.inf, sizes**3 + structure.factor_counts)
         return Offer(operations, fit.reason, plan, 0.0, memory)
@@ -147,7 +156,6 @@ def _plan(
     rule: AbstractRule,
     structure: Structure,
     components: np.ndarray,
-    operations: np.ndarray,
     memory: np.ndarray,
 ) -> GaussianPlan:
     count, n = len(components), int(structure.component_sizes[components[0]])
@@ -160,13 +168,23 @@ def _plan(
     for part in rows:
         owned = np.isin(structure.row_components[part.number], components)
         places.append(int32(local[structure.scope(structure.factors[part.number])[owned]]))
+    alone = float(_memory(structure, *ALONE)[components].sum())
     return GaussianPlan(
         rule=rule,
         structure=structure,
         components=int32(components),
-        operations=float(operations[components].sum()),
-        bytes=float(memory[components].sum()),
+        operations=float(
+            count * n**3 / 3 + EXPAND * numbers_of_factors(structure)[components].sum()
+        ),
+        bytes=alone,
+        more_bytes=float(memory[components].sum()) - alone,
         rows=rows,
         places=tuple(places),
         order=int32(order.reshape(count, n)),
     )
+
+
+def _memory(structure: Structure, matrices: float, expansions: float) -> np.ndarray:
+    """Bytes for each component."""
+    numbers = matrices * (structure.component_sizes + 1.0) ** 2
+    return 8.0 * (numbers + expansions * numbers_of_factors(structure))

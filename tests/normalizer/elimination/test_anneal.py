@@ -107,6 +107,7 @@ def test_a_change_is_never_to_a_clique_far_wider_than_at_the_start(monkeypatch):
     monkeypatch.setattr(anneal, "HOT", 1e9)
     monkeypatch.setattr(anneal, "COLD", 1e9)
     monkeypatch.setattr(anneal, "WORSE", 1.0)
+    monkeypatch.setattr(anneal, "BETTER", np.inf)  # The last tree is the one that is kept.
     order = list(range(30))
     tree = anneal._Tree(anneal._cliques([anneal._mask(a) for a in around(edges, 30)]), order)
     held = tree.open()

@@ -104,3 +104,36 @@ def test_annealed_orders_save_terms_of_an_irregular_graph():
     found = find_order(edges, levels)
     assert found.terms < min(order.terms for order in greedy) / 2
     assert found.terms == sum(eliminated(edges, levels, found.sites)[1])
+
+
+def layered(width, slices):
+    """Each site of a slice has three parents in the slice before, which interact."""
+    rng, edges = np.random.default_rng(0), set()
+    parents = [rng.choice(width, 3, replace=False) for _ in range(width)]
+    for at, k in itertools.product(range(1, slices), range(width)):
+        family = sorted([*(width * (at - 1) + parents[k]).tolist(), width * at + k])
+        edges |= set(itertools.combinations(family, 2))
+    return np.array(sorted(edges))
+
+
+def test_an_order_with_too_large_cliques_is_annealed_before_it_is_refused(monkeypatch):
+    edges, count = layered(27, 10), 27 * 10
+    neighbours = orders._neighbours(edges, count)
+    greedy = [orders._greedy(neighbours, [1.0] * count, s) for s in (orders._Weight, orders._Fill)]
+    least = min(found.bits.max() for found in greedy)
+    found = find_order(edges, np.full(count, 2))
+    assert found.bits.max() <= orders.MAX_BITS < least <= orders.TRIED_BITS
+    assert max(eliminated(edges, np.full(count, 2), found.sites)[1]) == 2 ** found.bits.max()
+    monkeypatch.setattr(orders, "MAX_BITS", 20.0)
+    said = find_order(edges, np.full(count, 2))
+    assert f"has one of 2^{found.bits.max():.4g} states; at most 2^20 are" in said
+
+
+def test_an_order_that_a_trial_does_not_improve_is_not_annealed_for_long(monkeypatch):
+    edges, tried = np.array(list(itertools.combinations(range(50), 2))), []
+    monkeypatch.setattr(orders, "annealed", lambda n, b, s, moves: tried.append(moves) or s)
+    assert "2^50 states; at most 2^40" in find_order(edges, np.full(50, 2))
+    assert tried == [orders.TRIAL]
+    edges = np.array(list(itertools.combinations(range(70), 2)))
+    assert "over 2^64 states" in find_order(edges, np.full(70, 2))
+    assert tried == [orders.TRIAL]

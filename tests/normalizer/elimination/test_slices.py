@@ -69,6 +69,10 @@ def test_tables_that_share_cells_are_read_where_their_own_site_is_held():
             np.testing.assert_array_equal(own[3], cells[other, level])
 
 
+SHARE = 0.54
+"""What of the memory that is needed without slices is allowed."""
+
+
 def dense(tail):
     """Thirteen spins that all interact, and a chain that begins at one of them."""
     rng = np.random.default_rng(0)
@@ -84,9 +88,9 @@ def test_what_does_not_fit_is_summed_in_slices_and_explain_says_so():
     model = dense(tail=30)
     whole = ed.compile(model)
     needed = whole.normalizer.bytes
-    ebm = ed.compile(model, memory=int(needed / 2))
+    ebm = ed.compile(model, memory=int(SHARE * needed))
     plan = ebm.normalizer.plans[0]
-    assert plan.rule.name == "elimination" and plan.bytes <= needed / 2
+    assert plan.rule.name == "elimination" and plan.bytes <= SHARE * needed
     assert isinstance(plan.sums, SlicedSum) and plan.sums.count >= 4
     said = f"elimination in {plan.sums.count} slices, one for each joint state of s["
     assert said in str(ebm.explain())
@@ -99,7 +103,7 @@ def test_what_does_not_fit_is_summed_in_slices_and_explain_says_so():
 def test_slices_are_refused_where_they_do_not_help():
     model = dense(tail=30)
     needed = ed.compile(model).normalizer.bytes
-    said = str(ed.compile(model, memory=int(needed / 2)).normalizer)
+    said = str(ed.compile(model, memory=int(SHARE * needed)).normalizer)
     assert "exact by elimination" in said
     assert "of memory; budget" in str(ed.compile(model, memory=50_000).normalizer)
 
