@@ -6,12 +6,17 @@ A model is declared, compiled, then normalised, sampled or learnt, and its chain
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from energydsl import _startup
+
 if sys.version_info < (3, 12):  # noqa: UP036 - pip checks it, but not a source tree
     raise ImportError(
         "energydsl needs Python 3.12 or later; this is Python "
         f"{sys.version_info.major}.{sys.version_info.minor}. Make an environment with a later "
         "one, such as: uv venv --python 3.12"
     )
+
+if _startup.is_command():
+    _startup.begin()
 
 # ArviZ, imported first, leaves a lazy NumPyro of which `import numpyro.distributions` would make a
 # second, incomplete copy; this form loads the one.

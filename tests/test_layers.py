@@ -10,13 +10,13 @@ import pytest
 import energydsl
 
 ORDER = {
-    "": "_messages _pickling | _types _identity | language | analysis | sweep | normalizer"
+    "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
     " | compiler | kernel | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
-    " | along view | apply select convolution | numpy_functions | range | finite_part",
+    " | along view | apply select convolution | numpy_functions | range sampled | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
@@ -41,7 +41,7 @@ ORDER = {
     "report": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo terminal report | networks | commands",
+    "cli": "zoo words | terminal report | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 
