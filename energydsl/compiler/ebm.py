@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Float
 
-from energydsl._messages import brief
+from energydsl._messages import ON_EBM, brief, described, hinted
 from energydsl._types import Configuration, IntractableError, Refusal, Values, is_traced
 from energydsl.analysis.conditional import conditional_for
 from energydsl.analysis.incidence import measures, site_factors
@@ -30,6 +30,7 @@ from energydsl.normalizer import Intractable, Normalizer, log_partition_of, trou
 from energydsl.sweep.base import AbstractSweep
 
 
+@hinted(ON_EBM)
 class EBM(eqx.Module):
     r"""The compiled model $p(x) = e^{-E(x)}/Z$, which `energydsl.compile` returns.
 
@@ -82,7 +83,9 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: no free variable is continuous.
+            ValueError: as in `energy`.
         """
+        self.model.check_values(self.model.complete(x))
         smooth = [v.name for v in self.structure.skeleton.free if not v.domain.discrete]
         if not smooth:
             raise TypeError(
@@ -170,8 +173,9 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: the conditional distribution of a site belongs to no known family.
-            ValueError: the conditional distribution of a site does not exist: all its levels have
-                infinite energy, or its density cannot be normalised.
+            ValueError: a name, a shape or a value does not fit the variables, or the conditional
+                distribution of a site does not exist: all its levels have infinite energy, or its
+                density cannot be normalised.
         """
         variable, sites = self._view(where)
         law = conditional_for(self.structure, variable)
@@ -184,6 +188,7 @@ class EBM(eqx.Module):
         if isinstance(seen, Refusal):
             raise TypeError(f"The conditional of {where} cannot be computed: {seen.reason}.")
         values = self.model.complete(x)
+        self.model.check_values(values)
         one = {v.name: values[v.name][None] for v in self.structure.skeleton.free}
         total = measures(self.structure, self.model, seen, one)
         total = total[..., 0].reshape(-1, *sites.shape)
@@ -255,6 +260,7 @@ def check_numbers(model: Model, function: str) -> None:
         )
 
 
+@described
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """Log Z, computed in float64 and twice differentiable in the parameters.
 

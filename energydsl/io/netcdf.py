@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from energydsl._messages import described
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
@@ -14,6 +15,7 @@ from energydsl.run.sampling import Chains
 DEFLATED = {"zlib": True, "complevel": 1}
 
 
+@described
 def to_netcdf(
     chains: Chains,
     path: str | PathLike[str],

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from energydsl._messages import brief
 from energydsl._types import Configuration, unmasked
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.latent import latent, visible
@@ -45,10 +46,7 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         said = [("shows the latent", hidden), ("lacks", missing), ("has the unknown", unknown)]
         listed = " and ".join(f"{word} {sorted(names)}" for word, names in said if names)
         raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
-    arrays = {
-        n: a if isinstance(a, jax.Array) else np.asarray(unmasked(a, f"The data of {n!r}"))
-        for n, a in data.items()
-    }
+    arrays = {n: _array(a, f"The data of {n!r}") for n, a in data.items()}
     for n, v in shown.items():
         if arrays[n].ndim != len(v.shape) + 1 or arrays[n].shape[1:] != v.shape:
             axes = ", ".join(map(str, ("examples", *v.shape)))
@@ -64,6 +62,21 @@ def check_examples(ebm: EBM, data: Mapping[str, Any] | Any, function: str) -> Co
         n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
         for n, v in shown.items()
     }
+
+
+def _array(given: Any, what: str) -> Any:
+    """The data of one variable as an array of numbers."""
+    try:
+        array = given if isinstance(given, jax.Array) else np.asarray(unmasked(given, what))
+    except ValueError as error:
+        raise ValueError(f"{what} is a {type(given).__name__} that is no array: {error}") from None
+    if array.dtype == object or array.dtype.kind in "US":
+        raise TypeError(
+            f"{what} is {brief(given)}, no array of numbers; expected one, examples first. Read a "
+            "file by numpy.loadtxt or pandas; write array.toarray() for a sparse matrix, and "
+            "numpy.unique(words, return_inverse=True) for words."
+        )
+    return array
 
 
 def count_of(data: Configuration) -> int:

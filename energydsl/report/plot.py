@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from energydsl._messages import brief, described
+from energydsl.language.expression.operation import is_real
 from energydsl.report.canvas import COLOURS, figure_of, saved
-from energydsl.run.sampling import Chains
+from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +22,7 @@ MAX_ROWS = 8
 """The largest number of chains that a sheet shows."""
 
 
+@described
 def plot_energy(chains: Chains, path: str | PathLike | None = None) -> Figure:
     """Plot the energy of each chain against the draws, with a histogram.
 
@@ -27,6 +30,7 @@ def plot_energy(chains: Chains, path: str | PathLike | None = None) -> Figure:
         chains: the result of `energydsl.sample`.
         path: the file to which the picture is written, if any.
     """
+    check_chains(chains, "plot_energy")
     energy = chains.stats["energy"]
     figure = figure_of(9, 3.5)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
@@ -48,6 +52,7 @@ def plot_energy(chains: Chains, path: str | PathLike | None = None) -> Figure:
     return saved(figure, path)
 
 
+@described
 def plot_samples(
     samples: Chains | Any,
     name: str | None = None,
@@ -76,7 +81,7 @@ def plot_samples(
         images, columns = array[:, picks].reshape(-1, *array.shape[2:]), len(picks)
         rows, across = [f"chain {k}" for k in range(len(array))], [f"draw {k}" for k in picks]
     else:
-        images = np.asarray(samples)
+        images = _images(samples)
     if shape is not None:
         images = images.reshape(-1, *shape)
     if images.ndim != 3:
@@ -85,6 +90,17 @@ def plot_samples(
             "Where they are stored flat, give shape=(height, width)."
         )
     return saved(_draw_sheet(images, columns, rows, across), path)
+
+
+def _images(samples: object) -> np.ndarray:
+    """An array of images, as users may give it."""
+    images = np.asarray(samples)
+    if not is_real(images.dtype):
+        raise TypeError(
+            f"plot_samples got {brief(samples)}; expected the chains that ed.sample returns, or an "
+            "array of images."
+        )
+    return images
 
 
 def _drawn(chains: Chains, name: str | None) -> np.ndarray:

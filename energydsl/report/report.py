@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.learning.fit import History
 from energydsl.report.arviz_tree import record_of
@@ -41,6 +42,7 @@ IMAGE = 4
 LIBRARIES = ("energydsl", "jax", "numpyro", "arviz", "equinox", "optax", "numpy")
 
 
+@described
 def report(ebm: EBM, result: Chains | History | None = None, path: str | PathLike = "") -> Path:
     """Write one HTML file about a model: what it is, what was found, and what came out.
 
@@ -64,8 +66,8 @@ def report(ebm: EBM, result: Chains | History | None = None, path: str | PathLik
     check_ebm(ebm, "report")
     if result is not None and not isinstance(result, Chains | History):
         raise TypeError(
-            f"report got {type(result).__name__}; expected chains of ed.sample or the history of "
-            "ed.fit."
+            f"report got {brief(result)}; expected chains of ed.sample or the history of ed.fit, "
+            "then the file: ed.report(ebm, chains, 'run.html'), or ed.report(ebm, path='run.html')."
         )
     if not str(path):
         raise ValueError("report got no path; name the file: ed.report(ebm, chains, 'run.html').")

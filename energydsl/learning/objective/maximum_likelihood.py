@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
@@ -13,6 +14,7 @@ from energydsl.learning.objective.base import AbstractObjective, energy_shown, w
 from energydsl.normalizer import Intractable
 
 
+@described
 class MaximumLikelihood(AbstractObjective):
     r"""Maximum likelihood: minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$.
 
