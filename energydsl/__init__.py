@@ -127,7 +127,7 @@ from energydsl.normalizer import (
 from energydsl.normalizer.log_z import LogZ
 from energydsl.report.arviz_tree import to_arviz
 from energydsl.report.diagnose import Diagnosis, Finding, diagnose
-from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.report.plot import animate_samples, plot_energy, plot_history, plot_samples
 from energydsl.report.report import report
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
@@ -184,6 +184,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "animate_samples",
     "apply",
     "arctan",
     "binary",
@@ -218,6 +219,7 @@ __all__ = [
     "mixture",
     "parameter",
     "plot_energy",
+    "plot_history",
     "plot_samples",
     "positive",
     "positive_definite",

@@ -19,7 +19,7 @@ from energydsl.report.arviz_tree import record_of
 from energydsl.report.canvas import COLOURS, figure_of
 from energydsl.report.diagnose import diagnose
 from energydsl.report.page import Page
-from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.report.plot import moving_picture, plot_energy, plot_history, plot_samples
 from energydsl.report.tex import energy_tex
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
@@ -35,6 +35,9 @@ MIN_DRAWS = 4
 
 MAX_TRACED = 4
 """The largest number of scalars whose traces and ranks a report shows."""
+
+FRAMES = 60
+"""The largest number of frames of a moving picture in a report."""
 
 IMAGE = 4
 """From this height and width on, a variable of two axes is shown as images."""
@@ -114,6 +117,8 @@ def add_chains(page: Page, chains: Chains) -> None:
         if array.ndim == 4 and min(array.shape[2:]) >= IMAGE:
             page.section(f"Samples of {name}")
             page.figure(plot_samples(chains, name), "Each row shows one chain at even distances.")
+            moving = moving_picture(chains, name, FRAMES)
+            page.picture(moving, "All chains, draw by draw.", "gif")
 
 
 def add_draws(page: Page, draws: Mapping[str, np.ndarray]) -> None:
@@ -132,7 +137,8 @@ def add_history(page: Page, history: History) -> None:
         f"{len(next(iter(history.values())))} steps of {history.objective!r} in "
         f"{history.seconds:.1f} s" + (f"; {history.stopped}" if history.stopped else "") + "."
     )
-    page.figure(_curves(history), "The objective's scalars at each step.")
+    if len(next(iter(history.values()))):
+        page.figure(plot_history(history), "The objective's scalars at each step, and their means.")
 
 
 def add_versions(page: Page) -> None:
@@ -210,17 +216,3 @@ def _ranks(draws: np.ndarray) -> np.ndarray:
     ranks = np.empty(draws.size)
     ranks[order[np.argsort(draws.ravel()[order], kind="stable")]] = np.arange(draws.size)
     return ranks.reshape(draws.shape)
-
-
-def _curves(history: History) -> Figure:
-    """Each of the objective's scalars against the steps."""
-    figure = figure_of(9, 2.2 * len(history))
-    for axes, (name, values) in zip(
-        np.atleast_1d(figure.subplots(len(history), 1, sharex=True)), history.items(), strict=True
-    ):
-        axes.plot(values, color=COLOURS[0], lw=0.8)
-        axes.set_ylabel(name)
-        axes.margins(x=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("step")
-    return figure
