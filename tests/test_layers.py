@@ -31,7 +31,8 @@ ORDER = {
     " | finite_sum | slices | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand product | landmarks cubature | modes | rule",
-    "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
+    "compiler": "conclusions recommendation slow | explain | ebm"
+    " | answers compile expectation start",
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
