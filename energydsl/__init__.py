@@ -126,10 +126,10 @@ from energydsl.normalizer import (
     Offer,
 )
 from energydsl.normalizer.log_z import LogZ
-from energydsl.report.arviz_tree import to_arviz
-from energydsl.report.diagnose import Diagnosis, Finding, diagnose
-from energydsl.report.plot import animate_samples, plot_energy, plot_history, plot_samples
-from energydsl.report.report import report
+from energydsl.reporting.arviz_tree import to_arviz
+from energydsl.reporting.diagnose import Diagnosis, Finding, diagnose
+from energydsl.reporting.plot import animate_samples, plot_energy, plot_history, plot_samples
+from energydsl.reporting.report import report
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 

@@ -11,7 +11,7 @@ import energydsl
 
 ORDER = {
     "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
-    " | compiler | kernel | estimator | run | learning | report | io | cli | __main__",
+    " | compiler | kernel | estimator | run | learning | reporting | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | missing mixture",
     "language/domain": "base | finite continuous | *",
@@ -41,7 +41,7 @@ ORDER = {
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
     "learning": "latent optimizer | shown | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
-    "report": "statistics canvas page pointwise tex | groups | * | report",
+    "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
     "cli": "zoo words | terminal report | networks | commands",
@@ -116,3 +116,9 @@ def test_arviz_may_be_imported_first():
         "assert numpyro.distributions.Normal is energydsl.analysis.conditional.gaussian.dist.Normal"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_public_name_hides_a_module():
+    """Such a module could not be imported by `import energydsl.name as other`."""
+    modules = {file.stem for file in PACKAGE.iterdir() if file.suffix in ("", ".py")}
+    assert not modules & set(energydsl.__all__)

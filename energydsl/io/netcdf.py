@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from energydsl._messages import described
-from energydsl.report.arviz_tree import to_arviz
+from energydsl.reporting.arviz_tree import to_arviz
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
 

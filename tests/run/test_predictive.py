@@ -7,7 +7,7 @@ import pytest
 import scipy.stats as st
 
 import energydsl as ed
-from energydsl.report.pointwise import log_likelihood, observations
+from energydsl.reporting.pointwise import log_likelihood, observations
 
 LIMIT = st.norm.isf(0.5e-6)
 """Standard errors beyond which a mean is with probability 1e-6."""

@@ -12,9 +12,9 @@ from matplotlib.image import imread
 from PIL import Image
 
 import energydsl as ed
-from energydsl.report import factor_graph, plot
-from energydsl.report.factor_graph import draw_factor_graph
-from energydsl.report.plot import plot_energy, plot_history, plot_samples
+from energydsl.reporting import factor_graph, plot
+from energydsl.reporting.factor_graph import draw_factor_graph
+from energydsl.reporting.plot import plot_energy, plot_history, plot_samples
 
 
 def ising(shape):

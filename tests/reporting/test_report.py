@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.report.page import Page
-from energydsl.report.tex import energy_tex
+from energydsl.reporting.page import Page
+from energydsl.reporting.tex import energy_tex
 
 VOID = {"img", "meta", "br"}
 

@@ -15,7 +15,7 @@ from energydsl.analysis.factor import Factor
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.report.canvas import COLOURS, blank, saved
+from energydsl.reporting.canvas import COLOURS, blank, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,12 +15,12 @@ import numpy as np
 from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.fit import History
-from energydsl.report.arviz_tree import record_of
-from energydsl.report.canvas import COLOURS, figure_of
-from energydsl.report.diagnose import diagnose
-from energydsl.report.page import Page
-from energydsl.report.plot import moving_picture, plot_energy, plot_history, plot_samples
-from energydsl.report.tex import energy_tex
+from energydsl.reporting.arviz_tree import record_of
+from energydsl.reporting.canvas import COLOURS, figure_of
+from energydsl.reporting.diagnose import diagnose
+from energydsl.reporting.page import Page
+from energydsl.reporting.plot import moving_picture, plot_energy, plot_history, plot_samples
+from energydsl.reporting.tex import energy_tex
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
 

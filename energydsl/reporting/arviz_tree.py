@@ -20,7 +20,7 @@ from energydsl._types import Quantity
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, error_of
-from energydsl.report.groups import groups_of
+from energydsl.reporting.groups import groups_of
 from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
