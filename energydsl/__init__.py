@@ -6,12 +6,17 @@ A model is declared, compiled, then normalised, sampled or learnt, and its chain
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from energydsl import _startup
+
 if sys.version_info < (3, 12):  # noqa: UP036 - pip checks it, but not a source tree
     raise ImportError(
         "energydsl needs Python 3.12 or later; this is Python "
         f"{sys.version_info.major}.{sys.version_info.minor}. Make an environment with a later "
         "one, such as: uv venv --python 3.12"
     )
+
+if _startup.is_command():
+    _startup.begin()
 
 # ArviZ, imported first, leaves a lazy NumPyro of which `import numpyro.distributions` would make a
 # second, incomplete copy; this form loads the one.
@@ -121,10 +126,10 @@ from energydsl.normalizer import (
     Offer,
 )
 from energydsl.normalizer.log_z import LogZ
-from energydsl.report.arviz_tree import to_arviz
-from energydsl.report.diagnose import Diagnosis, Finding, diagnose
-from energydsl.report.plot import plot_energy, plot_samples
-from energydsl.report.report import report
+from energydsl.reporting.arviz_tree import to_arviz
+from energydsl.reporting.diagnose import Diagnosis, Finding, diagnose
+from energydsl.reporting.plot import animate_samples, plot_energy, plot_history, plot_samples
+from energydsl.reporting.report import report
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
@@ -180,6 +185,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "animate_samples",
     "apply",
     "arctan",
     "binary",
@@ -214,6 +220,7 @@ __all__ = [
     "mixture",
     "parameter",
     "plot_energy",
+    "plot_history",
     "plot_samples",
     "positive",
     "positive_definite",

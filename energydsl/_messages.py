@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 ELSEWHERE = {
     "observed obs data": "to hold a variable at data, condition the model: model.condition(x=data)",
@@ -21,12 +21,32 @@ ELSEWHERE = {
     "batch_size": "the number of examples per step is batch=",
     "learning_rate lr": "give the learning rate to the optimizer: optimizer=optax.adam(0.01)",
     "max_terms": "the limit of exact sums is budget=",
+    "target_accept target_accept_prob": "the acceptance rate is target=",
+    "temperature beta": "a temperature divides the energy: ed.compile(model / T)",
+    "num_particles": "the number of particles is particles=",
+    "energy energies": "energies are given without a name: ed.Model(energy)",
 }
 """What to write for arguments that other libraries have."""
+
+CALLED = {
+    "LogDensity": "parameters stand after the view: ed.LogDensity(dist.Normal)(x, mean, deviation)",
+    "Neural Table": "views are given to what it returns: ed.{name}(...)(x)",
+}
+"""What to write where a constructor is given too many arguments."""
 
 ABSENT = {
     "explain": "write ebm.explain()",
     "condition": "write model.condition(x=value)",
+    "HMC hmc nuts": "Hamiltonian Monte Carlo is ed.NUTS()",
+    "MH Metropolis": "write ed.MetropolisHastings(proposal)",
+    "MALA ULA": "write ed.Langevin()",
+    "CD PCD": "write ed.ContrastiveDivergence()",
+    "Ising ising": "write the energy of s = ed.spin('s', n): ed.Model(-J * (s[1:] * s[:-1]).sum())",
+    "RBM": "write the energy: ed.Model(-(x @ W @ h) - b @ x - c @ h)",
+    "Variable": 'declare it over its domain, such as ed.spin("s", 4)',
+    "Factor": "a factor is a term of the energy; a table of energies is ed.Table(table)(x, y)",
+    "map argmax": "write ed.map_configuration(ebm)",
+    "partition_function logz logZ log_z": "write ed.log_partition(ebm)",
     "energy log_prob score conditional free_energy replace": "write ebm.{name}(...)",
     "abs": "write abs(x) or np.abs(x)",
     "sum mean max min": "write x.{name}() or np.{name}(x)",
@@ -40,19 +60,126 @@ ABSENT = {
 """What to write for names that users look for in the package."""
 
 
-def described[F: Callable[..., Any]](function: F) -> F:
-    """A decorator: a call with wrong arguments raises an error that shows those expected."""
-    signature = inspect.signature(function)
+QUESTIONS = (
+    "sample fit log_partition estimate_log_partition log_likelihood marginals map_configuration "
+    "entropy expectation report"
+)
+"""The functions of the package that take an EBM first."""
 
-    @functools.wraps(function)
-    def called(*args: Any, **settings: Any) -> Any:
+ON_EBM = {
+    QUESTIONS: "write ed.{name}(ebm, ...)",
+    "map mode argmax": "write ed.map_configuration(ebm)",
+    "partition_function log_z logz logZ log_Z Z": (
+        "write ed.log_partition(ebm), which is exact, or ed.estimate_log_partition(ebm, key=key)"
+    ),
+    "train learn": "write ed.fit(ebm, ed.MaximumLikelihood(), data, key=key)",
+    "predict infer query": "write ebm.conditional(view, x) or ed.marginals(ebm)",
+    "draw generate simulate": "write ed.sample(ebm, key=key)",
+    "params weights state_dict": "write ebm.parameters",
+    "condition graph variables expression": "it is the model's: ebm.model.{name}",
+    "clamp observe": "condition the model and compile it: ed.compile(model.condition(x=data))",
+    "plot draw_graph": "ebm.model.graph() draws the factors, ed.plot_energy(chains) the energy",
+}
+"""What to write for methods that users look for on an EBM."""
+
+ON_MODEL = {
+    QUESTIONS: "compile the model first: ebm = ed.compile(model), ed.{name}(ebm, ...)",
+    "log_prob score conditional free_energy log_ratio explain normalizer start": (
+        "compile the model first: ebm = ed.compile(model), ebm.{name}"
+    ),
+    "compile": "write ed.compile(model)",
+    "add add_factor add_factors add_node add_nodes_from add_edge add_edges_from": (
+        "energies add: ed.Model(energy_1, energy_2), or model_1 + model_2"
+    ),
+    "clamp observe do": "to hold a variable at data, write model.condition(x=data)",
+    "params weights": "write model.parameters",
+    "plot draw": "write model.graph()",
+}
+"""What to write for methods that users look for on a model."""
+
+ON_CHAINS = {
+    "samples get_samples posterior": 'the draws are chains.draws["name"]',
+    "energy energies log_prob lp": 'write chains.stats["energy"]',
+    "summary print_summary rhat ess": (
+        "write ed.diagnose(chains), or az.summary(ed.to_arviz(chains))"
+    ),
+    "plot plot_trace": "write ed.plot_energy(chains), or az.plot_trace(ed.to_arviz(chains))",
+    "to_arviz to_netcdf diagnose": "write ed.{name}(chains)",
+    "save": "write ed.to_netcdf(chains, path)",
+    "state final": "write chains.last",
+}
+"""What to write for attributes that users look for on chains."""
+
+ON_HISTORY = {
+    "plot": "write ed.plot_history(history)",
+    "loss": 'write history["loss"]',
+    "params parameters": "ed.fit returns the learnt EBM, too: learnt, history = ed.fit(...), "
+    "learnt.parameters",
+}
+"""What to write for attributes that users look for on a history."""
+
+ON_EXPRESSION = {
+    "abs exp expm1 log log1p sqrt sin cos sinh cosh tanh sign clip var cumsum diff trace square": (
+        "write np.{name}(x)"
+    ),
+    "dot matmul mm bmm": "write a @ b",
+    "flatten ravel flat": "write x.reshape(-1)",
+    "view": "write x.reshape(...)",
+    "squeeze swapaxes permute t": "write x.reshape(...) or x.transpose(...)",
+    "std": "write np.sqrt(np.var(x))",
+    "prod argmax argmin any all sort norm cumprod": (
+        "write ed.apply(jnp.{name}, x), one factor over all sites of x"
+    ),
+    "astype dtype float int long": "energies are computed in floating point; leave it out",
+    "item tolist numpy values value data detach at copy": (
+        "its values are not known yet: draws are arrays, ed.sample(ebm, key=key).draws"
+    ),
+    "log_prob energy": "it is a method of the compiled model: ed.compile(ed.Model(x)).{name}",
+}
+"""What to write for methods that users look for on an expression."""
+
+
+def hinted[C: type](hints: dict[str, str]) -> Callable[[C], C]:
+    """A decorator of classes: a missing attribute raises an error that says what to write.
+
+    Args:
+        hints: names with spaces between them, and what to write for each.
+    """
+    by_name = {name: text for names, text in hints.items() for name in names.split()}
+
+    def missing(self: object, name: str) -> NoReturn:
+        kind = type(self).__name__
+        said = f": {by_name[name].format(name=name)}." if name in by_name else ""
+        # With the name and the object, Python suggests an attribute that is spelt alike.
+        raise AttributeError(f"{kind!r} has no attribute {name!r}{said}", name=name, obj=self)
+
+    def decorate(kind: C) -> C:
+        kind.__getattr__ = missing
+        return kind
+
+    return decorate
+
+
+def described[F: Callable[..., Any]](function: F) -> F:
+    """A decorator: a call with wrong arguments raises an error that shows those expected.
+
+    A class is decorated as its constructor.
+    """
+    signature, made = inspect.signature(function), isinstance(function, type)
+    called: Callable[..., Any] = function.__init__ if made else function
+
+    @functools.wraps(called)
+    def checked(*args: Any, **settings: Any) -> Any:
         try:
-            signature.bind(*args, **settings)
+            signature.bind(*args[made:], **settings)
         except TypeError as error:
             raise TypeError(_misfit(function.__name__, signature, settings, error)) from None
-        return function(*args, **settings)
+        return called(*args, **settings)
 
-    return called  # type: ignore[return-value]
+    if not made:
+        return checked  # type: ignore[return-value]
+    function.__init__ = checked
+    return function
 
 
 def _misfit(
@@ -62,6 +189,8 @@ def _misfit(
     expected = signature.replace(parameters=plain, return_annotation=signature.empty)
     unknown = [s for s in settings if s not in signature.parameters]
     hints = [_listed(ELSEWHERE, s) for s in unknown]
+    if "too many" in str(error):
+        hints.append(_listed(CALLED, name))
     if any(p.kind == p.KEYWORD_ONLY for p in plain):
         hints.append("what stands after * is given by name")
     said = "; ".join(hint for hint in hints if hint)
@@ -89,7 +218,9 @@ def brief(value: object) -> str:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"{type(value).__name__} of shape {shape}"
-    if inspect.isroutine(value) or isinstance(value, type):
+    if isinstance(value, type):
+        return f"{value.__name__} (the class; an instance of it is {value.__name__}())"
+    if inspect.isroutine(value):
         return f"{type(value).__name__} {value.__name__}"
     text = repr(value)
     return text if len(text) <= 80 and "\n" not in text else type(value).__name__

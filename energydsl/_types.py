@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import jax
@@ -42,6 +43,15 @@ def unmasked(value: Any, what: str) -> Any:
     return value
 
 
+def as_numbers(value: Any, what: str) -> Array:
+    """The value as an array of numbers, or TypeError where it is none."""
+    unmasked(value, what)
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} got {brief(value)}; expected an array of numbers.") from error
+
+
 def check_key(key: object, function: str, *others: object) -> None:
     """Raise TypeError unless `key` is a JAX random key and no JAX transformation is active."""
     if not isinstance(key, Array):
@@ -60,6 +70,15 @@ def check_key(key: object, function: str, *others: object) -> None:
         raise ValueError(
             f"{function} got an array of shape {key.shape} as its key; expected one key, such as "
             "jax.random.key(0), from which the chains' own keys are made."
+        )
+
+
+def check_folder(checkpoint: object, function: str) -> None:
+    """Raise TypeError unless the folder of a checkpoint is a path, or none is given."""
+    if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
+        raise TypeError(
+            f"{function} got checkpoint={brief(checkpoint)}; expected the path of a folder, such "
+            'as checkpoint="runs/1".'
         )
 
 

@@ -15,6 +15,9 @@ along $a$. JAX differentiates the exact log Z once and twice; Gibbs chains give 
 any Z. Each entry of the moments has a standard error from the spread
 between independent chains, and a z-score.
 
+Teaches: named parameters, JAX derivatives through exact log Z, new parameter values without a new
+compilation, and functions of draws.
+
 Source: Wainwright & Jordan (2008), Foundations and Trends in Machine Learning 1, proposition 3.1,
 for energies that are linear in the parameters; Louis (1982), J. R. Statist. Soc. B 44, 226-233.
 """
@@ -33,6 +36,16 @@ from models_zoo._shared import Out, Seed
 
 NAMES = ("a", "b", "c")
 THETA = (0.8, 0.4, 0.4)
+
+
+WORDS = {
+    "exact": "{exact:.5f}",
+    "from draws": "{sampled ± error}",
+    "errors off": "{z:+.1f}",
+    "Cov(grad E)": "{Cov:.4f}",
+    "mean Hessian of E": "{E[d2E]:.4f}",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(theta: tuple[float, ...] = THETA, size: int = 4) -> ed.Model:

@@ -11,6 +11,9 @@ $\theta$ and $\tau$. The energy is declared over all unknowns and all observatio
 on $y$. Means and standard deviations are compared with those of NumPyro's `MCMC` on the same model,
 in units of their Monte Carlo standard errors.
 
+Teaches: densities of NumPyro as factors, a positive variable, conditioning on data, NUTS, and draws
+with named axes in ArviZ.
+
 Source: Rubin (1981), J. Educational Statistics 6(4), 377-401, table 1; priors and
 parametrisation: Betancourt & Girolami (2015), Hamiltonian Monte Carlo for hierarchical models.
 """
@@ -33,6 +36,18 @@ from models_zoo._shared import Out, Seed, write_chains
 SCHOOLS = ["A", "B", "C", "D", "E", "F", "G", "H"]
 EFFECTS = np.array([28.39, 7.94, -2.75, 6.82, -0.64, 0.63, 18.01, 12.16])
 ERRORS = np.array([14.9, 10.2, 16.3, 11.0, 9.4, 11.4, 10.4, 17.6])
+
+
+WORDS = {
+    "mean": "{mean:.2f} (NumPyro {mean_numpyro:.2f}, {mean_z:+.1f} errors off)",
+    "deviation": "{sd:.2f} (NumPyro {sd_numpyro:.2f}, {sd_z:+.1f} errors off)",
+    "independent draws": "{ess:.0f}",
+    "R-hat": "{rhat:.3f}",
+    "largest difference from NumPyro": "{largest_z:.1f} standard errors",
+    "divergences": "{divergences}",
+    "time": "{seconds:.1f} s (NumPyro {seconds_numpyro:.1f} s)",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(errors: np.ndarray = ERRORS) -> ed.Model:

@@ -8,6 +8,9 @@ the compiler finds the closed form of each log-normalizer $A_f$. Its gradient is
 which is compared with the mean over independent exact draws. Maximum likelihood makes the two means
 equal for the data, and finds the parameters from which the data was drawn.
 
+Teaches: variables over nine domains in one model, log Z in closed form, independent exact draws,
+and maximum likelihood.
+
 Source: Wainwright & Jordan (2008), Graphical Models, Exponential Families, and Variational
 Inference, Foundations and Trends in Machine Learning 1, 3.2 and table 3.1.
 """
@@ -40,6 +43,16 @@ THETA: dict[str, Any] = {
     "wishart_power": 1.0,
 }
 """The natural parameters from which data is drawn."""
+
+
+WORDS = {
+    "log Z": "{log_z:.6f} ({kind})",
+    "found by": "{normalizer}",
+    "largest gap between means, derivative of log Z and draws": "{largest_gap_of_means:.3g}",
+    "the same after learning": "{largest_gap_after_learning:.3g}",
+    "log-likelihood": "{log_likelihood_per_draw:.4f} nats per draw",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(theta: Mapping[str, Any] = THETA) -> ed.Model:

@@ -10,6 +10,9 @@ inverse of the sample covariance, and its entries have standard errors
 $\sqrt{(P_{ii} P_{jj} + P_{ij}^2) / n}$. Two sites count as coupled if their entry differs from zero
 by more than `BAR` standard errors.
 
+Teaches: a constraint on a parameter (positive definite), learning by exact likelihood from
+real-valued data, and standard errors of what was learnt.
+
 Source: Dempster (1972), Biometrics 28(1), 157-175.
 """
 
@@ -31,6 +34,17 @@ from models_zoo._shared import Out, Seed
 
 BAR = 5.0
 """A coupling that is zero exceeds this many standard errors with probability 6e-7."""
+
+
+WORDS = {
+    "log-likelihood of test data": "{log_likelihood:.4f} nats per example",
+    "of the true model": "{log_likelihood_true:.4f} nats per example",
+    "largest gap between learnt and closed-form precision": "{closed_form_gap:.2g}",
+    "largest error of a precision": "{largest_z:.1f} standard errors",
+    "couplings found": "{edges_found} of {edges}, and {edges_invented} that are not there",
+    "time": "{seconds:.1f} s",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(sites: int = 16) -> ed.Model:

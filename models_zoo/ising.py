@@ -8,6 +8,9 @@ updates mix slowly near $T_c = 2 / \ln(1 + \sqrt 2)$, where an independent draw 
 sweeps. The error bars take this into account: they are ArviZ's Monte Carlo standard errors, and
 ``tau`` is the integrated autocorrelation time of the energy in sweeps.
 
+Teaches: periodic lattices by `roll`, temperature as a division of the model, kept quantities in
+place of whole draws, and error bars of correlated draws.
+
 Source: Kaufman (1949), Phys. Rev. 76, 1232; Yang (1952), Phys. Rev. 85, 808.
 """
 
@@ -26,6 +29,17 @@ from models_zoo._shared import Out, Seed, estimate, write_chains
 
 CRITICAL = float(2 / np.log(1 + np.sqrt(2)))
 TEMPERATURES = [1.8, 2.1, 2.2, CRITICAL, 2.35, 2.5, 3.0]
+
+
+WORDS = {
+    "temperature": "{temperature:.4g} J",
+    "energy per site": "{energy ± error} J (exact {exact:.5f} J)",
+    "errors off": "{z:+.1f}",
+    "|magnetisation| per site": "{magnetisation ± magnetisation_error}",
+    "sweeps per independent draw": "{tau:.0f}",
+    "time": "{seconds:.1f} s",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(

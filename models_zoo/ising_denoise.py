@@ -19,6 +19,9 @@ fewest errors on these pictures with other noise. The diagonal coupling is posit
 negative for `page`, whose strokes are one or two pixels wide. Errors then fall about 50-fold and
 3.3-fold. A positive diagonal coupling of 0.7 of the axes' is worse on `page`: 2.7-fold at best.
 
+Teaches: conditioning a model on a picture, Gibbs sampling of the hidden rest, and decisions from
+posterior means.
+
 Source: Geman & Geman (1984), IEEE PAMI 6(6), 721-741; Onsager (1944), Phys. Rev. 65, 117.
 """
 
@@ -35,6 +38,17 @@ from models_zoo._shared import Out, Seed, estimate, write_chains
 
 WIDE = {"horse": (0.8, 0.2), "page": (0.75, -0.18)}
 """Couplings along the axes and along the diagonals, for 8 neighbours, by picture."""
+
+
+WORDS = {
+    "wrong pixels": "{error_noisy:.2%} noisy, {error_restored:.3%} restored",
+    "wrong pixels, by the model's own estimate": "{error_expected:.3%}",
+    "errors fell": "{fold:.1f}-fold",
+    "coupling J": "{coupling:.3f}",
+    "R-hat of the energy": "{rhat_energy:.3f}",
+    "time": "{seconds:.1f} s",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(

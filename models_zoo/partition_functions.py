@@ -11,6 +11,9 @@ probability 2.5 % at most, however badly the chains mix; and proven bounds by me
 for pairwise models of finite sites. All ends are shown relative to the exact value, so that
 brackets and bounds hold where they include 0.
 
+Teaches: exact log Z beside annealed importance sampling, sequential Monte Carlo, brackets and
+proven bounds, and what each of their errors means.
+
 Source: Neal (2001), Statistics and Computing 11, 125-139; Del Moral, Doucet & Jasra (2006),
 J. R. Statist. Soc. B 68, 411-436; Grosse, Ghahramani & Adams (2015), arXiv:1511.02543; Wainwright,
 Jaakkola & Willsky (2005), IEEE Transactions on Information Theory 51, 2313-2335.
@@ -79,6 +82,16 @@ MODELS: dict[str, Callable[[np.random.Generator], ed.Model]] = {
     "potts": potts,
     "gas": gas,
 }
+
+
+WORDS = {
+    "log Z": "{log_z:.4f}, exact by {rule}",
+    "AIS minus exact": "{AIS_gap ± AIS_error}",
+    "SMC minus exact": "{SMC_gap ± SMC_error}",
+    "bracket minus exact": "{bracket_lower:+.3f} to {bracket_upper:+.3f}",
+    "bounds minus exact": "{bounds_lower:+.3f} to {bounds_upper:+.3f}",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(name: str = "ising", seed: int = 0) -> ed.Model:

@@ -9,6 +9,9 @@ Langevin. Their means are compared with exact ones, and log Z by annealed import
 compared with log Z by quadrature, which sums over the spins. If all experts are Gaussian, log Z has
 a closed form: the log of the integral of their product.
 
+Teaches: a sum of a distribution, a neural network and a coupling, mixed spins and reals, and cycles
+of kernels.
+
 Source: Hinton (2002), Neural Computation 14(8), 1771-1800.
 """
 
@@ -42,6 +45,14 @@ HELD = slice(2, 3)
 
 REACH, POINTS = 12.0, 481
 """Half the side of the grid for exact means, and its number of points along a side."""
+
+
+WORDS = {
+    "log Z of Gaussian experts": "{log_z:.6f}",
+    "by the closed form": "{overlap:.6f}",
+    "largest error of all means": "{largest_z:.1f} standard errors",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(network: int = 1, strength: float = 8.0, coupling: float = 0.7) -> ed.Model:

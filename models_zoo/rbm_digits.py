@@ -9,6 +9,9 @@ scikit-learn's digits, where a pixel is on from grey level 8 of 16; $b$ is initi
 log-odds of each pixel. The test log-likelihood is about -18.3 nats per image; independent pixels
 have -25.2, and scikit-learn's `BernoulliRBM` of the same size stays below -19.5.
 
+Teaches: latent variables, contrastive divergence with persistent chains, exact test likelihood of a
+model that was learnt without it.
+
 Source: Smolensky (1986), Parallel Distributed Processing 1, ch. 6; Tieleman (2008), ICML,
 1064-1071; pixel log-odds: Hinton (2012), A practical guide to training RBMs, section 8.1.
 """
@@ -29,6 +32,17 @@ import energydsl as ed
 from models_zoo._shared import SIDE, Out, Seed, digits, sheet, write_chains
 
 WEIGHTS, PIXELS, UNITS = np.zeros((SIDE**2, 16)), np.zeros(SIDE**2), np.zeros(16)
+
+
+WORDS = {
+    "log-likelihood of test digits": "{log_likelihood:.3f} nats per digit ({kind})",
+    "of training digits": "{log_likelihood_train:.3f} nats per digit",
+    "of test digits, independent pixels": "{log_likelihood_pixels:.3f} nats per digit",
+    "of test digits, scikit-learn": "{log_likelihood_sklearn:.3f} nats per digit",
+    "log Z": "{log_z:.4f}",
+    "time of learning": "{seconds:.1f} s",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(

@@ -6,6 +6,9 @@ enumeration of all states gives the same heat capacity as $\mathrm{Var}(E) / T^2
 number of states $e^S$, with the entropy $S$, tends to two as $T \to 0$, with all spins up or all
 down, and to all $2^{L^2}$ states as $T \to \infty$. At a few temperatures, results of Gibbs
 sampling are compared with the exact curve.
+
+Teaches: the same model at all temperatures by `model / T`, and thermodynamics as derivatives of log
+Z.
 """
 
 from pathlib import Path
@@ -21,6 +24,18 @@ import energydsl as ed
 from models_zoo._shared import Estimate, Out, Seed, estimate, write_chains
 
 SAMPLED = (1.0, 2.0, 5.0)
+
+
+WORDS = {
+    "largest heat capacity": "{heat_capacity_peak:.4f} (in units of k_B)",
+    "largest gap between its two formulas": "{heat_capacity_gap:.1g} of it",
+    "states": "{states:,}",
+    "effective states at the lowest temperature": "{states_cold:.4g}",
+    "effective states at the highest temperature": "{states_hot:.6g}",
+    "mean energy": "{energy ± error} (exact {exact:.4f})",
+    "errors off": "{z:+.1f}",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(size: int = 4, coupling: float = 1.0) -> ed.Model:

@@ -12,6 +12,9 @@ on average. The test likelihoods of denoising and divergence are 0.03 nats below
 likelihood is 0.01 below. Explicit score matching is 0.14 below: scores at the data determine
 neither the energy far from the data nor the weights of the two moons well.
 
+Teaches: a neural network as an energy, score matching beside contrastive divergence and maximum
+likelihood, and log Z by quadrature.
+
 Source: LeCun et al. (2006), A tutorial on energy-based learning; Hyvarinen (2005), JMLR 6,
 695-709; Vincent (2011), Neural Computation 23(7), 1661-1674; Tieleman (2008), ICML, 1064-1071.
 """
@@ -53,6 +56,14 @@ TITLES = {
     "divergence": "contrastive divergence",
     "likelihood": "maximum likelihood",
 }
+
+
+WORDS = {
+    "log-likelihood of test data": "{log_likelihood:.4f} nats per point",
+    "below the truth": "{short_of_truth ± error} nats per point",
+    "time": "{seconds:.1f} s",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(seed: int = 0, width: int = 32) -> ed.Model:

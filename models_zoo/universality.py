@@ -9,6 +9,9 @@ else numerical integration, which needs no name. With log Z the density is the o
 need no constant. Not every energy has a density: $e^{-E}$ of $\log(1 + x)$ on the positive numbers
 falls off too slowly to have an integral, and log Z is refused.
 
+Teaches: any formula as an energy, over reals, counts, intervals and bits; which rule finds its log
+Z; and how an energy without a density is refused.
+
 Source: LeCun et al. (2006), A tutorial on energy-based learning, section 1.3; Wainwright & Jordan
 (2008), Foundations and Trends in Machine Learning 1, section 3.3.
 """
@@ -107,6 +110,15 @@ LAWS = {
 
 
 PROPER = tuple(name for name, law in LAWS.items() if law.log_density is not None)
+
+
+WORDS = {
+    "log Z": "{log_z:.6f}",
+    "by SciPy": "{by_scipy:.6f}",
+    "how": "{kind}, by {rule}",
+    "no log Z": "{refused}",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(names: tuple[str, ...] = PROPER) -> ed.Model:

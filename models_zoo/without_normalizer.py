@@ -16,6 +16,9 @@ All 64 pixels of scikit-learn's digits are coupled, so that log Z is a sum over 
 Independent pixels, which are the same model without couplings, are far behind in each task. They
 cannot tell the halves of two digits from those of one.
 
+Teaches: what remains where log Z is refused: pseudo-likelihood, ratios of probabilities, annealed
+modes, denoising and anomaly scores.
+
 Source: LeCun et al. (2006), A tutorial on energy-based learning; Besag (1975), The Statistician
 24(3), 179-195; Geman & Geman (1984), IEEE PAMI 6(6), 721-741.
 """
@@ -41,6 +44,20 @@ COUPLINGS, BIASES = np.zeros(len(FIRST)), np.zeros(PIXELS)
 TEMPERATURES = (0.7, 0.5, 0.3, 0.2, 0.1)
 HIDDEN = slice(3 * SIDE, 5 * SIDE)
 """The pixels that are completed: two rows in the middle."""
+
+
+WORDS = {
+    "log Z": "refused: {log_partition}",
+    "the most probable picture": "refused: {map_configuration}",
+    "log p(digit) / p(noisy copy)": "{log_ratio_to_noisy:.2f} on average",
+    "digits preferred to their noisy copies": "{share_preferred_to_noisy:.1%}",
+    "wrong pixels in completed rows": "{completion_wrong:.1%}",
+    "energy above the proven mode": "{completion_largest_gap_to_proven_mode:.2g} at most",
+    "wrong pixels": "{noisy:.1%} noisy, {posterior_mean:.1%} posterior mean, {mode:.1%} mode, "
+    "{independent:.1%} by independent pixels",
+    "energy above that of a digit": "{energy:.1%} of pairs ({independent:.1%}, independent pixels)",
+}
+"""The numbers in words, as `energydsl run` prints them."""
 
 
 def declare(

@@ -1,6 +1,8 @@
 """The command line: names, options, files, exit codes, and what a terminal is told."""
 
 import json
+import signal
+import subprocess
 import sys
 import textwrap
 from importlib import metadata
@@ -10,7 +12,9 @@ from typer.testing import CliRunner
 
 import energydsl as ed
 import models_zoo
-from energydsl.cli import app, zoo
+from energydsl import _startup
+from energydsl.cli import app, main, zoo
+from energydsl.cli.words import with_error
 
 HEADER = """
 from pathlib import Path
@@ -37,6 +41,22 @@ MODELS = {
                     "T=1": {"energy": -1.25, "error": 0.5}, "never": float("nan"),
                     "T=2": {"energy": -0.75, "more": {"n": 3}}}
         ''',
+    "worded": """
+        WORDS = {
+            "flips": "{flips:,}",
+            "time": "{seconds:.1f} s",
+            "mean": "{heads ± error} per flip (exact {exact:.3f})",
+            "absent": "{nothing:.2f}",
+        }
+
+        def main(seed: int = 0, out: Path = Path("out")) -> dict:
+            return {
+                "seconds": 12.345, "flips": 1000, "seed": seed,
+                "fair": {"heads": 0.51234, "error": 0.0421, "exact": 0.5},
+                "bent": {"heads": 0.7, "error": 0.0, "exact": 0.75,
+                         "pair": {"mean": 0.4912, "error": 0.123, "exact": 0.5, "z": -0.07}},
+            }
+        """,
     "broken": """
         raise AssertionError("the zoo imported a model that nobody asked for")
         """,
@@ -92,13 +112,19 @@ MODELS = {
 }
 
 
+LESSONS = {
+    "coin": "\n\nTeaches: how a coin falls, in more words than a line of eighty columns\n"
+    "has room for, and self-evident things.\n\nSource: none."
+}
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The command line over a zoo of these models, in a folder of its own."""
     folder = tmp_path / "zoo"
     folder.mkdir()
     for name, code in MODELS.items():
-        doc = f'"""The {name} model.\n\nMore of it.\n"""\n'
+        doc = f'"""The {name} model.\n\nMore of it.{LESSONS.get(name, "")}\n"""\n'
         (folder / f"{name}.py").write_text(doc + HEADER + textwrap.dedent(code))
         monkeypatch.delitem(sys.modules, f"models_zoo.{name}", raising=False)
     monkeypatch.setattr(models_zoo, "__path__", [str(folder)])
@@ -117,9 +143,10 @@ def test_version(run):
 def test_list_names_each_model_and_imports_none(run):
     done = run("list")
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == [
-        f"{name:<7}  The {name} model." for name in sorted(MODELS) if name != "_shared"
-    ]
+    lines = [[name, f"  The {name} model."] for name in sorted(MODELS) if name != "_shared"]
+    lines[1].append("  Teaches: how a coin falls, in more words than a line of eighty columns has")
+    lines[1].append("  room for, and self-evident things.")
+    assert done.stdout.splitlines() == [line for entry in lines for line in entry]
 
 
 def test_run_shows_the_models_or_the_options_of_one(run):
@@ -155,6 +182,89 @@ def test_run_prints_a_table_and_saves_the_numbers(run, tmp_path):
         "T=2": {"energy": -0.75, "more": {"n": 3}},
     }
     assert (tmp_path / "deep/out/coin.txt").read_text() == "tossed"
+
+
+def test_run_prints_numbers_in_words_with_their_units(run, tmp_path):
+    done = run("run", "worded", "--out", "out", "--report")
+    assert done.exit_code == 1, "a report needs declare()"
+    done = run("run", "worded", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        "flips  1,000",
+        "time   12.3 s",
+        "seed   0",
+        "      mean                                  pair",
+        "fair  0.512 ± 0.042 per flip (exact 0.500)",
+        "bent  0.7 ± 0 per flip (exact 0.750)        0.49 ± 0.12 (exact 0.5), -0.1 errors off",
+        "saved in out",
+    ]
+    saved = json.loads((tmp_path / "out/worded.json").read_text())
+    assert saved["seconds"] == 12.345 and saved["fair"]["error"] == 0.0421
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.23456, 0.0123, "1.235 ± 0.012"),
+        (1.23456, 0.0996, "1.23 ± 0.10"),
+        (-1234.5, 12.3, "-1234 ± 12"),
+        (0.5, 0.0, "0.5 ± 0"),
+        (0.5, None, "0.5 ± undefined"),
+    ],
+)
+def test_errors_have_two_digits_and_values_as_many(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_help_is_not_cut(run):
+    said = " ".join(run("--help").stdout.partition("Commands:")[2].split())
+    assert "..." not in said
+    assert "declare() of FILE returns." in said and said.endswith("shows its options.")
+
+
+def test_ctrl_c_while_libraries_are_imported_ends_by_one_line():
+    told = [sys.executable, "-X", "importtime", "-m", "energydsl", "list"]
+    with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None and child.stdout is not None
+        for line in child.stderr:
+            if line.rstrip().endswith("jax._src"):
+                break
+        child.send_signal(signal.SIGINT)
+        rest = [line for line in child.stderr if not line.startswith("import time:")]
+        assert rest == ["energydsl: interrupted\n"] and child.stdout.read() == ""
+    assert child.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("program", "started", "expected"),
+    [
+        ("/usr/bin/energydsl", ["python", "/usr/bin/energydsl", "list"], True),
+        ("-m", ["python", "-m", "energydsl", "list"], True),
+        ("-m", ["python", "-m", "pytest"], False),
+        ("mine.py", ["python", "mine.py"], False),
+        ("", ["python"], False),
+    ],
+)
+def test_only_the_command_line_changes_what_ctrl_c_does(monkeypatch, program, started, expected):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "orig_argv", started)
+    assert _startup.is_command() == expected
+
+
+def test_ctrl_c_raises_again_once_the_imports_are_done(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _startup.begin()
+        assert signal.getsignal(signal.SIGINT) is _startup._end
+        monkeypatch.setattr("energydsl.cli.commands.app", lambda **_: None)
+        main()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _startup.begin()
+        _startup.finish()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +359,7 @@ def test_a_signal_in_the_loop_and_one_while_saving_lose_no_draw(run, tmp_path, s
 
 def test_an_interrupt_that_nobody_hears_ends_with_130_too(run):
     done = run("run", "stopped", "--seed", 1)
-    assert done.exit_code == 130 and "Traceback" not in done.output
+    assert done.exit_code == 130 and done.stderr == "energydsl: interrupted\n"
 
 
 def test_explain_takes_a_name_or_a_file(run, tmp_path):
@@ -293,4 +403,6 @@ def test_the_help_of_explain_says_that_the_file_is_run(run):
 def test_every_model_of_the_zoo_says_what_it_is():
     assert zoo.names()
     for name in zoo.names():
-        assert zoo.summary(name).endswith("."), name
+        summary, lesson = zoo.described(name)
+        assert summary.endswith("."), name
+        assert lesson.startswith("Teaches: ") and lesson.endswith("."), name

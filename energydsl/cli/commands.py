@@ -11,7 +11,9 @@ import functools
 import importlib.util
 import inspect
 import json
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,14 +25,24 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from energydsl import _startup
 from energydsl.cli import networks, zoo
 from energydsl.cli.report import write_report
-from energydsl.cli.terminal import Debug, failing, plain, print_grid, print_numbers
+from energydsl.cli.terminal import Debug, failing, plain, print_numbers
+from energydsl.cli.words import told
 from energydsl.compiler import compile as compiler
 from energydsl.io import output_folder
 from energydsl.language.model import Model
 from energydsl.run.files import write_whole
 from energydsl.run.signals import Listener
+
+WIDTH = 110
+"""The most columns that help is printed in."""
+
+PARAGRAPH: Any = {
+    "initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False,
+}  # fmt: skip
+"""How sentences are broken into lines."""
 
 Report = Annotated[
     bool,
@@ -38,14 +50,23 @@ Report = Annotated[
 ]
 
 
-class Zoo(TyperGroup):
+class Whole(TyperGroup):
+    """A group whose commands are listed with whole sentences, over several lines if need be."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, (c.help or "").partition("\n")[0]) for n, c in commands if c])
+
+
+class Zoo(Whole):
     """A group of commands, one per zoo model; only the model that is run is imported."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return zoo.names()
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand:
-        return TyperCommand(cmd_name, help=zoo.summary(cmd_name))
+        return TyperCommand(cmd_name, help=zoo.described(cmd_name)[0])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
         name, *rest = args
@@ -56,6 +77,8 @@ class Zoo(TyperGroup):
 
 
 app = typer.Typer(
+    cls=Whole,
+    context_settings={"max_content_width": WIDTH},
     help="Energy-based models: list the zoo, run its models, explain your own.",
     no_args_is_help=True,
     add_completion=False,
@@ -73,6 +96,7 @@ app.add_typer(
 
 def main() -> None:
     """The entry point of ``energydsl`` and ``python -m energydsl``."""
+    _startup.finish()
     app(prog_name="energydsl")
 
 
@@ -95,8 +119,13 @@ def _common(
 
 @app.command("list")
 def list_models() -> None:
-    """List the models of the zoo."""
-    print_grid([[name, zoo.summary(name)] for name in zoo.names()])
+    """List the models of the zoo, and what each teaches."""
+    width = shutil.get_terminal_size().columns
+    for name in zoo.names():
+        summary, lesson = zoo.described(name)
+        typer.echo(name)
+        for text in filter(None, (summary, lesson)):
+            typer.echo(textwrap.fill(text, width, **PARAGRAPH))
 
 
 @app.command()
@@ -201,9 +230,10 @@ def _run(name: str, run: Callable[..., Any], options: dict[str, Any], report: bo
         raise TypeError(f"{name} returned {type(numbers).__name__}; expected a dict of numbers.")
     saved = plain(numbers)
     write_whole(folder / f"{name}.json", (json.dumps(saved, indent=2) + "\n").encode())
-    print_numbers(saved)
+    said = told(saved, getattr(module, "WORDS", {}))
+    print_numbers(said)
     if model is not None:
-        write_report(module, model, options, saved, folder)
+        write_report(module, model, options, said, folder)
     typer.echo(f"saved in {folder}")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from energydsl.compiler import compile as compiler
 from energydsl.language.model import Model
-from energydsl.report.page import Page
-from energydsl.report.report import add_draws, add_model, add_versions
+from energydsl.reporting.page import Page
+from energydsl.reporting.report import add_draws, add_model, add_versions
 from energydsl.run.files import write_whole
 
 

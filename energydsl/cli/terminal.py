@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from energydsl._startup import INTERRUPTED
 from energydsl._types import IntractableError
+from energydsl.cli.words import flat
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
@@ -30,7 +32,11 @@ def plain(value: Any) -> Any:
 
 def print_numbers(numbers: Mapping[str, Any]) -> None:
     """Print single numbers in lines, then nested ones as a table in its narrower orientation."""
-    cases = {name: _flat(value) for name, value in numbers.items() if isinstance(value, dict)}
+    cases = {
+        name: {key: _text(one) for key, one in flat(value).items()}
+        for name, value in numbers.items()
+        if isinstance(value, dict)
+    }
     print_grid([[name, _text(v)] for name, v in numbers.items() if name not in cases])
     if cases:
         columns = list(dict.fromkeys(key for case in cases.values() for key in case))
@@ -38,17 +44,6 @@ def print_numbers(numbers: Mapping[str, Any]) -> None:
         grid += [[name, *(case.get(c, "") for c in columns)] for name, case in cases.items()]
         across = [list(row) for row in zip(*grid, strict=True)]
         print_grid(min(grid, across, key=lambda g: sum(_widths(g))))
-
-
-def _flat(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of nested numbers, by dotted names."""
-    flat: dict[str, str] = {}
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": text for key, text in _flat(value).items()}
-        else:
-            flat[name] = _text(value)
-    return flat
 
 
 def _text(value: Any) -> str:
@@ -73,9 +68,15 @@ def print_grid(grid: list[list[str]]) -> None:
 
 @contextmanager
 def failing(debug: bool) -> Iterator[None]:
-    """Print an exception as one line and exit with code 1, unless `debug` is set."""
+    """Print an exception as one line and exit with code 1, unless `debug` is set.
+
+    After Ctrl-C the code is 130.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("energydsl: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.BadParameter):
         raise
     except Exception as error:

@@ -1,8 +1,8 @@
 """Access to the model zoo: names, summaries and modules, without importing all of them.
 
-A zoo model is a module of ``models_zoo`` whose docstring's first line describes it, with a
-``declare(...)`` that returns a `Model`, and a ``main(...)`` that runs it, takes at least ``seed``
-and ``out``, and returns its numbers.
+A zoo model is a module of ``models_zoo`` whose docstring's first line describes it, and in which a
+paragraph says what it teaches. It has a ``declare(...)`` that returns a `Model`, a ``main(...)``
+that runs it, takes at least ``seed`` and ``out``, and returns its numbers, and ``WORDS`` for them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ def names() -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def summary(name: str) -> str:
-    """The first line of a model's docstring, read without importing the model."""
+TEACHES = "Teaches: "
+"""The first word of the paragraph of a model's docstring that says what to learn from it."""
+
+
+def described(name: str) -> tuple[str, str]:
+    """What a model is and what it teaches, from its docstring, without importing the model."""
     spec = importlib.util.find_spec(f"models_zoo.{name}")
     assert spec is not None and spec.origin is not None
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    lessons = [p for p in text.split("\n\n") if p.startswith(TEACHES)]
+    return text.partition("\n")[0], " ".join("".join(lessons[:1]).split())
 
 
 def load(name: str) -> ModuleType:

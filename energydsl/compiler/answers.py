@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.ebm import EBM, check_ebm, check_numbers
 from energydsl.language.variable import Variable
@@ -83,6 +84,8 @@ class Marginals(Mapping[str, Marginal]):
                 "normalised densities, which would have to be averaged over their parents. Draw "
                 "from the model: ed.sample(ebm, ed.ExactDraws(), key=key)."
             )
+        if name not in self.variables:
+            raise KeyError(f"There are no marginals of {name!r}; there are of {list(self)}.")
         return self.variables[name]
 
     def __contains__(self, name: object) -> bool:
@@ -119,6 +122,7 @@ class MarginalMethod(Protocol):
     def marginals(self, ebm: EBM) -> Marginals: ...
 
 
+@described
 def marginals(ebm: EBM, method: MarginalMethod | None = None) -> Marginals:
     r"""The marginal distribution $p(x_i)$ of every site.
 
@@ -160,7 +164,7 @@ def _approximate(ebm: EBM, method: MarginalMethod) -> Marginals:
     check_numbers(ebm.model, "marginals")
     if not isinstance(method, MarginalMethod):
         raise TypeError(
-            f"marginals got the method {method!r}; expected ed.BeliefPropagation() or "
+            f"marginals got the method {brief(method)}; expected ed.BeliefPropagation() or "
             "ed.MeanField(). Other methods estimate log Z only; draws give marginals, too: "
             "ed.sample."
         )
@@ -170,6 +174,7 @@ def _approximate(ebm: EBM, method: MarginalMethod) -> Marginals:
     return found
 
 
+@described
 def map_configuration(ebm: EBM) -> Mode:
     r"""A configuration of highest probability: $\mathrm{argmin}_x\, E(x)$ over the free sites.
 

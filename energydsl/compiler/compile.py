@@ -55,7 +55,10 @@ def compile(
             energy is seen not to be normalisable; or a budget is not a whole number.
     """
     if not isinstance(model, Model):
-        raise TypeError(f"compile got {brief(model)}; wrap the energy: ed.Model(energy).")
+        what = "it is compiled already" if isinstance(model, EBM) else "wrap it: ed.Model(energy)"
+        raise TypeError(f"compile got {brief(model)}; {what}.")
+    if not isinstance(rules, Sequence):
+        raise TypeError(f"compile got rules={brief(rules)}; expected a list of ed.AbstractRule.")
     for rule in rules:
         _check_rule(rule)
     began, allowed = time.perf_counter(), Budget(budget, memory)

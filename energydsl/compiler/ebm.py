@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax import Array, lax
 from jaxtyping import Float
 
-from energydsl._messages import brief
+from energydsl._messages import ON_EBM, brief, described, hinted
 from energydsl._types import Configuration, IntractableError, Refusal, Values, is_traced
 from energydsl.analysis.conditional import conditional_for
 from energydsl.analysis.incidence import measures, site_factors
@@ -34,6 +34,7 @@ EXAMPLES = 64
 """The number of examples whose log Z is computed at once."""
 
 
+@hinted(ON_EBM)
 class EBM(eqx.Module):
     r"""The compiled model $p(x) = e^{-E(x)}/Z$, which `energydsl.compile` returns.
 
@@ -112,7 +113,9 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: no free variable is continuous.
+            ValueError: as in `energy`.
         """
+        self.model.check_values(self.model.complete(x))
         smooth = [v.name for v in self.structure.skeleton.free if not v.domain.discrete]
         if not smooth:
             raise TypeError(
@@ -202,8 +205,9 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: the conditional distribution of a site belongs to no known family.
-            ValueError: the conditional distribution of a site does not exist: all its levels have
-                infinite energy, or its density cannot be normalised.
+            ValueError: a name, a shape or a value does not fit the variables, or the conditional
+                distribution of a site does not exist: all its levels have infinite energy, or its
+                density cannot be normalised.
         """
         self, x = self.at_inputs(x)
         variable, sites = self._view(where)
@@ -217,6 +221,7 @@ class EBM(eqx.Module):
         if isinstance(seen, Refusal):
             raise TypeError(f"The conditional of {where} cannot be computed: {seen.reason}.")
         values = self.model.complete(x)
+        self.model.check_values(values)
         one = {v.name: values[v.name][None] for v in self.structure.skeleton.free}
         total = measures(self.structure, self.model, seen, one)
         total = total[..., 0].reshape(-1, *sites.shape)
@@ -300,6 +305,7 @@ def check_numbers(model: Model, function: str) -> None:
         )
 
 
+@described
 def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     """Log Z, computed in float64 and twice differentiable in the parameters.
 

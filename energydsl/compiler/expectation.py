@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from energydsl._messages import described
 from energydsl._types import IntractableError
 from energydsl.compiler.ebm import EBM, check_ebm, check_numbers, log_partition
 from energydsl.language.expression import Expression, declared, parts_of, variables_of
@@ -14,6 +15,7 @@ TILT, INFINITE = "_tilt", "_infinite"
 """The names of the parameters that are added to a model."""
 
 
+@described
 def expectation(ebm: EBM, expression: Expression) -> np.ndarray:
     r"""The exact mean $\mathbb{E}[f(x)]$ of an expression under the model.
 
@@ -61,6 +63,7 @@ def expectation(ebm: EBM, expression: Expression) -> np.ndarray:
     return _mean(ebm, expression, "expectation")
 
 
+@described
 def entropy(ebm: EBM) -> float:
     r"""The exact entropy $H = -\mathbb{E}[\log p(x)] = \log Z + \mathbb{E}[E(x)]$ in nats.
 

@@ -15,6 +15,7 @@ from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.value_checks import has_zero_field, is_attractive, no_growth
 from energydsl.compiler.conclusions import Conclusions
+from energydsl.compiler.slow import slow_parts
 from energydsl.language.model import Model
 from energydsl.normalizer import Intractable, Normalizer
 from energydsl.sweep import AbstractSweep
@@ -58,6 +59,7 @@ class Explanation:
             rows.append(("values", f"concluded from the present values: {words}"))
         rows.append(("log Z", f["normalizer"]))
         rows += [("", f"not {name}: {why}") for name, why in f["rules_refused"].items()]
+        rows += [("slow", said) for said in f["slow"]]
         rows.append(("sweep", f["sweep"]))
         rows += [("", f"not {name}: {why}") for name, why in f["lowerings_refused"].items()]
         first, *others = f["samplers"].items()
@@ -103,6 +105,7 @@ def explain(
             "more_components": len(sizes) - len(largest),
             "normalizer": str(normalizer) if known else "intractable",
             "rules_refused": conclusions.survey.refused(int(largest[0])),
+            "slow": slow_parts(structure, model, normalizer),
             "sweep": _sweep(sweep, conclusions),
             "lowerings_refused": _lowerings_refused(sweep, conclusions),
             "samplers": {n: said for n, said in samplers.items() if isinstance(said, str)},

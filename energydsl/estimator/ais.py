@@ -7,13 +7,15 @@ import dataclasses
 import jax.random as jr
 from jax import Array
 
+from energydsl._messages import described
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.annealed import Annealed
-from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_counts
+from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_settings
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 
 
+@described
 class AIS(AbstractEstimator):
     r"""Annealed importance sampling with any kernel.
 
@@ -49,7 +51,7 @@ class AIS(AbstractEstimator):
     steps: int = 1
 
     def __check_init__(self) -> None:
-        check_counts(self, chains=2, temperatures=1, steps=1)
+        check_settings(self, chains=2, temperatures=1, steps=1)
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         ready_key, run_key = jr.split(key)
@@ -61,6 +63,7 @@ class AIS(AbstractEstimator):
         return dataclasses.replace(self, temperatures=2 * self.temperatures)
 
 
+@described
 class ReverseAIS(AbstractEstimator):
     r"""Annealed importance sampling from the model to the base, whose estimate is from above.
 
@@ -94,7 +97,7 @@ class ReverseAIS(AbstractEstimator):
     warmup: int = 1000
 
     def __check_init__(self) -> None:
-        check_counts(self, chains=2, temperatures=1, steps=1, warmup=0)
+        check_settings(self, chains=2, temperatures=1, steps=1, warmup=0)
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         ready_key, draw_key, run_key = jr.split(key, 3)

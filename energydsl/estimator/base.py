@@ -8,7 +8,9 @@ import equinox as eqx
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief
 from energydsl.compiler.ebm import EBM
+from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 
 LONG_CHAINS = (
@@ -38,8 +40,14 @@ class AbstractEstimator(eqx.Module):
         """The same method with about twice the work, for a better result."""
 
 
-def check_counts(method: AbstractEstimator, **least: int) -> None:
-    """Raise ValueError unless these fields of an estimator are whole numbers, and large enough."""
+def check_settings(method: AbstractEstimator, **least: int) -> None:
+    """Raise unless an estimator's kernel is one, and these fields are large enough integers."""
+    kernel = getattr(method, "kernel", None)
+    if kernel is not None and not isinstance(kernel, AbstractKernel):
+        raise TypeError(
+            f"{type(method).__name__} got the kernel {brief(kernel)}; expected one such as "
+            "ed.Gibbs(). Other settings are given by name."
+        )
     for name, smallest in least.items():
         count = getattr(method, name)
         whole = isinstance(count, int | np.integer) and not isinstance(count, bool)

@@ -10,9 +10,10 @@ from jax import Array
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from energydsl._messages import described
 from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import LOOPS, AbstractEstimator, check_counts
+from energydsl.estimator.base import LOOPS, AbstractEstimator, check_settings
 from energydsl.estimator.finite import (
     Finite,
     Group,
@@ -25,6 +26,7 @@ from energydsl.estimator.finite import (
 from energydsl.normalizer.log_z import LogZ
 
 
+@described
 class BeliefPropagation(AbstractEstimator):
     r"""Loopy belief propagation, for finite sites: the Bethe value of log Z, and marginals.
 
@@ -62,7 +64,7 @@ class BeliefPropagation(AbstractEstimator):
     iterations: int = 1000
 
     def __check_init__(self) -> None:
-        check_counts(self, iterations=1)
+        check_settings(self, iterations=1)
         if not 0 <= self.damping < 1:
             raise ValueError(
                 f"BeliefPropagation got damping={self.damping!r}; expected a number of at least 0 "

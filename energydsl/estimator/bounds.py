@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.random as jr
 from jax import Array
 
+from energydsl._messages import described
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.base import AbstractEstimator
 from energydsl.estimator.mean_field import MeanField
@@ -13,6 +14,7 @@ from energydsl.estimator.tree_reweighted import TreeReweighted
 from energydsl.normalizer.log_z import LogZ
 
 
+@described
 class Bounds(AbstractEstimator):
     """Proven bounds: `MeanField` below and `TreeReweighted` above, for pairwise finite models.
 

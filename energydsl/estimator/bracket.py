@@ -9,9 +9,10 @@ import numpy as np
 from jax import Array
 from scipy.special import logsumexp
 
+from energydsl._messages import described
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.annealed import Annealed
-from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_counts
+from energydsl.estimator.base import LONG_CHAINS, AbstractEstimator, check_settings
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 
@@ -22,6 +23,7 @@ RISK = 0.025
 """The probability, at most, with which each end of a bracket is wrong."""
 
 
+@described
 class Bracket(AbstractEstimator):
     r"""Log Z between two ends that hold whatever the mixing, by annealing in both directions.
 
@@ -58,7 +60,7 @@ class Bracket(AbstractEstimator):
     warmup: int = 1000
 
     def __check_init__(self) -> None:
-        check_counts(self, chains=2, temperatures=1, steps=1, warmup=0)
+        check_settings(self, chains=2, temperatures=1, steps=1, warmup=0)
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         ready_key, forward_key, draw_key, backward_key = jr.split(key, 4)

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief, described
 from energydsl._types import check_key
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, check_ebm
@@ -17,6 +18,7 @@ from energydsl.estimator.base import STANDING, AbstractEstimator
 from energydsl.normalizer.log_z import LogZ
 
 
+@described
 def estimate_log_partition(
     ebm: EBM,
     method: AbstractEstimator | None = None,
@@ -52,7 +54,7 @@ def estimate_log_partition(
     method = AIS() if method is None else method
     if not isinstance(method, AbstractEstimator):
         raise TypeError(
-            f"estimate_log_partition got the method {method!r}; expected one such as ed.AIS()."
+            f"estimate_log_partition got the method {brief(method)}; expected one such as ed.AIS()."
         )
     if seconds is not None and not (np.isscalar(seconds) and 0 < seconds < np.inf):
         raise ValueError(

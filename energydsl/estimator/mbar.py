@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from energydsl.estimator.base import check_counts
+from energydsl._messages import described
+from energydsl.estimator.base import check_settings
 from energydsl.estimator.tempered import AbstractTempered, Tempered
 from energydsl.normalizer.log_z import LEAST_ESS, LogZ
 
@@ -25,6 +26,7 @@ LEAST_OVERLAP = 0.06
 the overlap matrix of both, where equal distributions have 0.5."""
 
 
+@described
 class MBAR(AbstractTempered):
     r"""The multistate Bennett acceptance ratio with any kernel, along the path of `AIS`.
 
@@ -64,7 +66,7 @@ class MBAR(AbstractTempered):
     """
 
     def __check_init__(self) -> None:
-        check_counts(self, chains=2, temperatures=1, warmup=0, draws=1)
+        check_settings(self, chains=2, temperatures=1, warmup=0, draws=1)
 
     def concluded(self, tempered: Tempered) -> LogZ:
         return joined(tempered)

@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array
 from scipy.special import logsumexp, xlogy
 
+from energydsl._messages import described
 from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.base import AbstractEstimator, check_settings
 from energydsl.estimator.finite import Finite, Group, site_marginals, tabulated
 from energydsl.normalizer.log_z import LogZ
 
@@ -23,6 +24,7 @@ CONVERGED = 1e-9
 """The gain of a sweep, in nats, below which no more sweeps follow."""
 
 
+@described
 class MeanField(AbstractEstimator):
     r"""The mean field lower bound on log Z, for finite sites.
 
@@ -52,7 +54,7 @@ class MeanField(AbstractEstimator):
     sweeps: int = 200
 
     def __check_init__(self) -> None:
-        check_counts(self, restarts=1, sweeps=1)
+        check_settings(self, restarts=1, sweeps=1)
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         model = tabulated(ebm, "MeanField")

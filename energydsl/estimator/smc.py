@@ -13,9 +13,10 @@ import numpy as np
 from jax import Array, lax
 from scipy.special import logsumexp
 
+from energydsl._messages import described
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.annealed import PILOT, Annealed, advanced, stretched, windows
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.base import AbstractEstimator, check_settings
 from energydsl.kernel.base import AbstractKernel
 from energydsl.normalizer.log_z import LogZ
 
@@ -29,6 +30,7 @@ HALVINGS = 30
 """The steps of bisection for each rung of the ladder."""
 
 
+@described
 class SMC(AbstractEstimator):
     r"""Sequential Monte Carlo with any kernel, along the path of `AIS`.
 
@@ -70,7 +72,7 @@ class SMC(AbstractEstimator):
     steps: int = 1
 
     def __check_init__(self) -> None:
-        check_counts(self, particles=2, replicates=2, steps=1)
+        check_settings(self, particles=2, replicates=2, steps=1)
         if not 0 < self.conditional < 1:
             raise ValueError(
                 f"SMC got conditional={self.conditional!r}; expected a share between 0 and 1."

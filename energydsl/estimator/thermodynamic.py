@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from energydsl.estimator.base import check_counts
+from energydsl._messages import described
+from energydsl.estimator.base import check_settings
 from energydsl.estimator.tempered import AbstractTempered, Tempered
 from energydsl.normalizer.log_z import LEAST_ESS, LogZ
 
 
+@described
 class ThermodynamicIntegration(AbstractTempered):
     r"""Thermodynamic integration with any kernel, along the path of `AIS`.
 
@@ -53,7 +55,7 @@ class ThermodynamicIntegration(AbstractTempered):
     """
 
     def __check_init__(self) -> None:
-        check_counts(self, chains=2, temperatures=2, warmup=0, draws=1)
+        check_settings(self, chains=2, temperatures=2, warmup=0, draws=1)
 
     def concluded(self, tempered: Tempered) -> LogZ:
         return integrated(tempered)

@@ -11,8 +11,9 @@ from jax import Array
 from scipy.optimize import OptimizeResult, minimize
 from scipy.special import logsumexp, softmax, xlogy
 
+from energydsl._messages import described
 from energydsl.compiler.ebm import EBM
-from energydsl.estimator.base import AbstractEstimator, check_counts
+from energydsl.estimator.base import AbstractEstimator, check_settings
 from energydsl.estimator.finite import Finite, log_sum, merged, tabulated
 from energydsl.estimator.spanning_trees import Forest, covering, heaviest, rooted
 from energydsl.normalizer.log_z import LogZ
@@ -27,6 +28,7 @@ SPREAD = 1e-6
 """The share of the weight that all trees have evenly, so that no edge is left without weight."""
 
 
+@described
 class TreeReweighted(AbstractEstimator):
     r"""The tree-reweighted upper bound on log Z, for pairwise models of finite sites.
 
@@ -56,7 +58,7 @@ class TreeReweighted(AbstractEstimator):
     iterations: int = 200
 
     def __check_init__(self) -> None:
-        check_counts(self, iterations=1)
+        check_settings(self, iterations=1)
 
     def estimate(self, ebm: EBM, *, key: Array) -> LogZ:
         if not ebm.structure.pairwise:

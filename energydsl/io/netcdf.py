@@ -7,13 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from energydsl.report.arviz_tree import to_arviz
+from energydsl._messages import described
+from energydsl.reporting.arviz_tree import to_arviz
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
 
 DEFLATED = {"zlib": True, "complevel": 1}
 
 
+@described
 def to_netcdf(
     chains: Chains,
     path: str | PathLike[str],

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief
 from energydsl._types import Configuration, Refusal
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
@@ -31,7 +32,7 @@ class Cycle(AbstractKernel):
             raise ValueError("Cycle got no kernels; expected at least one.")
         for kernel in kernels:
             if not isinstance(kernel, AbstractKernel):
-                raise TypeError(f"Cycle got {kernel!r}; expected kernels such as ed.Gibbs().")
+                raise TypeError(f"Cycle got {brief(kernel)}; expected kernels such as ed.Gibbs().")
         self.kernels = kernels
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> tuple[Any, ...]:

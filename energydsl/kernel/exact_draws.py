@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
@@ -17,6 +18,7 @@ from energydsl.normalizer.base import Planned
 from energydsl.normalizer.evaluate import draw, prepare
 
 
+@described
 class ExactDraws(AbstractKernel):
     """Independent exact draws: every step is a new draw from the EBM's distribution.
 

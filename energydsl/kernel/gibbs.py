@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
@@ -20,6 +21,7 @@ from energydsl.language.expression import Expression, sites_of
 from energydsl.sweep import AbstractSweep, Block, choose_sweep
 
 
+@described
 class Gibbs(AbstractKernel):
     r"""Gibbs sweeps: each step draws every free site once from $p(x_i \mid x_{-i})$.
 
@@ -40,7 +42,7 @@ class Gibbs(AbstractKernel):
         if blocks is None:
             self.blocks = None
         else:
-            views = [(b,) if isinstance(b, Expression) else tuple(b) for b in blocks]
+            views = [_views_of(b) for b in (blocks if isinstance(blocks, Iterable) else [blocks])]
             # Stored as sites, because `==` of expressions is not a comparison of their content.
             self.blocks = tuple(tuple(Block(*sites_of(v)) for v in block) for block in views)
 
@@ -91,6 +93,18 @@ class Gibbs(AbstractKernel):
 
     def __str__(self) -> str:
         return "Gibbs()" if self.blocks is None else f"Gibbs({len(self.blocks)} blocks)"
+
+
+def _views_of(block: object) -> tuple[Expression, ...]:
+    """The views of a block, which is one view or a sequence of views."""
+    views: tuple[Any, ...] = tuple(block) if isinstance(block, list | tuple) else (block,)
+    for view in views:
+        if not isinstance(view, Expression):
+            raise TypeError(
+                f"Gibbs got {brief(view)} among its blocks; expected views, such as "
+                "ed.Gibbs([s[::2], s[1::2]])."
+            )
+    return views
 
 
 class GibbsEnsemble(AbstractEnsemble):

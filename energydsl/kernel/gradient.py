@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief
 from energydsl._types import Configuration
 from energydsl.analysis.coordinates import Unconstrained
 from energydsl.compiler.ebm import EBM
@@ -34,6 +35,16 @@ class AbstractGradientKernel(AbstractKernel):
     """A kernel for the free continuous sites, or for those of `variables`."""
 
     variables: eqx.AbstractVar[tuple[str, ...] | None]
+
+    def __check_init__(self) -> None:
+        names = self.variables
+        if names is None:
+            return
+        if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
+            raise TypeError(
+                f"{type(self).__name__} got variables={brief(names)}; expected names, such as "
+                'variables=("x", "y"). Other settings are given by name: step_size=0.1.'
+            )
 
     @abc.abstractmethod
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Any:
@@ -85,6 +96,17 @@ class AbstractGradientKernel(AbstractKernel):
 
     def _space(self, ebm: EBM) -> Unconstrained:
         return Unconstrained.of(ebm.structure, self.variables)
+
+
+def check_between(kernel: AbstractGradientKernel, name: str, high: float, expected: str) -> None:
+    """Raise ValueError unless a setting of a kernel is a number between 0 and `high`."""
+    value = getattr(kernel, name)
+    try:
+        inside = bool(0 < value < high)
+    except TypeError:
+        inside = False
+    if not inside:
+        raise ValueError(f"{type(kernel).__name__} got {name}={brief(value)}; expected {expected}.")
 
 
 class PointEnsemble(AbstractEnsemble):

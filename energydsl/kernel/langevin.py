@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from energydsl._messages import described
 from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.gradient import AbstractGradientKernel, Point
+from energydsl.kernel.gradient import AbstractGradientKernel, Point, check_between
 from energydsl.kernel.tuning import Tuned
 
 
+@described
 class Langevin(AbstractGradientKernel):
     r"""Langevin step in unconstrained coordinates: $z' = z - h \nabla U(z) + \sqrt{2h}\,\xi$.
 
@@ -36,10 +40,8 @@ class Langevin(AbstractGradientKernel):
     variables: tuple[str, ...] | None = None
 
     def __check_init__(self) -> None:
-        if not self.step_size > 0:
-            raise ValueError(f"Langevin got step_size={self.step_size}; expected a number above 0.")
-        if not 0 < self.target < 1:
-            raise ValueError(f"Langevin got target={self.target}; expected a rate between 0 and 1.")
+        check_between(self, "step_size", math.inf, "a number above 0")
+        check_between(self, "target", 1.0, "a rate between 0 and 1")
 
     def merit(self, ebm: EBM) -> str:
         return "every free site is continuous, and a step computes one gradient"

@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._messages import brief
+from energydsl._messages import brief, described
 from energydsl._pickling import Portable, rebuilt
 from energydsl._types import Configuration
 from energydsl.analysis.coordinates import Unconstrained
@@ -39,6 +39,7 @@ IN_SPACE, ALONG_A_LINE = 0.234, 0.44
 """Target acceptance rates of Gaussian steps: for many coordinates, and for one."""
 
 
+@described
 class MetropolisHastings(AbstractKernel):
     r"""Metropolis-Hastings: x' is accepted with $\min(1, e^{E(x) - E(x')} q(x|x') / q(x'|x))$.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ from jax import Array
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.gradient import AbstractGradientKernel, Point
+from energydsl.kernel.gradient import AbstractGradientKernel, Point, check_between
 
 
 class NUTSState(eqx.Module):
@@ -25,6 +27,7 @@ class NUTSState(eqx.Module):
     warmup: int = eqx.field(static=True)
 
 
+@described
 class NUTS(AbstractGradientKernel):
     """The No-U-Turn sampler for the free continuous sites, in unconstrained coordinates.
 
@@ -47,12 +50,13 @@ class NUTS(AbstractGradientKernel):
     variables: tuple[str, ...] | None = None
 
     def __check_init__(self) -> None:
-        if not self.step_size > 0:
-            raise ValueError(f"NUTS got step_size={self.step_size}; expected a number above 0.")
-        if not 0 < self.target < 1:
-            raise ValueError(f"NUTS got target={self.target}; expected a rate between 0 and 1.")
-        if self.max_tree_depth < 1:
-            raise ValueError(f"NUTS got max_tree_depth={self.max_tree_depth}; expected at least 1.")
+        check_between(self, "step_size", math.inf, "a number above 0")
+        check_between(self, "target", 1.0, "a rate between 0 and 1")
+        if not isinstance(self.max_tree_depth, int) or self.max_tree_depth < 1:
+            raise ValueError(
+                f"NUTS got max_tree_depth={brief(self.max_tree_depth)}; expected a whole number of "
+                "at least 1."
+            )
 
     def merit(self, ebm: EBM) -> str:
         return "every free site is continuous"

@@ -301,6 +301,7 @@ class Function(eqx.Module):
         return rebuilt, (Function, Portable(self.function))
 
 
+@described
 def apply(function: Callable[..., Array], *views: object) -> Expression:
     """A JAX function of views and parameters, as one factor over all of their sites.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from energydsl._messages import brief
 from energydsl.language.declare import log, logaddexp
 from energydsl.language.expression import Expression
 from energydsl.language.model import Model, known_value, over
@@ -28,6 +29,12 @@ def mixture(*models: Model, weights: Any = None) -> Model:
         ValueError: fewer than two models are given, their variables differ, or the weights are not
             positive or not one for each model.
     """
+    for model in models:
+        if not isinstance(model, Model):
+            raise TypeError(
+                f"mixture got {brief(model)}; expected models, each an argument of its own, and "
+                "the weights by name: ed.mixture(a, b, weights=[0.3, 0.7])."
+            )
     if len(models) < 2:
         raise ValueError(f"mixture got {len(models)} models; expected at least two.")
     names = [sorted(str(v) for v in model.variables) for model in models]

@@ -15,7 +15,8 @@ from jax import Array
 from jaxtyping import Float
 
 from energydsl._identity import form
-from energydsl._types import Configuration, Values, is_traced, unmasked
+from energydsl._messages import ON_MODEL, brief, described, hinted
+from energydsl._types import Configuration, Values, as_numbers, is_traced
 from energydsl.language.evidence import Held, clamps, together
 from energydsl.language.expression import (
     Environment,
@@ -31,6 +32,8 @@ from energydsl.language.skeleton import Skeleton, Slot, function_of, put_back, t
 from energydsl.language.variable import Variable
 
 
+@described
+@hinted(ON_MODEL)
 class Model(eqx.Module):
     """A sum of factors: the energy of a configuration, in units of k_B T.
 
@@ -139,7 +142,7 @@ class Model(eqx.Module):
                 self._check_given(v, self.evidence)
                 values[v.name] = self.evidence[v.name]
                 continue
-            value = jnp.asarray(unmasked(x[v.name], f"Variable {v.name!r}"))
+            value = as_numbers(x[v.name], f"Variable {v.name!r}")
             if value.shape != v.shape:
                 raise ValueError(
                     f"Variable {v.name!r} got an array of shape {value.shape}; expected {v.shape}. "
@@ -335,6 +338,12 @@ class Model(eqx.Module):
             ValueError: a name is unknown, a shape is wrong, or a value has NaN, or an infinity
                 where the present one has none.
         """
+        for mapping in given:
+            if not isinstance(mapping, Mapping):
+                raise TypeError(
+                    f"replace got {brief(mapping)}; expected names, as in replace(W=array) or "
+                    'replace({"W": array}).'
+                )
         values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
         places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
         if unknown := [name for name in values if name not in places]:

@@ -36,6 +36,11 @@ class Axes(dict[str, tuple[Any, ...] | None]):
         Raises:
             ValueError: the number of names, or of labels along an axis, is not that of the shape.
         """
+        if not isinstance(dims, Sequence | Mapping):
+            raise TypeError(
+                f"Variable {name!r} got dims={dims!r}; expected the names of its axes, such as "
+                'dims="school", or a mapping from names to labels.'
+            )
         names = [dims] if isinstance(dims, str) else list(dims)
         labels = dims if isinstance(dims, Mapping) else {}
         if len(set(names)) != len(shape) or not all(isinstance(n, str) and n for n in names):

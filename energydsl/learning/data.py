@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from energydsl._messages import brief
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.language.missing import seen
@@ -60,7 +61,7 @@ def check_examples(
         raise ValueError(f"The data {listed}; expected an array for each of {list(shown)}.")
     arrays, seen_entries = {}, {}
     for n, v in shown.items():
-        values, mask = read(v, data[n])
+        values, mask = read(v, _array(data[n], f"The data of {n!r}"))
         arrays[n] = values if isinstance(values, jax.Array) else np.asarray(values)
         if mask is not None and (masks or not mask.all()):
             seen_entries[seen(v).name] = jnp.asarray(mask)
@@ -87,6 +88,21 @@ def split(ebm: EBM, batch: Configuration) -> tuple[Configuration, Configuration]
     names = {v.name for v in ebm.model.inputs}
     inputs = {n: a for n, a in batch.items() if n in names}
     return inputs, {n: a for n, a in batch.items() if n not in names}
+
+
+def _array(given: Any, what: str) -> Any:
+    """The data of one variable as an array of numbers."""
+    try:
+        array = given if isinstance(given, jax.Array | np.ma.MaskedArray) else np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{what} is a {type(given).__name__} that is no array: {error}") from None
+    if array.dtype == object or array.dtype.kind in "US":
+        raise TypeError(
+            f"{what} is {brief(given)}, no array of numbers; expected one, examples first. Read a "
+            "file by numpy.loadtxt or pandas; write array.toarray() for a sparse matrix, and "
+            "numpy.unique(words, return_inverse=True) for words."
+        )
+    return array
 
 
 def count_of(data: Configuration) -> int:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import equinox as eqx
 import jax
@@ -22,8 +22,8 @@ import optax
 import paramax
 from jax import Array, lax
 
-from energydsl._messages import brief, described
-from energydsl._types import Configuration, check_key
+from energydsl._messages import ON_HISTORY, brief, described, hinted
+from energydsl._types import Configuration, check_folder, check_key
 from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
 from energydsl.learning.data import split
@@ -43,6 +43,7 @@ DIVERGED = 1e3
 LEARNING_RATE = 1e-2
 
 
+@hinted(ON_HISTORY)
 class History(dict[str, np.ndarray]):
     """The ``loss`` and the objective's other scalars at each step, as arrays of shape (step,).
 
@@ -55,6 +56,9 @@ class History(dict[str, np.ndarray]):
     objective: AbstractObjective | None = None
     stopped: str | None = None
     seconds: float = 0.0
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise KeyError(f"The history has no {name!r}; it has {', '.join(self)}.")
 
     def __repr__(self) -> str:
         count = len(next(iter(self.values()), ()))
@@ -112,6 +116,7 @@ def fit(
             domains, a setting is invalid, or the checkpoint is of another run.
     """
     check_compiled(ebm, "fit")
+    check_folder(checkpoint, "fit")
     check_key(key, "fit", ebm)
     if not isinstance(objective, AbstractObjective):
         raise TypeError(

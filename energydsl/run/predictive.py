@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
+from energydsl._messages import described
 from energydsl._types import Configuration, IntractableError, check_key
 from energydsl.language.model import Model
 from energydsl.normalizer import Intractable
@@ -19,6 +20,7 @@ BATCH_BYTES = 2**26
 """The memory in bytes that predictions which are drawn at once may take."""
 
 
+@described
 def predictive(chains: Chains, *, key: Array) -> dict[str, np.ndarray]:
     r"""New data for each draw: $\tilde y \sim p(y \mid x)$ with x from the chains.
 

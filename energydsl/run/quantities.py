@@ -135,6 +135,8 @@ def _check_functions(keep: object, argument: str) -> None:
     if not isinstance(keep, Mapping):
         raise TypeError(f"Got {argument}={brief(keep)}; {example}.")
     for name, function in keep.items():
+        if not isinstance(name, str):
+            raise TypeError(f"Got the name {name!r} in {argument}=; {example}.")
         if not callable(function):
             raise TypeError(f"Got {argument}[{name!r}]={brief(function)}; {example}.")
         try:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import equinox as eqx
 import jax
@@ -23,8 +23,8 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
-from energydsl._messages import brief, described
-from energydsl._types import Configuration, Quantity, Values, check_key
+from energydsl._messages import ON_CHAINS, brief, described, hinted
+from energydsl._types import Configuration, Quantity, Values, check_folder, check_key
 from energydsl.analysis.ends import said_of_ends
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.compiler.start import check_starts, starts
@@ -38,6 +38,7 @@ BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
 """The largest memory in bytes, and the largest number of draws, of a chunk's buffer."""
 
 
+@hinted(ON_CHAINS)
 @dataclasses.dataclass(frozen=True)
 class Chains:
     """The result of `sample`, with NumPy arrays of shape (chain, draw, ...).
@@ -69,6 +70,9 @@ class Chains:
     stopped: str | None = None
     chosen: str | None = None
 
+    def __getitem__(self, name: object) -> NoReturn:
+        raise TypeError(f"Chains are no dict: write chains.draws[{name!r}] or chains.stats[...].")
+
     def __repr__(self) -> str:
         chains, draws = self.stats["energy"].shape
         names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
@@ -95,7 +99,10 @@ def lost_at_ends(chains: Chains) -> list[str]:
 def check_chains(chains: object, function: str) -> None:
     """Raise TypeError unless these are chains."""
     if not isinstance(chains, Chains):
-        raise TypeError(f"{function} got {type(chains).__name__}; expected what ed.sample returns.")
+        raise TypeError(
+            f"{function} got {brief(chains)}; expected the chains that ed.sample returns: "
+            f"chains = ed.sample(ebm, key=key), ed.{function}(chains)."
+        )
 
 
 @described
@@ -142,6 +149,7 @@ def sample(
     _check_counts(1, chains=chains, draws=draws, thin=thin)
     _check_counts(0, warmup=warmup)
     check_ebm(ebm, "sample")
+    check_folder(checkpoint, "sample")
     check_key(key, "sample", ebm)
     chosen = None
     if kernel is None:

@@ -24,8 +24,8 @@ def random(*shape):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ("ed.compile(s.sum())", TypeError, r"compile got .*s.sum.*; wrap the energy: ed.Model"),
-        ("ed.compile(3)", TypeError, "compile got 3; wrap the energy"),
+        ("ed.compile(s.sum())", TypeError, r"compile got .*s.sum.*; wrap it: ed.Model"),
+        ("ed.compile(3)", TypeError, "compile got 3; wrap it"),
         ("ed.compile(ed.Model(s.sum()).condition(s=1))", ValueError, "Every site is clamped"),
         (
             "ed.compile(ed.Model(s.sum() + x[1]**2))",

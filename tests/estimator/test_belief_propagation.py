@@ -224,7 +224,7 @@ def test_hard_constraints_are_followed():
     sure = believed(model.condition({c[:2]: [2, 0]}))["c"].probabilities
     np.testing.assert_array_equal(sure, np.eye(3)[[2, 0, 1]])
     for never in (
-        ed.Model(ed.Table(log_potential=np.full((3, 3), -np.inf))(c[0], c[1])),
+        ed.Model(ed.Table(log_potential=np.full((3, 3), -np.inf)).factor(c[0], c[1])),
         # One level is left for all three, and no two may have it.
         ed.Model(differ(c, ed.roll(c, 1)).sum() + ed.Table([0.0, np.inf, np.inf])(c).sum()),
     ):
@@ -243,7 +243,7 @@ def test_mean_field_marginals_are_those_of_the_best_product():
     np.testing.assert_allclose(found["s"].mean, [m, m], rtol=1e-5)
     np.testing.assert_array_equal(found["s"].mean, ed.marginals(ebm, ed.MeanField())["s"].mean)
     a = ed.binary("a", 2)
-    never = ed.Model(ed.Table(log_potential=np.full((2, 2), -np.inf))(a[0], a[1]))
+    never = ed.Model(ed.Table(log_potential=np.full((2, 2), -np.inf)).factor(a[0], a[1]))
     with pytest.raises(ValueError, match="no marginals: each of 8 starts ends in a state that is"):
         ed.marginals(ed.compile(never), ed.MeanField())
 

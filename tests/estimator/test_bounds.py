@@ -170,7 +170,7 @@ def test_evidence_and_energies_between_held_sites_count():
 
 def test_no_state_is_said():
     a = ed.binary("a", 2)
-    never = ed.Model(ed.Table(log_potential=np.full((2, 2), -np.inf))(a[0], a[1]))
+    never = ed.Model(ed.Table(log_potential=np.full((2, 2), -np.inf)).factor(a[0], a[1]))
     for method in (ed.TreeReweighted(), ed.Bounds()):
         with pytest.raises(ValueError, match=r"Every state is forbidden, so that Z = 0"):
             gap(never, 0.0, method)

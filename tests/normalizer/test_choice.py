@@ -189,7 +189,7 @@ def test_log_z_is_a_numpy_float64_that_arithmetic_keeps():
 
 
 def test_evidence_that_forbids_everything_has_log_z_of_minus_infinity():
-    never = ed.Model(ed.Table(np.full((2, 2), np.inf))(B[0], B[1]) + 0.0 * B[2])
+    never = ed.Model(ed.Table(np.full((2, 2), np.inf)).factor(B[0], B[1]) + 0.0 * B[2])
     assert ed.log_partition(ed.compile(never)) == -np.inf
 
 

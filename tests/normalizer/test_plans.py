@@ -392,7 +392,7 @@ def test_densities_without_draws_have_none():
 
 
 def test_a_model_in_which_everything_is_forbidden_has_no_mode():
-    never = ed.Model(ed.Table(np.full((2, 2), np.inf))(B[0], B[1]))
+    never = ed.Model(ed.Table(np.full((2, 2), np.inf)).factor(B[0], B[1]))
     with pytest.raises(ValueError, match="infinite energy"):
         ed.map_configuration(ed.compile(never))
 

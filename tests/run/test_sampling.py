@@ -326,7 +326,9 @@ def test_things_that_are_no_ebm_or_kernel(ebm):
         run(ebm, keep={"m": lambda x: (x["s"].sum(), 1)})
     with pytest.raises(TypeError, match=r"key=0; expected a key such as jax\.random\.key"):
         run(ebm, key=0)
-    with pytest.raises(TypeError, match=r"diagnose got EBM; expected what ed\.sample returns"):
+    with pytest.raises(
+        TypeError, match=r"diagnose got EBM; expected the chains that ed\.sample returns"
+    ):
         ed.diagnose(ebm)
     with pytest.raises(TypeError, match="to_arviz got EBM"):
         ed.to_arviz(ebm)

@@ -7,6 +7,7 @@ import pytest
 import energydsl as ed
 from models_zoo import boltzmann as zoo
 from tests.oracles.enumerate import exact_law
+from tests.zoo.words import check_words
 
 FALSE_ALARM = 1e-6  # chance that a correct sampler fails
 
@@ -34,6 +35,7 @@ def test_the_p_value_tells_a_wrong_law():
 
 def test_draws_follow_the_law(tmp_path):
     numbers = zoo.main(out=tmp_path, units=5, scale=1.0, draws=500)
+    check_words(zoo, numbers)
     assert numbers["p_value"] > FALSE_ALARM
     assert numbers["conditional_gap"] < 1e-5
     with az.from_netcdf(tmp_path / "chains.nc") as tree:

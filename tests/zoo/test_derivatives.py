@@ -6,6 +6,7 @@ import numpy as np
 import energydsl as ed
 from models_zoo import derivatives as zoo
 from tests.oracles.enumerate import exact_law
+from tests.zoo.words import check_words
 
 A, B, C = 0.8, 0.4, 0.4
 
@@ -64,6 +65,7 @@ def test_moments_of_given_draws_are_those_of_numpy():
 
 def test_sampling_agrees(tmp_path):
     numbers = zoo.main(out=tmp_path, chains=64, draws=100)
+    check_words(zoo, numbers)
     assert numbers["d2/dada"]["exact"] < -5
     # Student's t with 63 degrees of freedom; one of nine exceeds it with probability 1e-6 at most.
     assert all(abs(row["z"]) < 6.0 for row in numbers.values()), numbers

@@ -7,6 +7,7 @@ import pytest
 
 import energydsl as ed
 from models_zoo import digit_strings as zoo
+from tests.zoo.words import check_words
 
 
 def test_a_string_has_the_likelihood_of_a_sum_over_all_readings():
@@ -46,6 +47,7 @@ def test_strings_are_of_their_own_images():
 @pytest.mark.usefixtures("optimised")
 def test_the_chain_reads_better_than_single_images(tmp_path):
     numbers = zoo.main(out=tmp_path, strings=200, steps=120)
+    check_words(zoo, numbers)
     # 700 digits: differences of 15 % are more than 6 standard errors of either share.
     assert numbers["digits_right_viterbi"] > numbers["digits_right_single_images"] + 0.1
     assert numbers["strings_right_viterbi"] > 1.5 * numbers["strings_right_single_images"]

@@ -8,6 +8,7 @@ from scipy.stats import halfcauchy, norm
 import energydsl as ed
 from models_zoo import eight_schools as zoo
 from models_zoo._shared import estimate
+from tests.zoo.words import check_words
 
 FALSE_ALARM_Z = 6
 """Of 22 gaps one exceeds it by chance 1e-6 of the time, error bars known to 10 %."""
@@ -49,6 +50,7 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_the_posterior_is_numpyros(run):
     numbers, _ = run
+    check_words(zoo, numbers)
     assert set(numbers) >= {"mu", "tau", *(f"theta[{school}]" for school in zoo.SCHOOLS)}
     assert numbers["largest_z"] < FALSE_ALARM_Z, numbers
 
@@ -63,6 +65,7 @@ def test_the_posterior_is_the_integral(run):
 
 def test_nuts_goes_through_without_trouble(run):
     numbers, _ = run
+    check_words(zoo, numbers)
     # None of 4,000 as a rule; a handful at the narrow end, tau near zero, is harmless.
     assert numbers["divergences"] <= 4
     assert all(numbers[name]["rhat"] < 1.02 for name in ("mu", "tau"))

@@ -7,6 +7,7 @@ import scipy.stats
 
 import energydsl as ed
 from models_zoo import exponential_family as zoo
+from tests.zoo.words import check_words
 
 
 def exact_log_z():
@@ -40,6 +41,7 @@ def test_the_compiler_finds_every_closed_form():
 @pytest.mark.slow
 def test_learning_matches_moments(tmp_path):
     numbers = zoo.main(out=tmp_path)
+    check_words(zoo, numbers)
     assert numbers["kind"] == "exact"
     assert numbers["log_z"] == pytest.approx(exact_log_z(), rel=1e-6)
     # The means of 4,000 draws; the variance of the most spread statistic is 3.3.

@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal
 
 import energydsl as ed
 from models_zoo import gaussian_boltzmann as zoo
+from tests.zoo.words import check_words
 
 
 def test_the_lattice_is_sparse_symmetric_and_positive_definite():
@@ -26,6 +27,7 @@ def test_log_prob_is_the_normal_law():
 
 def test_learning_recovers_the_precision(tmp_path):
     numbers = zoo.main(out=tmp_path, side=3)
+    check_words(zoo, numbers)
     assert numbers["closed_form_gap"] < 1e-3
     # Of 45 entries one exceeds this by chance 4e-7 of the time; an edge is 9 to 20 errors strong.
     assert numbers["largest_z"] < 6

@@ -7,6 +7,7 @@ import pytest
 import energydsl as ed
 from models_zoo import ising as zoo
 from tests.oracles import ising as oracle
+from tests.zoo.words import check_words
 
 FALSE_ALARM_Z = 5.5
 """Exceeded by chance 4e-8 of the time by a normal, 1e-6 where its error bar is known to 10 %."""
@@ -37,6 +38,7 @@ def test_energies_agree_with_kaufman(tmp_path):
     numbers = zoo.main(
         out=tmp_path, size=8, temperatures=temperatures, chains=32, draws=500, thin=5
     )
+    check_words(zoo, numbers)
     assert [row["temperature"] for row in numbers.values()] == temperatures
     assert all(abs(row["z"]) < FALSE_ALARM_Z for row in numbers.values()), numbers
     magnetisations = [row["magnetisation"] for row in numbers.values()]

@@ -7,6 +7,7 @@ import pytest
 import energydsl as ed
 from models_zoo import ising_denoise as zoo
 from tests.oracles import ising as oracle
+from tests.zoo.words import check_words
 
 
 @pytest.mark.parametrize("diagonal", [None, -0.2])
@@ -41,6 +42,7 @@ def test_the_coupling_is_found_through_the_noise():
 @pytest.mark.usefixtures("optimised")
 def test_errors_fall(tmp_path):
     numbers = zoo.main(out=tmp_path, chains=2, draws=50, thin=1)
+    check_words(zoo, numbers)
     # Over ten seeds, horse has 44 +- 3 and page 2.90 +- 0.05: seven standard deviations each.
     assert numbers["horse"]["fold"] > 20
     assert numbers["page"]["fold"] > 2.5

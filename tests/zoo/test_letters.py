@@ -6,6 +6,7 @@ from scipy.special import logsumexp
 
 import energydsl as ed
 from models_zoo import letters as zoo
+from tests.zoo.words import check_words
 
 
 def forward(moves, emissions):
@@ -31,6 +32,7 @@ def test_the_likelihood_is_that_of_the_forward_algorithm():
 @pytest.mark.slow
 def test_the_states_are_vowels_and_consonants(tmp_path):
     numbers = zoo.main(out=tmp_path)
+    check_words(zoo, numbers)
     vowels, consonants = sorted(numbers["letters_by_state"].values(), key=lambda s: "e" not in s)
     assert set(vowels) >= set(" aeiou") and set(consonants) >= set("bcdfghlmnprst")
     gain = numbers["log_likelihood_per_letter"] - numbers["log_likelihood_independent_letters"]

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 
 import energydsl as ed
 from models_zoo import partition_functions as zoo
+from tests.zoo.words import check_words
 
 
 def states(levels, sites):
@@ -76,6 +77,7 @@ def test_bounds_apply_to_finite_pairs_only_and_rows_are_relative_to_the_exact_va
 def test_brackets_hold_on_every_model(tmp_path):
     for seed in range(3):
         numbers = zoo.main(seed=seed, out=tmp_path)
+        check_words(zoo, numbers)
         for name, row in numbers.items():
             assert row["held"], (seed, name)
             assert row["bracket_upper"] - row["bracket_lower"] < 6, (seed, name)

@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 import energydsl as ed
 from models_zoo import product_of_experts as zoo
+from tests.zoo.words import check_words
 
 FALSE_ALARM_Z = 6
 """Of 30 means one exceeds it by chance 1e-6 of the time, its error bar known to 10 %."""
@@ -32,6 +33,7 @@ def test_gaussian_experts_have_a_closed_form():
 @pytest.mark.slow
 def test_every_kernel_draws_the_same_law(tmp_path):
     numbers = zoo.main(out=tmp_path, draws=300)
+    check_words(zoo, numbers)
     assert numbers["largest_z"] < FALSE_ALARM_Z
     assert set(numbers["joint"]) == {"log Z", *zoo.KERNELS["joint"]}
     assert set(numbers["held"]) == {"log Z", *zoo.KERNELS["held"]}

@@ -6,6 +6,7 @@ import pytest
 
 import energydsl as ed
 from models_zoo import rbm_digits as zoo
+from tests.zoo.words import check_words
 
 
 def test_the_likelihood_is_that_of_all_hidden_states():
@@ -31,6 +32,7 @@ def test_digits_are_split_once():
 @pytest.mark.slow
 def test_learning_reaches_its_goal(tmp_path):
     numbers = zoo.main(out=tmp_path, peer=False)
+    check_words(zoo, numbers, without={"of test digits, scikit-learn"})
     # -18.3 +- 0.1 over other seeds.
     assert numbers["log_likelihood"] > -18.6
     assert numbers["log_likelihood_pixels"] < -25

@@ -7,6 +7,7 @@ import pytest
 
 from models_zoo import temperature as zoo
 from tests.oracles.enumerate import exact_law
+from tests.zoo.words import check_words
 
 
 def energy(states):
@@ -35,6 +36,7 @@ def test_thermodynamics_is_that_of_the_enumerated_law():
 
 def test_both_heat_capacities_agree_and_both_limits_hold(tmp_path):
     numbers = zoo.main(out=tmp_path, size=3, points=12, draws=250)
+    check_words(zoo, numbers)
     assert numbers["heat_capacity_gap"] < 1e-9
     # The law tends to its two modes, then to 2^9 equal states up to the term of order (E / T)^2.
     assert numbers["states_cold"] == pytest.approx(2, rel=1e-6)

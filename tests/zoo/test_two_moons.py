@@ -7,6 +7,7 @@ from scipy.special import logsumexp
 
 import energydsl as ed
 from models_zoo import two_moons as zoo
+from tests.zoo.words import check_words
 
 
 def test_the_true_density_is_normalised():
@@ -29,6 +30,7 @@ def test_log_z_is_that_of_a_sum():
 @pytest.mark.slow
 def test_each_objective_learns(tmp_path):
     numbers = zoo.main(out=tmp_path, width=8, steps=400, likelihood_steps=2)
+    check_words(zoo, numbers)
     assert set(numbers) == {"truth", *zoo.OBJECTIVES, "likelihood"}
     before = zoo.scored(ed.compile(zoo.declare(0, 8)), zoo.moons(2000, 1))["log_likelihood"]
     for name in zoo.OBJECTIVES:

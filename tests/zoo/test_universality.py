@@ -6,6 +6,7 @@ import scipy.stats
 
 import energydsl as ed
 from models_zoo import universality as zoo
+from tests.zoo.words import check_words
 
 PEERS = {
     "normal": (scipy.stats.norm(), "gaussian"),
@@ -51,6 +52,7 @@ def test_one_model_of_all_has_the_sum():
 @pytest.mark.slow
 def test_an_energy_without_a_density_is_refused_and_all_is_drawn(tmp_path):
     numbers = zoo.main(out=tmp_path, draws=4)
+    check_words(zoo, numbers)
     assert "may have no finite integral" in numbers["improper"]["refused"]
     assert set(numbers) == {*PEERS, "improper"}
     assert (tmp_path / "universality.png").stat().st_size > 10_000

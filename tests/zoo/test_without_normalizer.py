@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 import energydsl as ed
 from models_zoo import without_normalizer as zoo
+from tests.zoo.words import check_words
 
 
 def machine(seed=0, scale=0.5):
@@ -61,6 +62,7 @@ def test_annealing_finds_the_mode_of_independent_pixels_given_noise():
 @pytest.mark.slow
 def test_all_works_without_log_z(tmp_path):
     numbers = zoo.main(out=tmp_path, pictures=8, steps=200)
+    check_words(zoo, numbers)
     assert numbers["share_preferred_to_noisy"] > 0.98
     assert numbers["completion_largest_gap_to_proven_mode"] < 1e-3
     shares = numbers["denoising"]

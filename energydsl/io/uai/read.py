@@ -101,7 +101,7 @@ def _energies(network: Network, views: Mapping[int, Expression]) -> list[Express
             energies.append(_constant(float(table.sum()), views))
             continue
         arguments = [views[c][ranks[scopes[:, k]]] for k, c in enumerate(shape)]
-        energies.append(Table(table)(*arguments).sum())
+        energies.append(Table(table).factor(*arguments).sum())
     # A table of zeros makes the variables of a class that no function has part of the model.
     unseen = [Table(np.zeros(c))(x).sum() for c, x in views.items() if c not in seen]
     return energies + unseen
@@ -112,7 +112,7 @@ def _constant(energy: float, views: Mapping[int, Expression]) -> Expression:
     if np.isfinite(energy):
         return as_expression(energy)
     levels, view = next(iter(views.items()))
-    return Table(np.full(levels, energy))(view[0])
+    return Table(np.full(levels, energy)).factor(view[0])
 
 
 def _name(levels: int) -> str:

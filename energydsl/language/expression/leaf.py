@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
+import scipy.sparse as sp
 from jax import Array
 
+from energydsl._messages import brief
 from energydsl._types import is_traced, unmasked
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
 from energydsl.language.expression.tree import Environment, Expression, slot_number
@@ -180,9 +182,21 @@ def as_expression(value: object) -> Expression:
             'with its parameter: W = ed.parameter("W", wrapper).'
         )
     raise TypeError(
-        f"An energy got {type(value).__name__} {value!r:.60}; expected a view, an array or a "
-        "number. (To add it to a model, make it a model first: ed.Model(expression).)"
+        f"An energy got {brief(value)}; expected a view, an array or a number.{_instead(value)}"
     )
+
+
+def _instead(value: object) -> str:
+    """What to write for a value that is no part of an energy."""
+    if isinstance(value, list | tuple):
+        return " Write np.array(...) for a list of numbers; terms in a list are added by sum(...)."
+    if sp.issparse(value):
+        return " A sparse matrix S is used between two views: x @ S @ y."
+    if callable(getattr(value, "__array__", None)):
+        return " Write np.asarray(...) for a table or a tensor of another library."
+    if callable(value):
+        return " Any function of JAX is a factor: ed.apply(function, x)."
+    return " (To add it to a model, make it a model first: ed.Model(expression).)"
 
 
 def _value_text(leaf: Value) -> Text:
@@ -194,7 +208,10 @@ def _value_text(leaf: Value) -> Text:
 
 def _floating(name: str, init: Any) -> Array:
     what = f"Parameter {name!r}"
-    array = init if isinstance(init, Array) else np.asarray(unmasked(init, what))
+    try:
+        array = init if isinstance(init, Array) else np.asarray(unmasked(init, what))
+    except ValueError as error:
+        raise ValueError(f"{what} got {brief(init)}, which is no array: {error}") from None
     if not is_real(array.dtype):
         raise TypeError(f"Parameter {name!r} has dtype {array.dtype}; expected real numbers.")
     array = jnp.asarray(array)

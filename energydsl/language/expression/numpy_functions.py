@@ -115,6 +115,10 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 but for those that expressions have no use for (``dtype``, ``keepdims``)."""
 
 
+SYMBOLS = {np.remainder: "%", np.floor_divide: "//", np.left_shift: "<<", np.right_shift: ">>"}
+"""The operators of functions that make no expression."""
+
+
 @makes("numpy")
 def apply_numpy(function: Any, operands: Sequence[Any], settings: dict[str, Any]) -> Any:
     """The result of a NumPy function that was called on expressions.
@@ -141,9 +145,10 @@ def _no_counterpart(function: Any, operands: Sequence[Any]) -> str:
     letters = {id(e): "abcdefgh"[k % 8] for k, e in enumerate(given)}
     named, shown = ", ".join(letters.values()), ", ".join(f"{e!s:.40}" for e in given)
     called = ", ".join(_written(o, letters) for o in operands)
+    symbol = f" ({SYMBOLS[function]})" if function in SYMBOLS else ""
     return (
-        f"{function.__name__} of NumPy or SciPy got {shown}; energydsl has no such operation. Call "
-        "the function of JAX, as one factor over all of its sites: "
+        f"{function.__name__}{symbol} of NumPy or SciPy got {shown}; energydsl has no such "
+        "operation. Call the function of JAX, as one factor over all of its sites: "
         f"ed.apply(lambda {named}: {_in_jax(function.__name__)}({called}), {shown})."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import numpy as np
 from jax import Array
@@ -64,6 +65,8 @@ def roll(x: object, shift: int, axis: int | None = 0) -> Expression:
     With None for the axis, the elements are shifted in the order of the flattened array.
     """
     x = as_expression(x)
+    if not isinstance(shift, int | np.integer):
+        raise TypeError(f"ed.roll got shift={shift!r}; expected a whole number.")
     if axis is None:
         return roll(flat(x), shift, 0).reshape(x.shape)
     if not -x.ndim <= axis < x.ndim:
@@ -93,7 +96,13 @@ def reshape(operand: Expression, shape: tuple[int, ...]) -> Expression:
     """The same elements in another shape."""
     if shape == operand.shape:
         return operand
-    return Rearrange.of(operand, Move.reshape(shape))
+    try:
+        return Rearrange.of(operand, Move.reshape(tuple(operator.index(n) for n in shape)))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"reshape got {shape} for an expression of shape {operand.shape}: {error}; expected "
+            f"whole numbers whose product is its {operand.size} elements (one of them may be -1)."
+        ) from None
 
 
 @makes("index")

@@ -6,6 +6,7 @@ import dataclasses
 import operator
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from energydsl.language.expression.operation import ATOM, Text, as_float, bracket
@@ -43,7 +44,10 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """The axes, counted from 0 and in increasing order; all axes for None."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,)))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(a, int | np.integer) for a in given):
+        raise TypeError(f"Got axis={axis!r}; expected a whole number, a tuple of them, or None.")
+    axes = tuple(map(operator.index, given))
     counted = {a % ndim for a in axes if -ndim <= a < ndim}
     if len(counted) < len(axes):
         raise ValueError(f"Axis {axis} is out of range, or given twice, for {ndim} axes.")

@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 from jax.interpreters import xla
 
+from energydsl._messages import ON_EXPRESSION, hinted
 from energydsl.language.expression.operation import ATOM, Text
 
 
@@ -60,6 +61,7 @@ def make(name: str, *arguments: object, **settings: object) -> Any:
     return _MAKERS[name](*arguments, **settings)
 
 
+@hinted(ON_EXPRESSION)
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Expression:
     """An array-valued function of variables and parameters, which is used as NumPy arrays are.
@@ -142,6 +144,28 @@ class Expression:
 
     def __pos__(self) -> Expression:
         return self
+
+    # Operations that energies do not have: the message says what to write.
+    def __mod__(self, other: object) -> Expression:
+        return make("numpy", np.remainder, (self, other), {})
+
+    def __rmod__(self, other: object) -> Expression:
+        return make("numpy", np.remainder, (other, self), {})
+
+    def __floordiv__(self, other: object) -> Expression:
+        return make("numpy", np.floor_divide, (self, other), {})
+
+    def __rfloordiv__(self, other: object) -> Expression:
+        return make("numpy", np.floor_divide, (other, self), {})
+
+    def __divmod__(self, other: object) -> Expression:
+        return make("numpy", np.divmod, (self, other), {})
+
+    def __lshift__(self, other: object) -> Expression:
+        return make("numpy", np.left_shift, (self, other), {})
+
+    def __rshift__(self, other: object) -> Expression:
+        return make("numpy", np.right_shift, (self, other), {})
 
     def __neg__(self) -> Expression:
         return make("elementwise", "negative", self)
@@ -260,14 +284,15 @@ class Expression:
     def reshape(self, *shape: int | tuple[int, ...]) -> Expression:
         """The same elements in another shape, given as in NumPy."""
         axes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
-        return make("reshape", self, tuple(operator.index(n) for n in axes))
+        return make("reshape", self, axes)
 
     def __array__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
             f"{self!r:.200} is no array: its values are not known yet. NumPy's functions make "
             "expressions of it, such as np.exp(x), and ed.apply(function, x) calls any function of "
             "JAX. Write ed.take(array, k) for array[k] with a variable k as the index, and "
-            "x @ S @ y for a sparse matrix S. A masked array goes to the right of x."
+            "x @ S @ y for a sparse matrix S. A masked array goes to the right of x; a table of "
+            "pandas enters as an array: table.to_numpy()."
         )
 
     def __float__(self) -> NoReturn:

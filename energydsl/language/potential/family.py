@@ -17,7 +17,12 @@ from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Apply, Expression, Parameter, Value, View, as_expression
 from energydsl.language.expression.range import domain_in, lies_in, meets
 from energydsl.language.potential.density import counts_from_zero, is_density_family
-from energydsl.language.potential.support import check_support, support_of, variable_of
+from energydsl.language.potential.support import (
+    check_support,
+    support_of,
+    value_outside,
+    variable_of,
+)
 
 
 class Family(eqx.Module):
@@ -120,6 +125,14 @@ def _check_constraint(what: str, constraint: Any, operand: Expression) -> None:
             raise ValueError(
                 f"LogDensity got {operand}, which is {domain}, for {what}; expected {constraint}. "
                 "Declare it over that domain, or transform it, for example by ed.exp."
+            )
+    else:
+        outside = value_outside(operand, constraint)
+        if outside is not None:
+            raise ValueError(
+                f"LogDensity got {operand!s:.80} for {what}; expected {constraint}, and it can be "
+                f"{outside:.3g}. Declare its variables over domains that keep it inside, or "
+                "transform it, for example by ed.exp."
             )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from energydsl._messages import described
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Expression, Origin, as_expression, owned
 from energydsl.language.potential.base import AbstractPotential
@@ -17,6 +18,7 @@ from energydsl.language.potential.family import bound_parameters, minus_log_dens
 from energydsl.language.potential.support import check_support
 
 
+@described
 class LogDensity(AbstractPotential):
     r"""Minus a log-density: $E(x) = -\log q(x)$, or $-\log q(x \mid \theta)$.
 

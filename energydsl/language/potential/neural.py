@@ -6,10 +6,12 @@ from typing import Any
 
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._pickling import Portable, rebuilt
 from energydsl.language.potential.base import AbstractPotential
 
 
+@described
 class Neural(AbstractPotential):
     r"""The output of a neural network as one factor: $E(x) = f_\theta(x)$.
 

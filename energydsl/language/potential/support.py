@@ -12,8 +12,9 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from energydsl._types import is_traced
-from energydsl.language.expression import Expression, as_expression, sites_of
-from energydsl.language.expression.range import FAR, meets
+from energydsl.language.expression import Expression, as_expression, sites_of, variables_of
+from energydsl.language.expression.range import FAR, lies_in, meets
+from energydsl.language.expression.sampled import counterexample
 from energydsl.language.variable import Variable
 
 DRAWN = 1000
@@ -51,14 +52,25 @@ def support_of(family: Any, parameters: dict[str, Any]) -> Any:
     return family(**numbers).support
 
 
-def check_support(name: str, support: Any, view: Expression) -> None:
+def check_support(name: str, support: Any, given: object) -> None:
     """Check that all values of the variable lie in the support of the density.
+
+    An expression that is not a view is checked at random values of its variables.
 
     Raises:
         ValueError: some do not; the message names the domain to declare.
     """
-    variable = variable_of(view)
-    if variable is None or _depends(support) or is_traced(support):
+    if _depends(support) or is_traced(support):
+        return
+    view, variable = as_expression(given), variable_of(given)
+    if variable is None:
+        outside = value_outside(view, support)
+        if outside is not None:
+            raise ValueError(
+                f"LogDensity got {view!s:.80} for {name}, whose support is {_described(support)}; "
+                f"it can be {outside:.3g}, which lies outside. Declare the variables over domains "
+                "that keep it inside, or write a transform that does, such as np.exp(x)."
+            )
         return
     domain = variable.domain
     alike = support.is_discrete == domain.discrete
@@ -69,6 +81,16 @@ def check_support(name: str, support: Any, view: Expression) -> None:
         f"{_described(support)}; expected all values of the variable in the support. Declare the "
         f"variable by {_declaration(support)}."
     )
+
+
+def value_outside(operand: Expression, constraint: Any) -> float | None:
+    """A value of an expression that violates a constraint on single numbers, if one is found.
+
+    Of parameters and data alone, this is their present value.
+    """
+    if constraint.event_dim or (variables_of(operand) and lies_in(operand, constraint)):
+        return None
+    return counterexample(operand, constraint)
 
 
 def _depends(support: Any) -> bool:
@@ -99,13 +121,15 @@ def _bounds(support: Any) -> tuple[str, str] | None:
 
 
 def _described(support: Any) -> str:
-    bounds = _bounds(support)
+    bounds, low = _bounds(support), getattr(support, "lower_bound", None)
     if support == constraints.boolean:
         return "{0, 1}"
     if support == constraints.nonnegative_integer:
         return "{0, 1, 2, ...}"
     if bounds is not None:
         return ("{%s .. %s}" if support.is_discrete else "[%s, %s]") % bounds
+    if low is not None and np.size(low) == 1 and not support.is_discrete:
+        return f"all numbers above {np.asarray(low).item():g}"
     return str(support).partition("(")[0].lower()
 
 

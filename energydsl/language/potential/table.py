@@ -11,6 +11,7 @@ import numpy as np
 import paramax
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._types import is_traced
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression import Apply, Expression, Origin, as_expression, owned, sites_of
@@ -40,6 +41,7 @@ def _level(domain: AbstractDomain, value: Array) -> Array:
     return jnp.searchsorted(jnp.asarray(levels, value.dtype), value)
 
 
+@described
 class Table(AbstractPotential):
     r"""A table of energies over the levels of finite views: $E(a, b, \dots) = T[a, b, \dots]$.
 
@@ -79,16 +81,40 @@ class Table(AbstractPotential):
         return paramax.unwrap(self.table)[levels]
 
     def __call__(self, *views: Expression) -> Expression:
-        domains = tuple(_domain(v) for v in views)
-        expected = tuple(d.levels for d in domains)
+        expected = tuple(_domain(v).levels for v in views)
         shape = paramax.unwrap(self.table).shape
         if shape[len(shape) - len(views) :] != expected:
             raise ValueError(
                 f"Table of shape {shape} was called on {len(views)} views with {expected} levels; "
                 f"its last axes must be {expected}."
             )
+        self._check_possible(len(views))
+        return self.factor(*views)
+
+    def factor(self, *views: Expression) -> Expression:
+        """The factors of views that fit, also if no combination is possible, as in some files."""
+        domains = tuple(_domain(v) for v in views)
         table = owned(self.table, "", Origin.new("Table"), infinite=True)
         return Apply.of(_Lookup(domains), (table, *views), (len(views), *(0 for _ in views)))
+
+    def _check_possible(self, axes: int) -> None:
+        """Refuse a table, or one of a batch, that forbids every combination."""
+        values = paramax.unwrap(self.table)
+        if isinstance(values, Expression) or is_traced(values):
+            return
+        energies = np.asarray(values)
+        forbidden = np.isposinf(energies).all(
+            axis=tuple(range(energies.ndim - axes, energies.ndim))
+        )
+        if forbidden.any():
+            which = (
+                f", at {tuple(np.argwhere(forbidden)[0].tolist())} of its batch" * forbidden.ndim
+            )
+            raise ValueError(
+                f"Table of shape {energies.shape} forbids every combination{which}: each has an "
+                "infinite energy (a log_potential of -inf), so that no configuration has a "
+                "probability above 0. Leave one of them finite."
+            )
 
 
 def _negated(table: Any) -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import Array, lax
 
+from energydsl._messages import brief, described
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.incidence import no_law
 from energydsl.analysis.layer import IndependentSites, latent_layer
@@ -26,6 +27,7 @@ CHAINS = 100
 """The default number of chains."""
 
 
+@described
 class ContrastiveDivergence(AbstractObjective):
     r"""Contrastive divergence: the loss $\overline{F(v)} - \overline{F(\tilde v)}$.
 
@@ -93,7 +95,7 @@ class ContrastiveDivergence(AbstractObjective):
     def check(self, ebm: EBM, data: Configuration) -> None:
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise TypeError(
-                f"ContrastiveDivergence got the kernel {self.kernel!r}; expected one such as "
+                f"ContrastiveDivergence got the kernel {brief(self.kernel)}; expected one such as "
                 "ed.Gibbs()."
             )
         check_covered(ebm, self._moving(ebm))

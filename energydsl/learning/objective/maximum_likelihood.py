@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
@@ -16,6 +17,7 @@ from energydsl.learning.shown import energy_shown, why_not_summed
 from energydsl.normalizer import Intractable
 
 
+@described
 class MaximumLikelihood(AbstractObjective):
     r"""Maximum likelihood: minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$.
 

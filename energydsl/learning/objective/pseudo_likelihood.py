@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from energydsl._messages import described
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional, conditional_for, conditionals
 from energydsl.analysis.incidence import SiteFactors, measures, no_law, site_factors
@@ -16,6 +17,7 @@ from energydsl.learning.latent import latent, visible
 from energydsl.learning.objective.base import AbstractObjective
 
 
+@described
 class PseudoLikelihood(AbstractObjective):
     r"""Minus the mean log pseudo-likelihood, $-\sum_i \log p(x_i \mid x_{-i})$ over all sites.
 

@@ -11,6 +11,7 @@ import jax.random as jr
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.latent import latent, visible
@@ -18,6 +19,7 @@ from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import energy_shown, why_not_summed
 
 
+@described
 class ScoreMatching(AbstractObjective):
     r"""Score matching: the score $s = -\nabla F$ of a real model is fitted to that of the data.
 

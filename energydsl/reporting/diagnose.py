@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from energydsl._messages import described
 from energydsl.analysis.value_checks import no_growth
-from energydsl.report.statistics import FEWEST, Trace
+from energydsl.reporting.statistics import FEWEST, Trace
 from energydsl.run.sampling import Chains, check_chains, lost_at_ends
 
 RHAT_GOOD, RHAT_BAD = 1.01, 1.1
@@ -85,6 +86,7 @@ class Diagnosis:
     __repr__ = __str__
 
 
+@described
 def diagnose(chains: Chains) -> Diagnosis:
     """Check chains for convergence problems.
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
 
 import energydsl as ed
-from energydsl.report import factor_graph
-from energydsl.report.factor_graph import draw_factor_graph
-from energydsl.report.plot import plot_energy, plot_samples
+from energydsl.reporting import factor_graph, plot
+from energydsl.reporting.factor_graph import draw_factor_graph
+from energydsl.reporting.plot import plot_energy, plot_history, plot_samples
 
 
 def ising(shape):
@@ -67,12 +68,45 @@ def test_a_large_graph_shows_variables_and_batches():
     model = ed.Model(-0.3 * (s[1:] * s[:-1]).sum() - (s * y).sum())
     figure = draw_factor_graph(model.condition({s[0]: 1}, y=np.ones((256, 256), int)))
     assert texts(figure) == [
-        "65,280 factors of 2 sites",
-        "65,536 factors of 2 sites",
+        "65,280 factors of s[i, j] and s[i-1, j]",
+        "65,536 factors of s[i, j] and y[i, j]",
         "s: spin[256, 256]\n256 clamped",
         "y: spin[256, 256] clamped",
     ]
     assert len(figure.axes[0].lines) == 3
+
+
+def test_the_sites_of_a_batch_are_written_as_a_reader_would():
+    s, x, h = ed.spin("s", (30, 20)), ed.binary("x", 40), ed.binary("h", 30)
+    z, m = ed.spin("z", 61), ed.spin("m")
+    model = ed.Model(
+        (s * ed.roll(s, 1, axis=1)).sum(),
+        (s[2:, 1:] * s[:-2, :-1]).sum(),
+        x @ np.ones((40, 30)) @ h,
+        (m * z).sum(),
+        (z[3] * z[4:]).sum(),
+        (z[:59] * z[1:60] * z[2:]).sum() + ed.apply(lambda a: a.sum(), z),
+        (z[np.arange(0, 20)] * z[np.random.default_rng(0).permutation(20)]).sum(),
+    )
+    assert texts(draw_factor_graph(model))[:8] == [
+        "600 factors of s[i, j] and s[i, j-1]",
+        "532 factors of s[i, j] and s[i-2, j-1]",
+        "1,200 factors of x[i] and h[j]",
+        "61 factors of m and z[i]",
+        "57 factors of z[3] and z[i]",
+        "59 factors of z[i] and z[i+1] and z[i+2]",
+        "1 factor of 61 sites of z",
+        "20 factors of z[i] and z[j]",
+    ]
+
+
+def test_nodes_with_the_same_neighbours_are_not_drawn_over_each_other():
+    z, a, b = ed.spin("z", 8), ed.spin("a"), ed.spin("b")
+    edges = np.array([(k, n) for k in (8, 9) for n in range(8)])
+    places = factor_graph._layout(10, edges)
+    gaps = np.linalg.norm(places[:, None] - places, axis=-1) + 9 * np.eye(10)
+    assert gaps.min() > 0.99 * factor_graph.APART
+    assert len(texts(draw_factor_graph(ed.Model((z * a * b).sum())))) == 10
 
 
 def test_the_model_draws_itself(tmp_path):
@@ -144,6 +178,60 @@ def test_what_is_no_image_is_refused(chains, samples, name, message):
     draws = {key: np.ones(shape) for key, shape in samples.items()}
     with pytest.raises(ValueError, match=message):
         plot_samples(dataclasses.replace(chains, draws=draws), name)
+
+
+def history(**scalars):
+    found = ed.History({name: np.asarray(values, float) for name, values in scalars.items()})
+    return found
+
+
+def test_learning_curves_show_each_scalar_and_its_mean(tmp_path):
+    loss = np.random.default_rng(0).normal(size=200)
+    figure = plot_history(history(loss=loss, gradient_norm=loss**2), tmp_path / "curves.png")
+    first, second = figure.axes
+    assert (first.get_ylabel(), second.get_ylabel()) == ("loss", "gradient norm")
+    each, mean = first.lines
+    np.testing.assert_array_equal(each.get_ydata(), loss)
+    at = list(mean.get_xdata()).index(103)
+    assert mean.get_ydata()[at] == pytest.approx(loss[100:104].mean())
+    assert mean.get_xdata()[-1] == 199 and (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_a_short_history_has_one_line_and_an_empty_one_none(untyped):
+    assert len(plot_history(history(loss=[3.0, 2.0, 1.0])).axes[0].lines) == 1
+    with pytest.raises(ValueError, match="no steps"):
+        plot_history(history(loss=[]))
+    with pytest.raises(TypeError, match=r"got .+; expected the history that"):
+        plot_history({"loss": [1.0]})
+
+
+def test_an_animation_shows_all_chains_draw_by_draw(chains, tmp_path):
+    path = ed.animate_samples(chains, tmp_path / "chains.gif", frames=7)
+    with Image.open(path) as moving:
+        assert moving.n_frames == 7 and moving.info["duration"] == 100 and moving.info["loop"] == 0
+        for frame, draw in enumerate((0, 3, 6, 10, 13, 16, 19)):
+            moving.seek(frame)
+            shown = np.asarray(moving.convert("L"))[plot.HEADLINE :]
+            # Each site is a square of 20 pixels, and a gap of one site lies between chains.
+            sites = shown[10::20, 10::20]
+            for k, spins in enumerate(chains.draws["s"][:, draw]):
+                own = sites[:, 9 * k : 9 * k + 8]
+                np.testing.assert_array_equal(own, np.where(spins > 0, 255, 0))
+
+
+def test_an_animation_needs_images_and_a_file_of_its_kind(chains, tmp_path):
+    with pytest.raises(ValueError, match=r"expected one of a .gif file"):
+        ed.animate_samples(chains, tmp_path / "chains.mp4")
+    flat = dataclasses.replace(chains, draws={"s": chains.draws["s"].reshape(3, 20, 48)})
+    with pytest.raises(ValueError, match=r"shape \(20, 48\)|shape \(48,\); expected images"):
+        ed.animate_samples(flat, tmp_path / "chains.gif")
+    ed.animate_samples(flat, tmp_path / "chains.gif", frames=2, shape=(6, 8))
+    with Image.open(tmp_path / "chains.gif") as moving:
+        assert moving.n_frames == 2
+
+
+def test_a_sheet_says_what_black_and_white_are(chains):
+    assert plot_samples(chains).axes[0].get_xlabel() == "black: -1, white: 1"
 
 
 def test_figures_belong_to_no_window_and_show_in_notebooks(chains):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.report.page import Page
-from energydsl.report.tex import energy_tex
+from energydsl.reporting.page import Page
+from energydsl.reporting.tex import energy_tex
 
 VOID = {"img", "meta", "br"}
 
@@ -68,7 +68,11 @@ def test_a_report_stands_alone(page):
     assert seen.sources and all(s.startswith("data:image/") for s in seen.sources)
     for source in seen.sources:
         kind, _, content = source.partition(";base64,")
-        start = {"data:image/png": b"\x89PNG", "data:image/svg+xml": b"<?xml"}[kind]
+        start = {
+            "data:image/png": b"\x89PNG",
+            "data:image/svg+xml": b"<?xml",
+            "data:image/gif": b"GIF89a",
+        }[kind]
         assert base64.b64decode(content, validate=True).startswith(start)
 
 
@@ -79,6 +83,7 @@ def test_a_report_has_everything_about_the_run(page, ebm, chains):
     assert str(ed.diagnose(chains)).splitlines()[1] in seen.text
     assert f"log Z = {float(ed.log_partition(ebm)):.10g} (exact), exact by" in seen.text
     assert "key [0, 5]" in seen.text
+    assert "All chains, draw by draw." in seen.pictures
     assert "Samples of s" in seen.text and "s[0, 0]" in seen.text
     assert [p for p in seen.pictures if p.startswith("E = ")]
     titles = ["Energy", "Factor graph", "What the compiler found", "log Z", "Chains",
@@ -102,7 +107,7 @@ def test_learning_curves_stand_in_a_report(tmp_path):
     )
     seen = Checked(ed.report(learnt, history, tmp_path / "fit.html").read_text(encoding="utf-8"))
     assert "3 steps of MaximumLikelihood" in seen.text
-    assert "The objective's scalars at each step." in seen.pictures
+    assert "The objective's scalars at each step, and their means." in seen.pictures
 
 
 def test_a_model_alone_and_a_run_without_draws_have_reports(ebm, chains, tmp_path):
@@ -118,7 +123,7 @@ def test_a_model_alone_and_a_run_without_draws_have_reports(ebm, chains, tmp_pat
 def test_what_cannot_be_reported_is_said(untyped, ebm, tmp_path):
     with pytest.raises(TypeError, match=r"report got Model; compile it first"):
         ed.report(grid(), path=tmp_path / "x.html")
-    with pytest.raises(TypeError, match=r"report got dict; expected chains of ed.sample"):
+    with pytest.raises(TypeError, match=r"report got {}; expected chains of ed.sample"):
         ed.report(ebm, {}, tmp_path / "x.html")
     with pytest.raises(ValueError, match=r"report got no path; name the file"):
         ed.report(ebm)

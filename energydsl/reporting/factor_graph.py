@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,22 @@ from energydsl.analysis.factor import Factor
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.report.canvas import COLOURS, blank, saved
+from energydsl.reporting.canvas import COLOURS, blank, saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTERS, MAX_NAMED = "ijklmnpq", 4
+"""The names of running indices, and the most sites of a factor that are named."""
+
 MAX_SITES, MAX_FACTORS = 60, 300
 """The largest model whose sites and factors are shown; of others, variables and batches are."""
 
 FACTOR, CLAMPED, LINE = "#333333", "#C8C8C8", "#AAAAAA"
+
+APART = 0.75
+"""The least distance between nodes, where neighbours are about 1 apart."""
 
 SIDE = 6.4
 """The size of the picture in inches."""
@@ -115,8 +122,47 @@ def _spaced(count: int, rows: int) -> np.ndarray:
 
 
 def _batch_text(structure: Structure, factor: Factor) -> str:
+    """The number of factors, and the sites of each: ``4,032 factors of s[i, j] and s[i+1, j]``."""
+    count = f"{factor.size:,} factor{'s' * (factor.size > 1)} of "
     sites = structure.scope_size(factor)
-    return f"{factor.size:,} factor{'s' * (factor.size > 1)} of {sites} site{'s' * (sites > 1)}"
+    if sites <= MAX_NAMED:
+        return count + " and ".join(_pattern(structure, factor))
+    names = dict.fromkeys(leaf.variable.name for leaf in factor.sites.values())
+    return f"{count}{sites:,} sites of {' and '.join(names)}"
+
+
+def _pattern(structure: Structure, factor: Factor) -> list[str]:
+    """The sites of each factor of a batch, with letters for the indices that run.
+
+    An index that differs from an earlier one of the same range by a constant, around the end of the
+    range if need be, is written with the letter of that one.
+    """
+    running: list[tuple[str, int, np.ndarray]] = []
+    texts = []
+    scope, columns = structure.scope(factor), 0
+    for leaf in factor.sites.values():
+        v = leaf.variable
+        for _ in range(math.prod(leaf.index.shape[1:])):
+            sites = scope[:, columns] - structure.offset[v.name]
+            places = np.unravel_index(sites, v.shape) if v.shape else ()
+            columns += 1
+            inside = [_index(p, n, running) for p, n in zip(places, v.shape, strict=True)]
+            texts.append(f"{v.name}[{', '.join(inside)}]" if inside else v.name)
+    return list(dict.fromkeys(texts))
+
+
+def _index(places: np.ndarray, size: int, running: list[tuple[str, int, np.ndarray]]) -> str:
+    """The text of one index of a batch; a new letter is added to those that run."""
+    if (places == places[0]).all():
+        return str(places[0])
+    for letter, range_of, values in running:
+        gaps = (places - values) % size
+        if range_of == size and (gaps == gaps[0]).all():
+            gap = int(gaps[0] - size * (2 * gaps[0] > size))
+            return f"{letter}{gap:+d}" if gap else letter
+    letter = LETTERS[len(running) % len(LETTERS)]
+    running.append((letter, size, places))
+    return letter
 
 
 def _area(count: int) -> float:
@@ -150,6 +196,22 @@ def _layout(nodes: int, edges: np.ndarray) -> np.ndarray:
         gaps = np.linalg.norm(places[:, None] - places, axis=-1)
         pull = 1 / (far * np.maximum(gaps, 1e-6))
         places = solve @ (pull.sum(axis=1)[:, None] * places - pull @ places)
+    return _apart(places)
+
+
+def _apart(places: np.ndarray) -> np.ndarray:
+    """Positions in which nodes are not drawn over each other, moved from those as little as needed.
+
+    Nodes with the same neighbours have the same distances to all others, and would coincide.
+    """
+    for _ in range(100):
+        steps = places[:, None] - places
+        gaps = np.maximum(np.linalg.norm(steps, axis=-1), 1e-6)
+        np.fill_diagonal(gaps, np.inf)
+        if (gaps >= APART).all():
+            break
+        push = np.maximum(APART - gaps, 0.0) / gaps / 2
+        places = places + (push[:, :, None] * steps).sum(axis=1)
     return places
 
 

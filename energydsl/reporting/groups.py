@@ -11,7 +11,7 @@ import numpy as np
 from energydsl._types import Quantity
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.nuts import NUTS
-from energydsl.report.pointwise import log_likelihood, observations
+from energydsl.reporting.pointwise import log_likelihood, observations
 from energydsl.run.predictive import flat_draws, not_kept
 from energydsl.run.quantities import evaluated
 from energydsl.run.sampling import Chains, check_chains

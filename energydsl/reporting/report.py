@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.fit import History
-from energydsl.report.arviz_tree import record_of
-from energydsl.report.canvas import COLOURS, figure_of
-from energydsl.report.diagnose import diagnose
-from energydsl.report.page import Page
-from energydsl.report.plot import plot_energy, plot_samples
-from energydsl.report.tex import energy_tex
+from energydsl.reporting.arviz_tree import record_of
+from energydsl.reporting.canvas import COLOURS, figure_of
+from energydsl.reporting.diagnose import diagnose
+from energydsl.reporting.page import Page
+from energydsl.reporting.plot import moving_picture, plot_energy, plot_history, plot_samples
+from energydsl.reporting.tex import energy_tex
 from energydsl.run.files import write_whole
 from energydsl.run.sampling import Chains
 
@@ -35,12 +36,16 @@ MIN_DRAWS = 4
 MAX_TRACED = 4
 """The largest number of scalars whose traces and ranks a report shows."""
 
+FRAMES = 60
+"""The largest number of frames of a moving picture in a report."""
+
 IMAGE = 4
 """From this height and width on, a variable of two axes is shown as images."""
 
 LIBRARIES = ("energydsl", "jax", "numpyro", "arviz", "equinox", "optax", "numpy")
 
 
+@described
 def report(ebm: EBM, result: Chains | History | None = None, path: str | PathLike = "") -> Path:
     """Write one HTML file about a model: what it is, what was found, and what came out.
 
@@ -64,8 +69,8 @@ def report(ebm: EBM, result: Chains | History | None = None, path: str | PathLik
     check_compiled(ebm, "report")
     if result is not None and not isinstance(result, Chains | History):
         raise TypeError(
-            f"report got {type(result).__name__}; expected chains of ed.sample or the history of "
-            "ed.fit."
+            f"report got {brief(result)}; expected chains of ed.sample or the history of ed.fit, "
+            "then the file: ed.report(ebm, chains, 'run.html'), or ed.report(ebm, path='run.html')."
         )
     if not str(path):
         raise ValueError("report got no path; name the file: ed.report(ebm, chains, 'run.html').")
@@ -112,6 +117,8 @@ def add_chains(page: Page, chains: Chains) -> None:
         if array.ndim == 4 and min(array.shape[2:]) >= IMAGE:
             page.section(f"Samples of {name}")
             page.figure(plot_samples(chains, name), "Each row shows one chain at even distances.")
+            moving = moving_picture(chains, name, FRAMES)
+            page.picture(moving, "All chains, draw by draw.", "gif")
 
 
 def add_draws(page: Page, draws: Mapping[str, np.ndarray]) -> None:
@@ -130,7 +137,8 @@ def add_history(page: Page, history: History) -> None:
         f"{len(next(iter(history.values())))} steps of {history.objective!r} in "
         f"{history.seconds:.1f} s" + (f"; {history.stopped}" if history.stopped else "") + "."
     )
-    page.figure(_curves(history), "The objective's scalars at each step.")
+    if len(next(iter(history.values()))):
+        page.figure(plot_history(history), "The objective's scalars at each step, and their means.")
 
 
 def add_versions(page: Page) -> None:
@@ -208,17 +216,3 @@ def _ranks(draws: np.ndarray) -> np.ndarray:
     ranks = np.empty(draws.size)
     ranks[order[np.argsort(draws.ravel()[order], kind="stable")]] = np.arange(draws.size)
     return ranks.reshape(draws.shape)
-
-
-def _curves(history: History) -> Figure:
-    """Each of the objective's scalars against the steps."""
-    figure = figure_of(9, 2.2 * len(history))
-    for axes, (name, values) in zip(
-        np.atleast_1d(figure.subplots(len(history), 1, sharex=True)), history.items(), strict=True
-    ):
-        axes.plot(values, color=COLOURS[0], lw=0.8)
-        axes.set_ylabel(name)
-        axes.margins(x=0)
-        axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("step")
-    return figure

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.report.diagnose import diagnose
+from energydsl.reporting.diagnose import diagnose
 from energydsl.run.sampling import Chains
 
 rng = np.random.default_rng(0)
@@ -286,8 +286,8 @@ def test_a_few_bad_sites_of_a_large_lattice_are_found(lattice):
 
 
 def test_arviz_and_matplotlib_load_when_first_used():
-    report = "energydsl.report"
-    modules = f"{report}.diagnose, {report}.arviz_tree, {report}.plot, energydsl.cli"
+    reporting = "energydsl.reporting"
+    modules = f"{reporting}.diagnose, {reporting}.arviz_tree, {reporting}.plot, energydsl.cli"
     code = f"import sys, {modules}\nprint({{'arviz', 'xarray', 'matplotlib'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -71,10 +71,10 @@ class Page:
         figure.savefig(buffer, format="png", dpi=150)
         self.picture(buffer.getvalue(), caption)
 
-    def picture(self, png: bytes, caption: str) -> None:
+    def picture(self, content: bytes, caption: str, kind: str = "png") -> None:
         said = html.escape(caption)
         self.parts.append(
-            f'<figure><img alt="{html.escape(caption, quote=True)}" src="{_uri(png, "png")}">'
+            f'<figure><img alt="{html.escape(caption, quote=True)}" src="{_uri(content, kind)}">'
             f"<figcaption>{said}</figcaption></figure>"
         )
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats as st
 
 import energydsl as ed
-from energydsl.report.arviz_tree import to_arviz
+from energydsl.reporting.arviz_tree import to_arviz
 from tests.oracles.enumerate import exact_law
 
 

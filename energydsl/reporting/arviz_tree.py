@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import jax.random as jr
 import numpy as np
 
+from energydsl._messages import described
 from energydsl._types import Quantity
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, error_of
-from energydsl.report.groups import groups_of
+from energydsl.reporting.groups import groups_of
 from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ CHEAP = 1e8
 """The largest number of operations for which exact log Z is added to a tree's attributes."""
 
 
+@described
 def to_arviz(
     chains: Chains,
     *,

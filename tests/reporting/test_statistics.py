@@ -4,8 +4,8 @@ import arviz as az
 import numpy as np
 import pytest
 
-from energydsl.report import statistics as trace
-from energydsl.report.statistics import Trace
+from energydsl.reporting import statistics as trace
+from energydsl.reporting.statistics import Trace
 
 rng = np.random.default_rng(0)
 START = rng.bit_generator.state
