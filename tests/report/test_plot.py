@@ -135,7 +135,7 @@ def test_flat_samples_are_folded():
         (
             {"s": (2, 9, 4, 4), "t": (2, 9)},
             None,
-            r"got the name None; expected one of \['s', 't'\]",
+            r"hold \['s', 't'\]; say which to plot: plot_samples\(chains, 's'\)",
         ),
         ({"s": (2, 0, 4, 4)}, "s", "no draws of 's'"),
     ],
