@@ -184,7 +184,7 @@ def _count(number: int, one: str, many: str) -> str:
 def _component_text(part: dict[str, Any]) -> str:
     words = [f"{_count(part['sites'], 'site', 'sites')} of {', '.join(part['domains'])}"]
     if part["count"] > 1:
-        words[0] = f"{part['count']:,} x {words[0]}"
+        words[0] = f"{part['count']:,} alike, each of {words[0]}"
     words += [w for w in FORMS if part[w]]
     planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
     words += [
