@@ -215,7 +215,18 @@ def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
         if not isinstance(normalizer, Intractable):
             return normalizer
         reasons.append(normalizer.reason)
-    raise IntractableError(f"{function} has no exact answer for this model: {reasons[0]}.")
+    raise IntractableError(
+        f"{function} has no exact answer for this model: {reasons[0]}. {_INSTEAD[function]}"
+    )
+
+
+_INSTEAD = {
+    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or average "
+    "draws of ed.sample.",
+    "map_configuration": "Draws at a low temperature T have energies near the lowest: "
+    "ed.sample(ed.compile(ebm.model / T), key=key).",
+}
+"""What to do where no rule has the answer."""
 
 
 def _marginal(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:
