@@ -221,8 +221,8 @@ def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
 
 
 _INSTEAD = {
-    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or average "
-    "draws of ed.sample.",
+    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
+    "average draws of ed.sample.",
     "map_configuration": "Draws at a low temperature T have energies near the lowest: "
     "ed.sample(ed.compile(ebm.model / T), key=key).",
 }
