@@ -24,6 +24,7 @@ from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configurat
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.compiler.expectation import entropy, expectation
+from energydsl.compiler.predict import predict
 from energydsl.estimator import (
     AIS,
     MBAR,
@@ -216,6 +217,7 @@ __all__ = [
     "plot_samples",
     "positive",
     "positive_definite",
+    "predict",
     "predictive",
     "real",
     "report",

@@ -13,7 +13,7 @@ ORDER = {
     "": "_messages _pickling | _types _identity | language | analysis | sweep | normalizer"
     " | compiler | kernel | estimator | run | learning | report | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
-    " | evidence merge skeleton parameters | model | mixture",
+    " | evidence merge skeleton parameters | model | missing mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
     " | along view | apply select convolution | numpy_functions | range | finite_part",
@@ -31,12 +31,14 @@ ORDER = {
     " | finite_sum | slices | rule",
     "normalizer/gaussian": "quadratic | *",
     "normalizer/quadrature": "integrand product | landmarks cubature | modes | rule",
-    "compiler": "conclusions recommendation | explain | ebm | answers compile expectation start",
+    "compiler": (
+        "conclusions recommendation | explain | ebm | answers compile expectation start | predict"
+    ),
     "kernel": "base tuning | gradient | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | data | batches likelihood objective | moving | fit",
+    "learning": "latent optimizer | shown | data | batches likelihood objective | moving | fit",
     "learning/objective": "base | *",
     "report": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",

@@ -126,7 +126,11 @@ class Structure:
     @cached_property
     def crowded(self) -> bool:
         """Whether some factor has so many sites that its pairs are not listed."""
-        return any(_pairs(self.scope_size(f)) * f.size > MAX_PAIRS for f in self.factors)
+        return any(_pairs(self._moving_size(f)) * f.size > MAX_PAIRS for f in self.factors)
+
+    def _moving_size(self, factor: Factor) -> int:
+        """The largest number of arguments of one factor of a batch that are free sites."""
+        return int(self.free[self.scope(factor)].any(axis=0).sum())
 
     def scope_size(self, factor: Factor) -> int:
         """The number of site arguments of one factor of a batch."""
@@ -140,7 +144,8 @@ class Structure:
         """
         pairs = [np.zeros((0, 2), np.int32)]
         for factor in self.factors:
-            pairs.append(self._pairs_of(self.scope(factor)))
+            scope = self.scope(factor)
+            pairs.append(self._pairs_of(scope[:, self.free[scope].any(axis=0)]))
         pairs += [self._event_pairs(v) for v in self.variables if v.domain.event_ndim]
         listed = np.concatenate(pairs)
         return graph.unique_edges(listed[self.free[listed].all(axis=1)], self.sites)

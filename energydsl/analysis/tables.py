@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Sites, Whole
+from energydsl.analysis.factor import Factor, Sites, Whole
 from energydsl.analysis.joint_states import int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
@@ -48,7 +48,8 @@ class Tables(eqx.Module):
 
     def energies(self, model: Model) -> Array:
         """The energy of each factor in each of its states, (factor, state)."""
-        most = max(1, CHUNK // (self.states * (1 + len(self.places))))
+        factor = self.structure.factors[self.number]
+        most = max(1, CHUNK // (self.states * _arguments(factor, self.places)))
         count = max((len(i) for i in self.indices if i is not None), default=1)
         if count <= most:
             return self._energies(model, self.indices)
@@ -94,31 +95,26 @@ class Tables(eqx.Module):
         digits = np.indices(self.levels).reshape(len(self.levels), self.states)
         values, axes, place = [], [], 0
         for leaf, index in zip(factor.leaves, indices, strict=True):
-            value = argument(leaf, index, env)
+            value, moving = argument(leaf, index, env), False
             if isinstance(leaf, Sites):
                 width = math.prod(leaf.index.shape[1:])
-                own = self.places[place : place + width]
+                own = np.array(self.places[place : place + width], int)
                 place += width
-                value = self._placed(value, leaf, own, digits)
+                moving = bool((own >= 0).any())
+                value = self._placed(value, leaf, own, digits) if moving else value
             values.append(value)
-            axes.append(
-                (None, None) if index is None else (0, 0 if isinstance(leaf, Sites) else None)
-            )
+            axes.append((None, None) if index is None else (0, 0 if moving else None))
         return values, axes
 
-    def _placed(self, value: Array, leaf: Sites, own: tuple[int, ...], digits: np.ndarray) -> Array:
-        """Values of a site argument in every state, (factor, state, *argument)."""
-        flat = value.reshape(len(value), -1)
-        columns = [self._column(flat[:, k], leaf, at, digits) for k, at in enumerate(own)]
-        count = len(value)
-        return jnp.stack(columns, axis=-1).reshape(count, self.states, *value.shape[1:])
+    def _placed(self, value: Array, leaf: Sites, own: np.ndarray, digits: np.ndarray) -> Array:
+        """Values of a site argument in every state, (factor, state, *argument).
 
-    def _column(self, held: Array, leaf: Sites, place: int, digits: np.ndarray) -> Array:
-        """The values of one argument, (factor, state): those of its site's levels, or evidence."""
-        if place < 0:
-            return jnp.broadcast_to(held[:, None], (len(held), self.states))
-        known = jnp.asarray(leaf.variable.domain.values).astype(held.dtype)
-        return jnp.broadcast_to(known[digits[place]], (len(held), self.states))
+        An entry has its site's level if the site has a place, else its present value.
+        """
+        known = np.asarray(leaf.variable.domain.values).astype(value.dtype)
+        levels = known[digits[np.maximum(own, 0)]].T
+        placed = jnp.where(own >= 0, levels, value.reshape(len(value), 1, -1))
+        return placed.reshape(len(value), self.states, *value.shape[1:])
 
 
 class Group(NamedTuple):
@@ -165,8 +161,10 @@ class Scopes:
     @property
     def arguments(self) -> float:
         """The largest number of arguments, and energies, that are computed at once."""
+        factors = self.structure.factors
         sizes = [
-            (math.prod(self.levels(g)) * (1 + len(g.places)), len(g.rows)) for g in self.groups
+            (math.prod(self.levels(g)) * _arguments(factors[g.number], g.places), len(g.rows))
+            for g in self.groups
         ]
         return max((max(size, min(CHUNK, size * count)) for size, count in sizes), default=0)
 
@@ -201,6 +199,16 @@ class Scopes:
         return tuple(
             None if isinstance(leaf, Whole) else int32(leaf.index[group.rows]) for leaf in leaves
         )
+
+
+def _arguments(factor: Factor, places: tuple[int, ...]) -> int:
+    """The numbers of one state of a table: the energy, and the arguments that differ by state."""
+    count, place = 1, 0
+    for leaf in factor.sites.values():
+        width = math.prod(leaf.index.shape[1:])
+        count += width if max(places[place : place + width]) >= 0 else 0
+        place += width
+    return count
 
 
 def table_sizes(

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from energydsl._types import is_traced
 from energydsl.analysis.evaluation import argument, as_double, batched
 from energydsl.analysis.factor import Factor, Sites
 from energydsl.analysis.structure import Structure
@@ -41,7 +40,7 @@ def is_attractive(structure: Structure, model: Model) -> bool:
         False also if a free site does not have two levels, or a factor has more than two free
         sites.
     """
-    if not _is_two_level(structure) or not structure.pairwise or is_traced(model):
+    if not _is_two_level(structure) or not structure.pairwise or not model.numeric:
         return False
     codes, tables = [np.zeros(0, np.int64)], [np.zeros((4, 0))]
     with jax.enable_x64(True):
@@ -63,7 +62,7 @@ def has_zero_field(structure: Structure, model: Model) -> bool:
         False also if a free site does not have two levels, if the fields of several factors cancel
         only in their sum, or if a factor has too many sites to test.
     """
-    if not _is_two_level(structure) or is_traced(model):
+    if not _is_two_level(structure) or not model.numeric:
         return False
     with jax.enable_x64(True):
         return all(batch.is_even() for batch in _batches(structure, model))
@@ -78,7 +77,7 @@ def no_growth(structure: Structure, model: Model) -> str | None:
     """
     real = structure.of_variables(v.name for v in structure.variables if v.domain.real_line)
     real &= structure.free
-    if not real.any() or structure.sites > MAX_RAYED or is_traced(model):
+    if not real.any() or structure.sites > MAX_RAYED or not model.numeric:
         return None
     sizes = np.bincount(structure.component_of[real], minlength=1)
     rng = np.random.default_rng(0)

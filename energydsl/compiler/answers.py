@@ -73,7 +73,7 @@ class Marginals(Mapping[str, Marginal]):
         Clamped sites get their evidence.
         """
         known = [v for v in ebm.model.variables if v.name not in missing]
-        variables = {v.name: _marginal(ebm, v, laws.get(v.name)) for v in known}
+        variables = {v.name: marginal_of(ebm, v, laws.get(v.name)) for v in known}
         return Marginals(variables, kind, missing, doubts)
 
     def __getitem__(self, name: str) -> Marginal:
@@ -149,7 +149,7 @@ def marginals(ebm: EBM, method: MarginalMethod | None = None) -> Marginals:
     found = marginals_of(ebm.model, normalizer)
     missing = tuple(dict.fromkeys(name for plan in normalizer.plans for name in plan.leaves))
     known = [v for v in ebm.model.variables if v.name not in missing]
-    if not all(_is_law(ebm, v, found[v.name]) for v in known if v.name in found):
+    if not all(is_law(ebm, v, found[v.name]) for v in known if v.name in found):
         _check_possible(ebm)
         raise ValueError(f"The marginals do not exist: {trouble(ebm.model, normalizer)}.")
     return Marginals.of(ebm, found, normalizer.kind, missing)
@@ -189,12 +189,12 @@ def map_configuration(ebm: EBM) -> Mode:
     return Mode(x, energy, True, normalizer.rules)
 
 
-def _is_law(ebm: EBM, v: Variable, law: Array) -> bool:
+def is_law(ebm: EBM, v: Variable, law: Array) -> bool:
     """Whether the marginals of a variable's free sites exist: Z is neither NaN nor 0."""
     held, numbers = ebm.model.skeleton.mask(v).ravel(), np.asarray(law)
     if np.isnan(numbers).any():
         return False
-    return v.domain.levels is None or bool((numbers[~held].sum(axis=1) > 0).all())
+    return v.domain.levels is None or bool((numbers[..., ~held, :].sum(axis=-1) > 0).all())
 
 
 def _check_possible(ebm: EBM) -> None:
@@ -209,6 +209,15 @@ def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
     """The plans that compute the first of these quantities that is known, for known parameters."""
     check_ebm(ebm, function)
     check_numbers(ebm.model, function)
+    return planned(ebm, function, *questions)
+
+
+def planned(ebm: EBM, function: str, *questions: Question) -> Planned:
+    """The plans that compute the first of these quantities that is known.
+
+    Raises:
+        IntractableError: there are none; the message says why.
+    """
     reasons = []
     for question in questions:
         normalizer = ebm.conclusions.survey.choose(question)
@@ -229,21 +238,25 @@ _INSTEAD = {
 """What to do where no rule has the answer."""
 
 
-def _marginal(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:
-    """The `Marginal` of a variable, from the marginals of its free sites and its evidence."""
+def marginal_of(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:
+    """The `Marginal` of a variable, from the marginals of its free sites and its evidence.
+
+    The law may have leading axes, which those of the result then have, too.
+    """
     held = ebm.model.skeleton.mask(v).ravel()
     given = np.asarray(ebm.model.evidence.get(v.name, jnp.zeros(v.shape))).ravel()
+    lead = () if law is None else np.shape(law)[:-2]
     if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
-        numbers[held] = np.stack([given[held], np.zeros(held.sum())], axis=1)
-        mean, variance = (numbers[:, k].reshape(v.shape) for k in (0, 1))
+        numbers[..., held, :] = np.stack([given[held], np.zeros(held.sum())], axis=1)
+        mean, variance = (numbers[..., k].reshape(*lead, *v.shape) for k in (0, 1))
         return Marginal(mean, variance)
     levels = v.domain.values
     shares = np.zeros((v.size, len(levels))) if law is None else np.array(law)
-    shares[held] = given[held, None] == levels
+    shares[..., held, :] = given[held, None] == levels
     # Rounding can leave -1e-17, and sums of 1 - 1e-16.
     shares = np.maximum(shares, 0.0)
-    shaped = shares.reshape(*v.shape, len(levels))
+    shaped = shares.reshape(*lead, *v.shape, len(levels))
     if not v.domain.ordered:
         return Marginal(None, None, shaped, levels)
     mean, square = np.asarray(shaped @ levels), np.asarray(shaped @ levels**2.0)

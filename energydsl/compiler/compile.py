@@ -13,7 +13,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from energydsl._messages import brief, described
-from energydsl._types import is_traced
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.conclusions import Conclusions
@@ -114,11 +113,7 @@ def _check_covered(structure: Structure) -> None:
 def _check_normalisable(structure: Structure, model: Model) -> None:
     """Raise ValueError for a quadratic energy whose Hessian is not positive definite."""
     free = structure.skeleton.free
-    if (
-        is_traced(model.slots, model.evidence)
-        or not structure.quadratic
-        or structure.sites > MAX_HESSIAN
-    ):
+    if not model.numeric or not structure.quadratic or structure.sites > MAX_HESSIAN:
         return
     with jax.enable_x64(True):
         double = as_double(model)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from energydsl._messages import brief
@@ -27,7 +27,11 @@ from energydsl.language.expression import Expression, as_expression, sites_of
 from energydsl.language.model import Model
 from energydsl.language.parameters import Parameters
 from energydsl.normalizer import Intractable, Normalizer, log_partition_of, trouble
+from energydsl.normalizer.base import Planned
 from energydsl.sweep.base import AbstractSweep
+
+EXAMPLES = 64
+"""The number of examples whose log Z is computed at once."""
 
 
 class EBM(eqx.Module):
@@ -69,11 +73,37 @@ class EBM(eqx.Module):
         model = self.model.replace(*given, **named)
         return EBM(model, self.sweep, self.normalizer, self.conclusions)
 
+    def given(self, *given: Mapping[str, Any], **named: Any) -> EBM:
+        """The same EBM with values of some of its inputs, without a recompilation.
+
+        Args:
+            *given: mappings from an input's name to its value.
+            **named: values by name: ``crf.given(x=features)``.
+
+        Raises:
+            ValueError: a name is not that of an input, a shape is wrong, or a value is outside the
+                domain.
+        """
+        model = self.model.given(*given, **named)
+        return EBM(model, self.sweep, self.normalizer, self.conclusions)
+
+    def at_inputs(self, x: Values) -> tuple[EBM, Values]:
+        """The EBM with the values of inputs that `x` contains, and the rest of `x`."""
+        inputs = {v.name for v in self.model.inputs}
+        if not isinstance(x, Mapping) or inputs.isdisjoint(x):
+            return self, x
+        ebm = self.given({n: a for n, a in x.items() if n in inputs})
+        return ebm, {n: a for n, a in x.items() if n not in inputs}
+
     def energy(self, x: Values) -> Float[Array, ""]:
         """E(x), in units of k_B T.
 
+        Here and in the other methods, `x` may contain values of inputs, which then count instead of
+        those that `given` set.
+
         Raises:
-            ValueError: a variable is missing, unknown or of the wrong shape.
+            ValueError: a variable is missing, unknown or of the wrong shape, or an input has no
+                value.
         """
         return self.model.energy(x)
 
@@ -106,6 +136,7 @@ class EBM(eqx.Module):
             ValueError: no free variable is latent, or the names or shapes of `v` do not fit.
             IntractableError: no exact rule applies to the latent sites; the message says why.
         """
+        self, v = self.at_inputs(v)
         free = self.structure.skeleton.free
         latents = [w for w in free if w.latent]
         if not latents:
@@ -145,6 +176,7 @@ class EBM(eqx.Module):
             ValueError: a value lies outside its variable's domain, or no configuration has a
                 probability above 0.
         """
+        self, x = self.at_inputs(x)
         energy, log_z = self.energy(x), log_partition(self)
         if not is_traced(log_z) and np.isneginf(log_z):
             raise ValueError(
@@ -173,6 +205,7 @@ class EBM(eqx.Module):
             ValueError: the conditional distribution of a site does not exist: all its levels have
                 infinite energy, or its density cannot be normalised.
         """
+        self, x = self.at_inputs(x)
         variable, sites = self._view(where)
         law = conditional_for(self.structure, variable)
         if isinstance(law, Refusal):
@@ -220,6 +253,7 @@ class EBM(eqx.Module):
         Raises:
             ValueError: a variable is missing, unknown, of the wrong shape or outside its domain.
         """
+        self, x = self.at_inputs(x)
         self.model.check_names(x)
         free = self.structure.skeleton.free
         values = self.model.complete({v.name: v.check(x[v.name]) for v in free})
@@ -238,6 +272,17 @@ class EBM(eqx.Module):
 
 
 def check_ebm(ebm: object, function: str) -> None:
+    """Raise TypeError unless this is an EBM, and ValueError if one of its inputs has no value."""
+    check_compiled(ebm, function)
+    assert isinstance(ebm, EBM)
+    if missing := ebm.model.missing_inputs:
+        raise ValueError(
+            f"{function} got a model whose inputs {missing} have no value; give each one: "
+            f"{function}(ebm.given({missing[0]}=array), ...)."
+        )
+
+
+def check_compiled(ebm: object, function: str) -> None:
     """Raise TypeError unless this is an EBM."""
     if not isinstance(ebm, EBM):
         what = "compile it first: ed.compile(model)"
@@ -282,3 +327,29 @@ def log_partition(ebm: EBM) -> Float[Array | np.ndarray, ""]:
     # With float64 disabled, the first operation on a float64 JAX array would truncate it, with a
     # warning; a NumPy array keeps its precision.
     return value.astype(default) if is_traced(value) else np.asarray(value)
+
+
+def log_partitions(ebm: EBM, plans: Planned, inputs: Configuration) -> np.ndarray:
+    """Log Z given each of several values of the inputs, which are along the first axis.
+
+    Raises:
+        ValueError: log Z cannot be computed for one of them.
+    """
+    with jax.enable_x64(True):
+        values = np.asarray(_log_partitions(ebm, plans, inputs))
+    if np.isnan(values).any():
+        first = int(np.isnan(values).argmax())
+        model = ebm.given({n: a[first] for n, a in inputs.items()}).model
+        raise ValueError(
+            f"log Z cannot be computed given the inputs of example {first}: "
+            f"{trouble(model, plans)}."
+        )
+    return values
+
+
+@eqx.filter_jit
+def _log_partitions(ebm: EBM, plans: Planned, inputs: Configuration) -> Array:
+    def one(given: Configuration) -> Array:
+        return log_partition_of(ebm.given(given).model, plans, np.dtype(np.float64))
+
+    return lax.map(one, inputs, batch_size=EXAMPLES)

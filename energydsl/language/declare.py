@@ -49,6 +49,7 @@ def variable(
     shape: Shape = (),
     *,
     latent: bool = False,
+    given: bool = False,
     dims: Dims | None = None,
 ) -> View:
     """Declare a variable over any domain, which may be a subclass of your own.
@@ -58,6 +59,8 @@ def variable(
         domain: the set in which each site takes its value.
         shape: the shape of the array of sites; a single site if not given.
         latent: whether it is unobserved, so that data have no values of it.
+        given: whether it is an input: the model is the distribution of the other variables given
+            its value, which ``ebm.given(x=array)`` sets, or which data have for every example.
         dims: names for the axes, which `to_arviz` uses: ``"school"``, ``["row", "column"]``, or a
             mapping to labels, such as ``{"school": ["A", "B", "C"]}``.
 
@@ -66,27 +69,47 @@ def variable(
     """
     whole = as_shape(shape, name)
     axes = None if dims is None else Axes.of(dims, whole, name)
-    return View.of(Variable(name, domain, whole, latent, axes))
+    return View.of(Variable(name, domain, whole, latent, given, axes))
 
 
 @described
-def spin(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
+def spin(
+    name: str,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare spins, each -1 or +1."""
-    return variable(name, Spin(), shape, latent=latent, dims=dims)
+    return variable(name, Spin(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
-def binary(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
+def binary(
+    name: str,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare bits, each 0 or 1."""
-    return variable(name, Binary(), shape, latent=latent, dims=dims)
+    return variable(name, Binary(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
 def categorical(
-    name: str, shape: Shape = (), *, levels: int, latent: bool = False, dims: Dims | None = None
+    name: str,
+    shape: Shape = (),
+    *,
+    levels: int,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
 ) -> View:
     """Declare labels 0 .. levels-1, which energies compare or use as indices of tables."""
-    return variable(name, Categorical(levels), shape, latent=latent, dims=dims)
+    return variable(name, Categorical(levels), shape, latent=latent, given=given, dims=dims)
 
 
 @described
@@ -97,30 +120,50 @@ def integer(
     low: int,
     high: int,
     latent: bool = False,
+    given: bool = False,
     dims: Dims | None = None,
 ) -> View:
     """Declare integers from `low` to `high`, both included."""
-    return variable(name, Integer(low, high), shape, latent=latent, dims=dims)
+    return variable(name, Integer(low, high), shape, latent=latent, given=given, dims=dims)
 
 
 @described
-def count(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
+def count(
+    name: str,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare counts: 0, 1, 2, ... without an upper bound."""
-    return variable(name, Count(), shape, latent=latent, dims=dims)
+    return variable(name, Count(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
-def real(name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None) -> View:
+def real(
+    name: str,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
+) -> View:
     """Declare real numbers."""
-    return variable(name, Real(), shape, latent=latent, dims=dims)
+    return variable(name, Real(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
 def positive(
-    name: str, shape: Shape = (), *, latent: bool = False, dims: Dims | None = None
+    name: str,
+    shape: Shape = (),
+    *,
+    latent: bool = False,
+    given: bool = False,
+    dims: Dims | None = None,
 ) -> View:
     """Declare numbers above 0."""
-    return variable(name, Positive(), shape, latent=latent, dims=dims)
+    return variable(name, Positive(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
@@ -131,24 +174,29 @@ def interval(
     low: float,
     high: float,
     latent: bool = False,
+    given: bool = False,
     dims: Dims | None = None,
 ) -> View:
     """Declare real numbers from `low` to `high`."""
-    return variable(name, Interval(float(low), float(high)), shape, latent=latent, dims=dims)
+    return variable(
+        name, Interval(float(low), float(high)), shape, latent=latent, given=given, dims=dims
+    )
 
 
 @described
-def simplex(name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None) -> View:
+def simplex(
+    name: str, shape: Shape, *, latent: bool = False, given: bool = False, dims: Dims | None = None
+) -> View:
     """Declare probability vectors along the last axis of `shape`."""
-    return variable(name, Simplex(), shape, latent=latent, dims=dims)
+    return variable(name, Simplex(), shape, latent=latent, given=given, dims=dims)
 
 
 @described
 def positive_definite(
-    name: str, shape: Shape, *, latent: bool = False, dims: Dims | None = None
+    name: str, shape: Shape, *, latent: bool = False, given: bool = False, dims: Dims | None = None
 ) -> View:
     """Declare symmetric positive definite matrices in the last two axes of `shape`."""
-    return variable(name, PositiveDefinite(), shape, latent=latent, dims=dims)
+    return variable(name, PositiveDefinite(), shape, latent=latent, given=given, dims=dims)
 
 
 @described

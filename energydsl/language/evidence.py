@@ -24,23 +24,26 @@ class Clamp(NamedTuple):
     values: Array
 
 
-class Given(NamedTuple):
-    """Clamped variables: arrays of their full shapes, and True at the sites that are clamped."""
+class Held(NamedTuple):
+    """Clamped variables: arrays of their full shapes, and True at the sites that are clamped.
+
+    An input without a value has a mask only.
+    """
 
     evidence: dict[str, Array]
     clamped: dict[str, np.ndarray]
 
 
-def together(parts: Sequence[Given]) -> Given:
+def together(parts: Sequence[Held]) -> Held:
     """The evidence of several models in one.
 
     Raises:
         ValueError: two of them clamp one variable at different sites or values.
     """
-    whole = Given({}, {})
+    whole = Held({}, {})
     for part in parts:
-        for name, mask in part.clamped.items():
-            values = part.evidence[name]
+        for name, values in part.evidence.items():
+            mask = part.clamped[name]
             if name in whole.clamped and not (
                 np.array_equal(mask, whole.clamped[name])
                 and same_values(whole.evidence[name], values)

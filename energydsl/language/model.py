@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from energydsl._identity import form
 from energydsl._types import Configuration, Values, is_traced, unmasked
-from energydsl.language.evidence import Given, clamps, together
+from energydsl.language.evidence import Held, clamps, together
 from energydsl.language.expression import (
     Environment,
     Expression,
@@ -51,7 +51,8 @@ class Model(eqx.Module):
     is stored once, however often it is used. ``skeleton.slots`` describes each."""
     indices: tuple[Array, ...]
     evidence: dict[str, Array]
-    """The values of clamped variables, each an array of the variable's full shape."""
+    """The values of clamped variables, each an array of the variable's full shape; inputs that have
+    no value yet are not in it."""
     skeleton: Skeleton = eqx.field(static=True)
 
     def __init__(self, *energies: Expression | Model) -> None:
@@ -62,8 +63,7 @@ class Model(eqx.Module):
         variables = _distinct(variables_of(root))
         if not variables:
             raise ValueError(f"Model got the energy {root}, which depends on no variable.")
-        given = [e.given for e in energies if isinstance(e, Model)]
-        evidence, clamped = together(given)
+        evidence, clamped = together([e.held for e in energies if isinstance(e, Model)])
         tree, self.slots, self.indices, records = take_out(merge_like_terms(root))
         _check_names(records, variables)
         self.evidence = evidence
@@ -76,6 +76,11 @@ class Model(eqx.Module):
         return self.skeleton.variables
 
     @property
+    def inputs(self) -> tuple[Variable, ...]:
+        """The variables declared with ``given=True``."""
+        return self.skeleton.inputs
+
+    @property
     def expression(self) -> Expression:
         """The energy as an expression with the present parameters."""
         return put_back(self.skeleton.root, self.slots)
@@ -84,8 +89,8 @@ class Model(eqx.Module):
         r"""The energy E(x) of one configuration; use `jax.vmap` for a batch.
 
         Args:
-            x: an array for each free variable. Entries at clamped sites are ignored: the evidence
-                is used there.
+            x: an array for each free variable, and for each input that has no value yet. Entries at
+                clamped sites are ignored: the evidence is used there.
 
         Raises:
             ValueError: a name is missing or unknown, a shape is wrong, or a value lies outside its
@@ -105,6 +110,8 @@ class Model(eqx.Module):
 
     def environment(self, values: Configuration) -> Environment:
         """The values in which the energy's tree is evaluated."""
+        for v in self.inputs:
+            self._check_given(v, values)
         slots = tuple(
             jax.lax.stop_gradient(value) if record.frozen else value
             for value, record in zip(paramax.unwrap(self.slots), self.skeleton.slots, strict=True)
@@ -113,10 +120,11 @@ class Model(eqx.Module):
 
     def blank(self) -> Configuration:
         """A value for every variable: the evidence where there is some, zeros otherwise."""
-        return {
-            v.name: self.evidence.get(v.name, jnp.zeros(v.shape, v.domain.dtype))
-            for v in self.variables
-        }
+        values = {}
+        for v in self.variables:
+            self._check_given(v, self.evidence)
+            values[v.name] = self.evidence.get(v.name, jnp.zeros(v.shape, v.domain.dtype))
+        return values
 
     def around(self, values: Configuration) -> Model:
         """The same model whose `blank` gives these values, one array for every variable."""
@@ -128,6 +136,7 @@ class Model(eqx.Module):
         values = {}
         for v in self.variables:
             if v.name not in x:
+                self._check_given(v, self.evidence)
                 values[v.name] = self.evidence[v.name]
                 continue
             value = jnp.asarray(unmasked(x[v.name], f"Variable {v.name!r}"))
@@ -137,8 +146,17 @@ class Model(eqx.Module):
                     "For a batch of configurations, use jax.vmap."
                 )
             mask = self.skeleton.mask(v)
-            values[v.name] = jnp.where(mask, self.evidence[v.name], value) if mask.any() else value
+            held = mask.any() and not v.given
+            values[v.name] = jnp.where(mask, self.evidence[v.name], value) if held else value
         return values
+
+    def _check_given(self, v: Variable, values: Configuration) -> None:
+        if v.given and v.name not in values:
+            raise ValueError(
+                f"The input {v.name!r} has no value, and the model is a distribution given it. "
+                f"Give one of shape {v.shape}: ebm.given({v.name}=array), or "
+                f"model.condition({v.name}=array) before compiling."
+            )
 
     def placed(self, x: Configuration) -> Configuration:
         """Values of some variables, with the evidence at the clamped sites."""
@@ -148,20 +166,58 @@ class Model(eqx.Module):
             for n, a in x.items()
         }
 
+    def given(self, *given: Mapping[str, Any], **named: Any) -> Model:
+        """The same model with values of some of its inputs.
+
+        Args:
+            *given: mappings from an input's name to its value.
+            **named: values by name.
+
+        Raises:
+            ValueError: a name is not that of an input, a shape is wrong, or a value is outside the
+                domain.
+        """
+        values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
+        inputs = {v.name: v for v in self.inputs}
+        if unknown := [name for name in values if name not in inputs]:
+            raise ValueError(
+                f"given got {', '.join(map(repr, unknown))}; the inputs are "
+                f"{list(inputs) or 'none'}. An input is declared with given=True; other variables "
+                "are clamped by model.condition(...)."
+            )
+        arrays = {name: inputs[name].check(value) for name, value in values.items()}
+        return _replace(self, evidence=self.evidence | arrays)
+
     @property
-    def given(self) -> Given:
-        """The evidence, and which sites of each variable it holds."""
-        return Given(self.evidence, self.skeleton.clamped)
+    def held(self) -> Held:
+        """The evidence, and which sites of each variable are clamped."""
+        return Held(self.evidence, self.skeleton.clamped)
+
+    @property
+    def missing_inputs(self) -> list[str]:
+        """The names of the inputs that have no value."""
+        return [v.name for v in self.inputs if v.name not in self.evidence]
+
+    @property
+    def observed(self) -> list[str]:
+        """The names of the variables with clamped sites that are not inputs."""
+        return [v.name for v in self.variables if v.name in self.evidence and not v.given]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all its numbers can be read: every input has a value, and nothing is traced."""
+        return not self.missing_inputs and not is_traced(self)
 
     def check_names(self, x: Values) -> None:
-        """Raise ValueError unless the keys of `x` are exactly the free variables."""
+        """Raise ValueError unless the keys of `x` are the free variables, and perhaps inputs."""
         expected = [v.name for v in self.skeleton.free]
         if not isinstance(x, Mapping):
             raise TypeError(
                 f"A configuration is a dict of arrays, one for each of {expected}; got "
                 f"{type(x).__name__}."
             )
-        missing, unknown = set(expected) - set(x), set(x) - set(expected)
+        inputs = {v.name for v in self.inputs}
+        missing, unknown = set(expected) - set(x), set(x) - set(expected) - inputs
         if missing or unknown:
             held = unknown & {v.name for v in self.variables}
             parts = [
@@ -214,6 +270,7 @@ class Model(eqx.Module):
         for variable, sites, values in clamps(self.variables, pairs):
             name, shape = variable.name, variable.shape
             if name not in evidence:
+                _check_whole_input(variable, sites)
                 evidence[name] = variable.domain.start(shape, key=jax.random.key(0))
             evidence[name] = evidence[name].ravel().at[sites].set(values).reshape(shape)
             mask = clamped.get(name, np.zeros(shape, bool)).copy()
@@ -222,12 +279,16 @@ class Model(eqx.Module):
         return _replace(self, skeleton=self.skeleton.holding(clamped), evidence=evidence)
 
     def unconditioned(self) -> Model:
-        """The same model with no site clamped: what `condition` was called on."""
-        return _replace(self, skeleton=self.skeleton.holding({}), evidence={})
+        """The same model with no site clamped but those of inputs, which keep their values."""
+        evidence = {v.name: self.evidence[v.name] for v in self.inputs if v.name in self.evidence}
+        return _replace(self, skeleton=self.skeleton.holding({}), evidence=evidence)
 
     def of_clamped_sites(self, x: Values) -> Model:
-        """The model of the clamped sites given the free ones, which are clamped to `x`."""
-        masks = {v.name: np.asarray(~self.skeleton.mask(v)) for v in self.variables}
+        """The model of the clamped sites given the free ones, which are clamped to `x`.
+
+        Inputs keep their values.
+        """
+        masks = {v.name: ~self.skeleton.mask(v) | v.given for v in self.variables}
         held = {name: mask for name, mask in masks.items() if mask.any()}
         values = self.complete(x)
         evidence = {name: values[name] for name in held}
@@ -337,7 +398,7 @@ class Model(eqx.Module):
     def __str__(self) -> str:
         lines = [f"Model: E = {self.expression}"]
         for v in self.variables:
-            held = int(self.skeleton.mask(v).sum())
+            held = 0 if v.given else int(self.skeleton.mask(v).sum())
             note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
             lines.append(f"  {v}{note}")
         names = ": " + ", ".join(self.parameter_extents) if self.parameters else ""
@@ -381,7 +442,7 @@ def _replace(model: Model, **changes: Any) -> Model:
 def over(expression: Expression, *models: Model) -> Model:
     """A model of this energy, with the evidence of the given models."""
     new = Model(expression)
-    evidence, clamped = together([model.given for model in models])
+    evidence, clamped = together([model.held for model in models])
     return _replace(new, skeleton=new.skeleton.holding(clamped), evidence=evidence)
 
 
@@ -414,6 +475,16 @@ def _distinct(variables: list[Variable]) -> list[Variable]:
                 "Rename one, or declare it once and use it twice."
             )
     return variables
+
+
+def _check_whole_input(variable: Variable, sites: np.ndarray) -> None:
+    """Refuse a value of only some sites of an input that has no value yet."""
+    lacking = variable.size - len(np.unique(sites))
+    if variable.given and lacking:
+        raise ValueError(
+            f"condition gives {len(np.unique(sites))} of the {variable.size} sites of the input "
+            f"{variable.name!r}, which has no value yet; an input is given whole."
+        )
 
 
 def _is_frozen(leaf: Any) -> bool:

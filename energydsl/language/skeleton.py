@@ -48,6 +48,8 @@ class Slot:
 class Skeleton(Known):
     """A model without its numbers: the energy's tree, the variables and the clamped sites.
 
+    All sites of inputs are clamped, also while they have no values.
+
     Its hash is a digest that is computed once, so that jit's cache never reads index arrays, and
     that is the same in every process. Functions (networks, densities, lambdas) enter the digest by
     their content: settings and code.
@@ -65,7 +67,8 @@ class Skeleton(Known):
         self.slots = slots
         self.variables = variables
         self.functions = functions
-        self.clamped = dict(clamped)
+        self.inputs = tuple(v for v in variables if v.given)
+        self.clamped = dict(clamped) | {v.name: np.ones(v.shape, bool) for v in self.inputs}
         known = content(functions)
         self._content = Content(self._digest(known.digest), known.opaque)
 

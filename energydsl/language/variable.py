@@ -56,12 +56,17 @@ class Axes(dict[str, tuple[Any, ...] | None]):
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """A declared variable: its name, domain and shape, and whether it is latent (unobserved)."""
+    """A declared variable: its name, domain and shape, and its role.
+
+    Data show it and the model is of it, unless it is `latent` (never shown) or `given` (an input,
+    of which the model is no distribution).
+    """
 
     name: str
     domain: AbstractDomain
     shape: tuple[int, ...]
     latent: bool = False
+    given: bool = False
     axes: Axes | None = dataclasses.field(default=None, compare=False)
     """The names of its axes and their labels, for trees of chains; None if they have no names."""
 
@@ -70,6 +75,11 @@ class Variable:
         if not isinstance(self.name, str) or not self.name or "/" in self.name:
             raise ValueError(
                 f"A variable got the name {self.name!r}; expected a non-empty string without '/'."
+            )
+        if self.latent and self.given:
+            raise ValueError(
+                f"Variable {self.name!r} got latent=True and given=True; data never show a latent "
+                "variable and always show an input, so choose one."
             )
         self.domain.check_shape(self.shape, self.name)
 
@@ -97,7 +107,8 @@ class Variable:
 
     def __str__(self) -> str:
         shape = ", ".join(map(str, self.shape))
-        return f"{self.name}: {self.domain}[{shape}]" + (" latent" if self.latent else "")
+        role = " latent" if self.latent else " given" if self.given else ""
+        return f"{self.name}: {self.domain}[{shape}]{role}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

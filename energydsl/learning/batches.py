@@ -106,7 +106,7 @@ class Stream(AbstractSource):
             raise ValueError("fit got an iterator of data that yields no batch.") from None
         self.ebm, self.seals = ebm, [b""]
         self.batches = itertools.chain([first], batches)
-        self.first = check_examples(ebm, first, "fit")
+        self.first = check_examples(ebm, first, "fit", masks=True)
         self.size, self.order = count_of(self.first), jnp.zeros(0, jnp.int32)
         each = sum(a.nbytes for a in self.first.values())
         self.room = max(1, min(WINDOW_STEPS, WINDOW_BYTES // each))
@@ -143,7 +143,13 @@ class Stream(AbstractSource):
         self.seals.append(bytes.fromhex(content(self.seals[-1], batch).digest))
 
     def _check(self, batch: Any) -> Configuration:
-        checked = check_examples(self.ebm, batch, "fit")
+        checked = check_examples(self.ebm, batch, "fit", masks=True)
+        if checked.keys() != self.first.keys():
+            differ = sorted(checked.keys() ^ self.first.keys())
+            raise ValueError(
+                f"It and the first batch differ in {differ}. Give all batches the same variables, "
+                "and as masked arrays (numpy.ma) if entries are missing in any of them."
+            )
         if count_of(checked) != self.size:
             raise ValueError(
                 f"It has {count_of(checked)} examples, but the first batch had {self.size}; give "

@@ -24,11 +24,13 @@ from jax import Array, lax
 
 from energydsl._messages import brief, described
 from energydsl._types import Configuration, check_key
-from energydsl.compiler.ebm import EBM, check_ebm
+from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
+from energydsl.learning.data import split
 from energydsl.learning.moving import Moving, moved, moving_of
-from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.objective.base import AbstractObjective, at_first, mean_loss
 from energydsl.learning.optimizer import Update
+from energydsl.learning.shown import masks_of
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 
@@ -74,7 +76,7 @@ def fit(
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> tuple[EBM, History]:
-    """Learn a model's parameters from data.
+    r"""Learn a model's parameters from data.
 
     The parameters that `energydsl.parameter` declares and the arrays that potentials own are
     learnt, except those that `energydsl.fixed` freezes. Numbers and arrays in the energy are data
@@ -85,9 +87,11 @@ def fit(
     Args:
         ebm: the compiled model with its initial parameters.
         objective: the loss to minimise, such as ``ed.ContrastiveDivergence()``.
-        data: an array for each variable that is not latent, with the examples along the first
-            axis; or one array, if there is one such variable. Or an iterator of such batches, all
-            of one size: each step uses one batch, and learning ends when the iterator does.
+        data: an array for each variable that is not latent, inputs included, with the examples
+            along the first axis; or one array, if there is one such variable. Or an iterator of
+            such batches, all of one size: each step uses one batch, and learning ends when the
+            iterator does. An input that is the same for all examples is given to the EBM instead,
+            by `EBM.given`. Given inputs, the loss is that of $p(y \mid x)$, for any objective.
         key: a `jax.random.key`; equal keys give equal results.
         optimizer: an optax optimizer; Adam with learning rate 0.01 if not given.
         steps: the number of updates.
@@ -107,7 +111,7 @@ def fit(
         TypeError, ValueError: the objective does not apply to the model, data lie outside the
             domains, a setting is invalid, or the checkpoint is of another run.
     """
-    check_ebm(ebm, "fit")
+    check_compiled(ebm, "fit")
     check_key(key, "fit", ebm)
     if not isinstance(objective, AbstractObjective):
         raise TypeError(
@@ -122,11 +126,26 @@ def fit(
             f"fit got the optimizer {brief(optimizer)}; expected one such as optax.adam(0.01)."
         )
     source = source_of(ebm, data, batch)
-    paramax.unwrap(objective).check(ebm, source.first)
+    whole = paramax.unwrap(objective)
+    _check_missing(ebm, objective, source.first)
+    if split(ebm, source.first)[0]:
+        whole = whole.of_one_example()
+    whole.check(*at_first(ebm, source.first))
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     with run:
         run.begin(checkpoint)
         return run.finish(progress)
+
+
+def _check_missing(ebm: EBM, objective: AbstractObjective, data: Configuration) -> None:
+    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
+    if lacking and not objective.missing_entries:
+        name, count = next(iter(lacking.items()))
+        raise TypeError(
+            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
+            "are missing. Use MaximumLikelihood(), which sums them out where that is exact, or "
+            "ContrastiveDivergence(), which draws them."
+        )
 
 
 class _Carry(NamedTuple):
@@ -272,7 +291,7 @@ class _Fit(AbstractRun):
 
 @eqx.filter_jit
 def _begin(ebm: EBM, objective: AbstractObjective, data: Configuration, key: Array) -> Any:
-    return paramax.unwrap(objective).init(ebm, data, key=key)
+    return paramax.unwrap(objective).init(*at_first(ebm, data), key=key)
 
 
 def _step(
@@ -291,7 +310,7 @@ def _step(
     def loss(moving: Moving) -> tuple[Array, Any]:
         key_t = jr.fold_in(jr.fold_in(key, 1), t)
         learning, own = moved(ebm, objective, moving)
-        return paramax.unwrap(own).loss(learning, seen, carry.state, key=key_t)
+        return mean_loss(paramax.unwrap(own), learning, seen, carry.state, key=key_t)
 
     (value, (state, info)), slope = jax.value_and_grad(loss, has_aux=True)(moving)
     change, optimum = update(slope, carry.optimum, moving, value)

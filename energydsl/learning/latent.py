@@ -8,7 +8,6 @@ from jax import Array, lax
 
 from energydsl._types import Configuration
 from energydsl.analysis.layer import IndependentSites, measured
-from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
 from energydsl.language.variable import Variable
 
@@ -50,13 +49,6 @@ def draw_latents(
     keys = jr.split(key, len(totals))
     drawn = {n: layer[n][0].draw(t, key=k) for (n, t), k in zip(totals.items(), keys, strict=True)}
     return _spread(ebm, layer, drawn)
-
-
-def given(ebm: EBM, v: Configuration) -> EBM:
-    """The EBM of the latents, conditioned on the visible variables."""
-    conclusions, held = ebm.conclusions, ebm.model.condition(ebm.model.placed(v))
-    budget = conclusions.budget
-    return compile_model(held, budget=budget.terms, memory=budget.memory, rules=conclusions.rules)
 
 
 def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:

@@ -13,9 +13,9 @@ from jax import Array, lax
 
 from energydsl._messages import brief, described
 from energydsl._types import Configuration, IntractableError
-from energydsl.compiler.ebm import EBM, check_ebm, log_partition
-from energydsl.learning.data import check_examples
-from energydsl.learning.latent import latent
+from energydsl.compiler.ebm import EBM, check_compiled, log_partition, log_partitions
+from energydsl.learning.data import check_examples, split
+from energydsl.learning.shown import energy_shown
 from energydsl.normalizer import Intractable, error_of
 from energydsl.normalizer.log_z import LogZ
 
@@ -63,8 +63,9 @@ def log_likelihood(
 
     Args:
         ebm: the compiled model.
-        data: an array for each free variable that is not latent, with the examples on the first
-            axis; if there is only one such variable, the array itself.
+        data: an array for each free variable that is not latent, inputs included, with the examples
+            on the first axis; if there is only one such variable, the array itself. Given inputs x,
+            the result is that of $\log p(v \mid x)$.
         log_z: the result of `estimate_log_partition`, if no exact rule applies. Its kind and error
             become those of the log-likelihood.
 
@@ -72,18 +73,20 @@ def log_likelihood(
         IntractableError: there is no exact rule for F(v), or none for log Z and no `log_z`.
         ValueError, TypeError: the data does not fit the variables, or is empty.
     """
-    check_ebm(ebm, "log_likelihood")
+    check_compiled(ebm, "log_likelihood")
     examples = check_examples(ebm, data, "log_likelihood")
+    inputs, _ = split(ebm, examples)
+    if inputs and log_z is not None:
+        raise TypeError(
+            "log_likelihood got log_z and data with inputs; every example has a log Z of its own, "
+            "so one number does not serve. Leave log_z out if log Z is exact, or estimate it for "
+            "one input: ed.estimate_log_partition(ebm.given(...), key=key)."
+        )
     if log_z is None:
-        if isinstance(ebm.normalizer, Intractable):
-            raise IntractableError(
-                f"log Z is {ebm.normalizer}. Estimate it: "
-                "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
-            )
-        z, off = float(log_partition(ebm)), error_of(ebm.model, ebm.normalizer)
-        exact = ebm.normalizer.kind == "exact"
-        log_z = LogZ.exact(z) if exact else LogZ.quadrature(z, off)
-    if not isinstance(log_z, LogZ):
+        log_z, each = _exact(ebm, inputs)
+    elif isinstance(log_z, LogZ):
+        each = np.asarray(log_z.value)
+    else:
         raise TypeError(
             f"log_likelihood got log_z={brief(log_z)}; expected what ed.estimate_log_partition "
             "returns, or a number that is known to be exact as ed.LogZ.exact(number)."
@@ -96,11 +99,31 @@ def log_likelihood(
         mean - log_z.upper,
         mean - log_z.lower,
         log_z.kind,
-        -energies - log_z.value,
+        -energies - each,
     )
+
+
+def _exact(ebm: EBM, inputs: Configuration) -> tuple[LogZ, np.ndarray]:
+    """Log Z, averaged over examples, and its value for each; without inputs all have one value.
+
+    If it is computed by quadrature, the mean of the errors is a bound of the error of the mean.
+    """
+    if isinstance(ebm.normalizer, Intractable):
+        raise IntractableError(
+            f"log Z is {ebm.normalizer}. Estimate it: "
+            "ed.log_likelihood(ebm, data, log_z=ed.estimate_log_partition(ebm, key=key))."
+        )
+    if inputs:
+        each = log_partitions(ebm, ebm.normalizer, inputs)
+        models = [ebm.given({n: a[i] for n, a in inputs.items()}).model for i in range(len(each))]
+    else:
+        each, models = np.asarray(log_partition(ebm)), [ebm.model]
+    if ebm.normalizer.kind == "exact":
+        return LogZ.exact(float(each.mean())), each
+    off = float(np.mean([error_of(model, ebm.normalizer) for model in models]))
+    return LogZ.quadrature(float(each.mean()), off), each
 
 
 @eqx.filter_jit
 def _energies(ebm: EBM, examples: Configuration) -> Array:
-    one = ebm.free_energy if latent(ebm) else ebm.energy
-    return lax.map(one, examples, batch_size=256)
+    return lax.map(energy_shown(ebm), examples, batch_size=256)

@@ -29,7 +29,7 @@ def groups_of(
 ) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of each group of the tree that is not empty."""
     before = {} if prior is None else _prior(prior)
-    seen = {v.name for v in chains.ebm.model.variables} & chains.ebm.model.evidence.keys()
+    held, seen = _evidence(chains.ebm), set(chains.ebm.model.observed)
     if clash := sorted(seen & observed.keys()):
         raise ValueError(
             f"observed got {clash}, which the model was conditioned on: these values are in the "
@@ -38,7 +38,8 @@ def groups_of(
     groups = {
         "posterior": _free(chains) | _evaluated(chains, deterministics),
         "sample_stats": {},
-        "observed_data": _evidence(chains.ebm) | dict(observed),
+        "observed_data": {n: a for n, a in held.items() if n in seen} | dict(observed),
+        "constant_data": {n: a for n, a in held.items() if n not in seen},
         "log_likelihood": _log_likelihood(chains),
         "posterior_predictive": dict(predictive),
         "prior": {n: a for n, a in before.items() if n not in seen},

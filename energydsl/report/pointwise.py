@@ -55,7 +55,7 @@ def observations(model: Model) -> list[Observed]:
     An observation has one where its factor is a normalised density of it given other variables,
     and whatever depends on it has one, too; the model need not be directed elsewhere.
     """
-    if not model.evidence:
+    if not model.observed:
         return []
     structure, found = Structure(model.unconditioned()), {}
     for rows, sites in normalised_densities(structure):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from energydsl.compiler.ebm import EBM, check_ebm
+from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.fit import History
 from energydsl.report.arviz_tree import record_of
 from energydsl.report.canvas import COLOURS, figure_of
@@ -61,7 +61,7 @@ def report(ebm: EBM, result: Chains | History | None = None, path: str | PathLik
         ValueError: no path is given.
         OSError: the file cannot be written.
     """
-    check_ebm(ebm, "report")
+    check_compiled(ebm, "report")
     if result is not None and not isinstance(result, Chains | History):
         raise TypeError(
             f"report got {type(result).__name__}; expected chains of ed.sample or the history of "

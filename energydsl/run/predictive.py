@@ -43,7 +43,7 @@ def predictive(chains: Chains, *, key: Array) -> dict[str, np.ndarray]:
     check_chains(chains, "predictive")
     model = chains.ebm.model
     check_key(key, "predictive", chains.ebm)
-    if not model.evidence:
+    if not model.observed:
         raise ValueError(
             "predictive got chains of a model that was not conditioned, so that nothing is left to "
             "predict: their draws are draws from the model. Condition it on data first: "
@@ -55,7 +55,7 @@ def predictive(chains: Chains, *, key: Array) -> dict[str, np.ndarray]:
     plans = chains.ebm.conclusions.normalizer_of(observed, "draw")
     if isinstance(plans, Intractable):
         raise IntractableError(
-            f"predictive needs exact draws of {list(model.evidence)} given the other variables: "
+            f"predictive needs exact draws of {model.observed} given the other variables: "
             f"{plans.reason}."
         )
     count = len(next(iter(xs.values())))

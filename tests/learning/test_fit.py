@@ -484,10 +484,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, word):
         ({}, r"lacks \['x'\]; expected an array for each of \['x'\]"),
         ({"x": bits(), "h": bits()}, r"shows the latent \['h'\]"),
         ({"x": bits(), "z": bits()}, r"has the unknown \['z'\]"),
-        (
-            np.ma.array(bits(), mask=np.arange(300).reshape(50, 6) == 7),
-            r"data of 'x' is a masked array with 1 of 300 .*at \(1, 1\).*Drop the examples",
-        ),
     ],
 )
 def test_bad_data(data, message):
@@ -503,7 +499,7 @@ def test_a_mask_that_hides_nothing_is_no_mask():
 
 def test_a_masked_batch_of_a_stream_is_told():
     bad = np.ma.array(bits(), mask=True)
-    with pytest.warns(UserWarning, match="batch 1: The data of 'x' is a masked array"):
+    with pytest.warns(UserWarning, match=r"batch 1: .*differ in \['x seen'\].*masked arrays"):
         _, history = fit(rbm(), ed.ContrastiveDivergence(), iter([bits(), bad]))
     assert len(history["loss"]) == 1
 
@@ -515,7 +511,7 @@ def test_bad_data_of_several_variables():
         fit(ebm, ed.PseudoLikelihood(), spins(5, 2))
     with pytest.raises(ValueError, match="examples; expected as many of each"):
         fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2), "t": np.zeros(4)})
-    with pytest.raises(ValueError, match=r"'t' has NaN in 1 of 5 places, first at \(2,\)"):
+    with pytest.raises(TypeError, match="needs every entry of the data, and 1 of 't' are missing"):
         fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2), "t": [0, 0, np.nan, 0, 0]})
     with pytest.raises(TypeError, match=r"'s' has dtype float.*takes integers"):
         fit(ebm, ed.PseudoLikelihood(), {"s": spins(5, 2) * 1.0, "t": np.zeros(5)})

@@ -6,16 +6,17 @@ Each objective is a file in this folder; the learning loop does not depend on pa
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import jax.random as jr
 from jax import Array
 
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
-from energydsl.learning.latent import latent
+from energydsl.learning.data import split
 
 
 class AbstractObjective(eqx.Module):
@@ -26,7 +27,24 @@ class AbstractObjective(eqx.Module):
     model's parameters, with the same loss and optimizer, unless `energydsl.fixed` freezes it. The
     arrays inside a field that is a kernel or a model are not learnt. `check`, `init` and `loss` are
     called with all paramax wrappers already replaced by their values.
+
+    An objective need not know of a model's inputs. If data have values of them, `check` and `init`
+    are called with those of the first example, and `loss` of `of_one_example` for each example
+    alone, as a batch of one, given its inputs; the value and the scalars are averaged over the
+    batch. The state must then be the same for all examples.
     """
+
+    missing_entries: ClassVar[bool] = False
+    """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which
+    `energydsl.learning.shown.masks_of` tells from the values."""
+
+    def of_one_example(self) -> AbstractObjective:
+        """The objective of a single example that has inputs of its own; by default the same.
+
+        Raises:
+            TypeError: there is none, because its state depends on the examples.
+        """
+        return self
 
     @abc.abstractmethod
     def check(self, ebm: EBM, data: Configuration) -> None:
@@ -53,16 +71,27 @@ class AbstractObjective(eqx.Module):
         """
 
 
-def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
-    """The energy as a function of one example, or the free energy if there are latents."""
-    return ebm.free_energy if latent(ebm) else ebm.energy
+def at_first(ebm: EBM, data: Configuration) -> tuple[EBM, Configuration]:
+    """The EBM given the inputs of the first example, and the data of all other variables."""
+    inputs, rest = split(ebm, data)
+    return ebm.given({n: a[0] for n, a in inputs.items()}), rest
 
 
-def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
-    """The reason why the latents cannot be summed out exactly, if there is one."""
-    example = jax.tree.map(lambda a: a[0], data)
-    try:
-        jax.eval_shape(energy_shown(ebm), example)
-    except IntractableError as error:
-        return str(error).rstrip(".")
-    return None
+def mean_loss(
+    objective: AbstractObjective, ebm: EBM, batch: Configuration, state: Any, *, key: Array
+) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+    """The loss of a batch whose examples may have inputs of their own."""
+    inputs, rest = split(ebm, batch)
+    if not inputs:
+        return objective.loss(ebm, batch, state, key=key)
+    single = objective.of_one_example()
+
+    def one(given: Configuration, v: Configuration, key: Array) -> Any:
+        batch = {n: a[None] for n, a in v.items()}
+        value, (after, info) = single.loss(ebm.given(given), batch, state, key=key)
+        return value, info, after
+
+    keys = jr.split(key, len(next(iter(rest.values()))))
+    # out_axes of None: the state after the step must be the same for all examples.
+    values, info, state = jax.vmap(one, out_axes=(0, 0, None))(inputs, rest, keys)
+    return jnp.mean(values), (state, {n: jnp.mean(a) for n, a in info.items()})

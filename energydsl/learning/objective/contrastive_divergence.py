@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -17,8 +18,9 @@ from energydsl.analysis.layer import IndependentSites, latent_layer
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
-from energydsl.learning.latent import draw_latents, given, latent, slope_energy, visible
+from energydsl.learning.latent import draw_latents, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.shown import hidden_given, masks_of
 
 CHAINS = 100
 """The default number of chains."""
@@ -30,8 +32,9 @@ class ContrastiveDivergence(AbstractObjective):
     It is the mean free energy of data minus that of samples $\tilde v$ by a kernel. Its gradient is
     that of minus the log-likelihood if the samples are distributed as the model. If the latents are
     independent given the data, as in an RBM, $F$ sums them out, and the gradient of the data's term
-    is exact. Otherwise both terms use the energy, with latents that the kernel draws while the data
-    is clamped. The loss is not a likelihood and may have any sign.
+    is exact. Otherwise, or if entries of the data are missing, both terms use the energy, and the
+    kernel draws what is not shown while the rest is clamped. The loss is not a likelihood and may
+    have any sign.
 
     Args:
         k: the number of steps of the kernel per step of learning.
@@ -40,13 +43,16 @@ class ContrastiveDivergence(AbstractObjective):
         start: where the chains of each step begin: ``"data"``, at the batch (CD);
             ``"persistent"``, where the previous step left them (persistent CD); or ``"noise"``,
             at random configurations.
-        chains: the number of chains, 100 by default; with ``start="data"``, one per example.
-        settle: the number of steps of the kernel that draw the latents given the data, if they
-            cannot be drawn in closed form.
+        chains: the number of chains, 100 by default; with ``start="data"``, one per example. If the
+            examples have inputs, each example has this number of chains, by default one.
+        settle: the number of steps of the kernel that draw latents and missing entries given the
+            data, if they cannot be drawn in closed form.
 
     Source: Hinton (2002), Neural Computation 14(8), 1771-1800; persistent: Tieleman (2008),
     ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32.
     """
+
+    missing_entries: ClassVar[bool] = True
 
     k: int = 1
     kernel: AbstractKernel | None = None
@@ -75,6 +81,15 @@ class ContrastiveDivergence(AbstractObjective):
                 "chain per example; leave chains out, or give batch= to fit."
             )
 
+    def of_one_example(self) -> ContrastiveDivergence:
+        if self.start == "persistent":
+            raise TypeError(
+                "ContrastiveDivergence got start='persistent' and data with inputs: the chains "
+                "would pass from the distribution of one example to that of another. Use "
+                "start='data' or 'noise'."
+            )
+        return dataclasses.replace(self, chains=None if self.start == "data" else self.chains or 1)
+
     def check(self, ebm: EBM, data: Configuration) -> None:
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise TypeError(
@@ -82,15 +97,15 @@ class ContrastiveDivergence(AbstractObjective):
                 "ed.Gibbs()."
             )
         check_covered(ebm, self._moving(ebm))
-        shown = jax.tree.map(lambda a: a[0], data)
+        shown, masks = masks_of(ebm, jax.tree.map(lambda a: a[0], data))
         wrong = no_law(ebm.structure, ebm.model, {**ebm.start(key=jr.key(0)), **shown})
         if wrong is not None:
             raise ValueError(
                 "ContrastiveDivergence needs a distribution to draw from, but at the first "
                 f"example {wrong}. Start from parameters for which it exists."
             )
-        if isinstance(latent_layer(ebm.structure), Refusal):
-            rest = given(ebm, shown)
+        if masks or isinstance(latent_layer(ebm.structure), Refusal):
+            rest = hidden_given(ebm, shown, masks)
             check_covered(rest, self._moving(rest))
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
@@ -100,6 +115,9 @@ class ContrastiveDivergence(AbstractObjective):
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
         still, layer = _frozen(ebm), latent_layer(ebm.structure)
+        batch, masks = masks_of(ebm, batch)
+        if masks:
+            layer = Refusal("entries of the data are missing")
         exact = not isinstance(layer, Refusal)
         energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
         filled, ensemble, carry = batch, self._ensemble(still), state
@@ -109,7 +127,7 @@ class ContrastiveDivergence(AbstractObjective):
         if not exact or self.start != "persistent":
             key, clamp_key, start_key = jr.split(key, 3)
             if not exact or self.start == "data":
-                filled = self._filled(still, layer, batch, clamp_key)
+                filled = self._filled(still, layer, batch, masks, clamp_key)
             if self.start == "data":
                 carry = ensemble.start(still, filled, key=start_key, warmup=0)
             elif self.start == "noise":
@@ -138,32 +156,39 @@ class ContrastiveDivergence(AbstractObjective):
         return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
 
     def _filled(
-        self, ebm: EBM, layer: IndependentSites | Refusal, batch: Configuration, key: Array
+        self,
+        ebm: EBM,
+        layer: IndependentSites | Refusal,
+        batch: Configuration,
+        masks: Configuration,
+        key: Array,
     ) -> Configuration:
-        """The batch with latents that are drawn given its visible variables."""
-        if not latent(ebm):
+        """The batch with what it does not show, drawn given what it shows."""
+        if not latent(ebm) and not masks:
             return jax.vmap(lambda v: ebm.model.placed(v))(batch)
 
-        def settle(v: Configuration, key: Array) -> Configuration:
-            rest = given(ebm, v)
+        def settle(v: Configuration, masks: Configuration, key: Array) -> Configuration:
+            rest = hidden_given(ebm, v, masks)
             kernel = self._moving(rest)
             keys = jr.split(key, self.settle + 2)
             x = rest.start(key=keys[0])
+            x |= {n: jnp.where(mask, v[n], x[n]) for n, mask in masks.items()}
             state = kernel.init(rest, x, key=keys[1], warmup=0)
 
             def step(carry: Any, key: Array) -> tuple[Any, None]:
                 x, state, _ = kernel.step(rest, *carry, key=key)
                 return (x, state), None
 
-            return lax.scan(step, (x, state), keys[2:])[0][0]
+            x = lax.scan(step, (x, state), keys[2:])[0][0]
+            return v | x | {n: jnp.where(mask, v[n], x[n]) for n, mask in masks.items()}
 
-        def one(v: Configuration, key: Array) -> Configuration:
+        def one(v: Configuration, masks: Configuration, key: Array) -> Configuration:
             if isinstance(layer, Refusal):
-                return ebm.model.placed({**v, **settle(v, key)})
+                return ebm.model.placed(settle(v, masks, key))
             return ebm.model.placed({**v, **draw_latents(ebm, layer, v, key=key)})
 
         size = len(next(iter(batch.values())))
-        return jax.vmap(one)(batch, jr.split(key, size))
+        return jax.vmap(one)(batch, masks, jr.split(key, size))
 
 
 def _frozen(ebm: EBM) -> EBM:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,18 +11,22 @@ from jax import Array
 from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
-from energydsl.learning.objective.base import AbstractObjective, energy_shown, why_not_summed
+from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.shown import energy_shown, why_not_summed
 from energydsl.normalizer import Intractable
 
 
 class MaximumLikelihood(AbstractObjective):
     r"""Maximum likelihood: minus the mean log-likelihood, $\frac1n \sum_i F(v_i) + \log Z$.
 
-    $F$ is the energy, or the free energy if there are latents. Both terms are computed exactly, so
-    the loss is the negative log-likelihood in nats per example.
+    $F$ is the energy, or the free energy if there are latents or missing entries, which are summed
+    out. Both terms are computed exactly, so the loss is the negative log-likelihood in nats per
+    example.
 
     Source: Ackley, Hinton & Sejnowski (1985), Cognitive Science 9(1), 147-169, eq. (8).
     """
+
+    missing_entries: ClassVar[bool] = True
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         if isinstance(ebm.normalizer, Intractable):
@@ -31,7 +37,7 @@ class MaximumLikelihood(AbstractObjective):
         reason = why_not_summed(ebm, data)
         if reason is not None:
             raise TypeError(
-                f"MaximumLikelihood needs the latents summed out exactly. {reason}. "
+                f"MaximumLikelihood needs all that data do not show summed out exactly. {reason}. "
                 "Use ContrastiveDivergence(), which draws them."
             )
 

@@ -14,7 +14,8 @@ from jax.flatten_util import ravel_pytree
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.latent import latent, visible
-from energydsl.learning.objective.base import AbstractObjective, energy_shown, why_not_summed
+from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.shown import energy_shown, why_not_summed
 
 
 class ScoreMatching(AbstractObjective):

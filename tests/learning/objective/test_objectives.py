@@ -314,9 +314,9 @@ def test_latents_without_a_formula_are_drawn_by_the_kernel_with_the_data_held():
     expected = weights @ (hs[:, 0] * hs[:, 1])
     cd = ed.ContrastiveDivergence(settle=30)
     keys = jax.random.split(KEY, 200)
-    filled = jax.jit(jax.vmap(lambda k: cd._filled(ebm, layer, {"x": jnp.asarray(data)}, k)["h"]))(
-        keys
-    )
+    filled = jax.jit(
+        jax.vmap(lambda k: cd._filled(ebm, layer, {"x": jnp.asarray(data)}, {}, k)["h"])
+    )(keys)
     seen = np.asarray(filled[..., 0] * filled[..., 1]).sum(0)
     z = (seen - 200 * expected) / np.sqrt(200 * expected * (1 - expected))
     assert scipy.stats.chi2.sf((z**2).sum(), len(z)) > FALSE_ALARM
