@@ -249,7 +249,7 @@ def marginal_of(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Margin
     if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
         numbers[..., held, :] = np.stack([given[held], np.zeros(held.sum())], axis=1)
-        mean, variance = (numbers[..., k].reshape(*lead, *v.shape) for k in (0, 1))
+        mean, variance = (numbers[..., k].reshape((*lead, *v.shape)) for k in (0, 1))
         return Marginal(mean, variance)
     levels = v.domain.values
     shares = np.zeros((v.size, len(levels))) if law is None else np.array(law)
