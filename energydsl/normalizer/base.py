@@ -127,10 +127,13 @@ class Offer:
     last: np.ndarray | bool = False
     setup: float = 0.0
 
-    @property
-    def costs(self) -> np.ndarray:
-        """By which rules are compared: the operations, and a share of the setup."""
-        return self.operations + self.setup / max(1, np.isfinite(self.operations).sum())
+    def costs(self, times: int) -> np.ndarray:
+        """By which rules are compared: the operations, and a share of the setup.
+
+        `times` is how often log Z is expected to be computed at once, for different numbers.
+        """
+        alike = times * max(1, np.isfinite(self.operations).sum())
+        return self.operations + self.setup / alike
 
     def answers(self, question: Question) -> np.ndarray:
         """True for each component for which the plans can compute a quantity."""

@@ -20,6 +20,9 @@ from energydsl.normalizer.base import (
     planned,
 )
 
+EXAMPLES = 100
+"""How many examples with inputs of their own log Z is expected to be computed for at once."""
+
 
 class Survey:
     """The offers of all rules for one structure; plans are made when first needed."""
@@ -109,15 +112,17 @@ class Survey:
         return self._cheapest[question]
 
     def _least(self, question: Question) -> tuple[np.ndarray, np.ndarray]:
+        times = EXAMPLES if self.structure.skeleton.inputs else 1
         least = np.full(len(self.structure.component_sizes), np.inf)
         best = np.zeros(len(least), np.int32)
         for last in (False, True):
             left = np.isinf(least)
             for k, offer in enumerate(self.offers(question)):
                 better = left & (offer.last == np.full(len(least), last))
-                better &= offer.answers(question) & (offer.costs < least)
+                costs = offer.costs(times)
+                better &= offer.answers(question) & (costs < least)
                 better[better] = ~self.budget.exceeded(*(a[better] for a in offer.numbers()))
-                best[better], least[better] = k, offer.costs[better]
+                best[better], least[better] = k, costs[better]
         return best, least
 
 

@@ -114,3 +114,17 @@ def test_a_wide_input_does_not_make_its_sites_interact():
     xs = np.random.default_rng(0).normal(size=(50, 300)).astype(np.float32)
     expected = np.logaddexp.reduce(xs.astype(float) @ weights.astype(np.float32), axis=1).sum()
     assert ed.log_partition(ebm.given(x=xs)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_setup_of_a_rule_is_shared_by_many_examples():
+    """Beside few examples, enumerating one layer of a short chain pays; for many it does not."""
+
+    def chain(given):
+        x, y = ed.real("x", (12, 3), given=given), ed.categorical("y", 12, levels=3)
+        model = ed.Model(ed.Table(-x)(y).sum() + ed.Table(np.eye(3))(y[:-1], y[1:]).sum())
+        return ed.compile(model if given else model.condition(x=np.ones((12, 3))))
+
+    few, many = chain(False), chain(True)
+    assert "bipartite" in str(few.normalizer) and "elimination" in str(many.normalizer)
+    found = ed.log_partition(many.given(x=np.ones((12, 3))))
+    assert found == pytest.approx(float(ed.log_partition(few)), abs=1e-9)

@@ -394,3 +394,14 @@ def test_states_that_differ_between_examples_are_refused():
     _, _, xs, ys = numbers()
     with pytest.raises(ValueError, match="out_axes"):
         ed.fit(chain(), Remembers(), {"x": xs, "y": ys}, key=jr.key(0), steps=2, progress=False)
+
+
+def test_an_answer_that_does_not_exist_is_told():
+    """Where an input is 1, every label of its site is forbidden; the other site has a law."""
+    x, y = ed.binary("x", 2, given=True), ed.categorical("y", 2, levels=3)
+    ebm = ed.compile(ed.Model(ed.Table([[0, 1, 2], [np.inf] * 3])(x, y).sum()))
+    zeros = np.zeros((2, 2), int)
+    np.testing.assert_array_equal(ed.predict(ebm, zeros, "mode")["y"], zeros)
+    for answer in ("mode", "marginals"):
+        with pytest.raises(ValueError, match="inputs of example 1 does not exist"):
+            ed.predict(ebm, np.array([[0, 0], [0, 1], [0, 0]]), answer)
