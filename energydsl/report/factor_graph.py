@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_SITES, MAX_LINES = 60, 150
+MAX_SITES, MAX_LINES = 60, 180
 """The most sites, and lines from factors to sites, that are shown; of others, batches are."""
 
 FACTOR, CLAMPED, LINE = "#333333", "#C8C8C8", "#AAAAAA"

@@ -200,7 +200,8 @@ def _traces(scalars: dict[str, np.ndarray]) -> Figure:
     panels = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(3, 2))
     for (name, draws), (left, right) in zip(shown.items(), panels, strict=True):
         ranks = _ranks(draws)
-        bins = np.linspace(0, draws.size, min(20, draws.shape[1]) + 1)
+        # Ten draws of a chain in each bin, so that chance alone does not make them look uneven.
+        bins = np.linspace(0, draws.size, min(20, max(2, draws.shape[1] // 10)) + 1)
         for number, trace in enumerate(draws[:MAX_CHAINS]):
             colour = COLOURS[number % len(COLOURS)]
             left.plot(trace, color=colour, lw=0.6)
