@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytest
 
 import energydsl as ed
 
@@ -23,7 +22,6 @@ def code_of(page):
         yield "\n" * text.count("\n", 0, block.start(1)) + block[1]
 
 
-@pytest.mark.usefixtures("optimised")
 def test_the_readmes_code_runs(tmp_path, monkeypatch):
     """The code of the other pages runs when the documentation is built."""
     monkeypatch.chdir(tmp_path)

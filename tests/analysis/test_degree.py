@@ -180,7 +180,7 @@ TERMS = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(text=TERMS, seed=st.integers(0, 2**20))
 def test_derivatives_up_to_a_claimed_degree_say_all(text, seed):
     """Conditionals read their coefficients off derivatives at zero."""

@@ -32,7 +32,7 @@ def check_sum(model, key=0, **tolerance):
         np.testing.assert_allclose(total, wide.energy(x), rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(text=energies(), key=st.integers(0, 2**20))
 def test_a_random_energy_comes_apart_soundly(text, key):
     model = model_of(text)

@@ -67,7 +67,7 @@ def test_conditionals_of_views():
     np.testing.assert_allclose(rising.scale, 3**-0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), pytest.param((3, 1), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(
     "formula",
     [

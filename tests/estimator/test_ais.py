@@ -67,6 +67,7 @@ def test_intervals_cover_ninety_in_a_hundred(kind):
     assert covered([kind], 100) >= 90
 
 
+@pytest.mark.slow
 def test_constrained_and_clamped_variables():
     p, u, q = ed.positive("p"), ed.interval("u", low=-1.0, high=2.0), ed.simplex("q", (2, 3))
     model = ed.Model(

@@ -142,7 +142,7 @@ def networks(draw):
     return Tables(cards, list(zip(scopes, tables, strict=True)))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(network=networks())
 def test_a_file_that_is_read_and_written_keeps_its_potentials(tmp_path_factory, network):
     folder = tmp_path_factory.mktemp("round")
@@ -366,7 +366,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(place=st.integers(0, 60), words=st.lists(WORDS, max_size=3), gone=st.integers(0, 3))
 def test_a_changed_file_is_read_or_refused_in_words(tmp_path_factory, place, words, gone):
     text = re.split(r"(\s+)", GOOD)

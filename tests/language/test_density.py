@@ -23,7 +23,9 @@ FLOWS = [
 ]
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name", [*FLOWS[:2], *(pytest.param(f, marks=pytest.mark.slow) for f in FLOWS[2:])]
+)
 def test_flows_of_listed_bijections_are_normalised(name):
     flow = getattr(flowjax.flows, name)(jr.key(0), base_dist=PLAIN)
     assert is_density(flow, Real(), (2,))

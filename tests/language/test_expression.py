@@ -138,7 +138,7 @@ def test_scalars_of_numpy_and_jax_stand_on_either_side(number):
     agree(lambda x, m: x**number, x)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_broadcasting_is_numpys(data):
     shapes = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=3, max_dims=3, max_side=3))
@@ -156,7 +156,7 @@ indices = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(index=indices, again=st.sampled_from([..., (..., None), (slice(None, None, -1),)]))
 def test_indexing_is_numpys(index, again):
     x = reals("x", 3, 4, 2)
@@ -467,7 +467,7 @@ texts = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(text=texts)
 def test_what_is_printed_reads_back_as_the_same_expression(text):
     names = {"s": ed.real("s", 3), "t": ed.real("t", 3), "where": ed.where, "abs": abs}

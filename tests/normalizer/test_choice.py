@@ -107,7 +107,7 @@ def test_log_z_of_a_conditioned_model(name):
         check(model.condition({v.name: np.full(v.shape, v.domain.values[0])}))
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(text=energies(FINITE), held=st.sampled_from([{}, {"s": [1, -1, -1]}, {"b": 1, "c": 2}]))
 def test_log_z_of_random_energies(text, held):
     model = model_of(text)

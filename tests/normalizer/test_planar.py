@@ -37,7 +37,7 @@ def triangulated(nodes, seed, kept=1.0):
     return np.array(edges or [(0, 1)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     nodes=st.integers(4, 9),
     seed=st.integers(0, 10**6),

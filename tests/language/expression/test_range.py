@@ -51,7 +51,7 @@ def value(model, key):
     return float(model.energy(drawn))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(text=TEXTS, seed=st.integers(0, 2**20))
 def test_what_is_claimed_holds(text, seed):
     expression = eval(text, {"ed": ed, "np": np, **VIEWS})

@@ -82,7 +82,11 @@ def test_constrained_domains_of_three_coordinates(view, q, right):
     assert claimed <= ACCEPTED and abs(found - right) <= claimed
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("inverse gamma", "simplex of two")))
+     for n in DOMAINS],
+)  # fmt: skip
 def test_constrained_domains(name):
     view, q = DOMAINS[name]
     ebm = ed.compile(ed.Model(ed.LogDensity(q)(view)))
