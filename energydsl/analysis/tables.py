@@ -81,7 +81,10 @@ class Tables(eqx.Module):
         """
         values, axes = self._arguments(model, self.indices)
         states = [None if state is None else 1 for _, state in axes]
-        return jax.vmap(lambda *v: function(list(v)), states, out_axes=1)(*values)
+        # Factors without finite sites have one state, along which no argument differs.
+        alone = 1 if all(axis is None for axis in states) else None
+        each = jax.vmap(lambda *v: function(list(v)), states, out_axes=1, axis_size=alone)
+        return each(*values)
 
     def _arguments(
         self, model: Model, indices: tuple[Array | None, ...]
