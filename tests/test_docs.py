@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pytest
 
 import energydsl as ed
 
@@ -30,6 +31,17 @@ def test_the_readmes_code_runs(tmp_path, monkeypatch):
         exec(compile(code, str(ROOT / "README.md"), "exec"), namespace)
     plt.close("all")
     assert namespace, "README.md has no block of Python"
+
+
+@pytest.mark.slow
+def test_the_models_by_field_are_learnt_drawn_and_asked(tmp_path, monkeypatch):
+    """Building the documentation runs their declarations only."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for code in code_of("docs/models.md"):
+        exec(compile(code, str(ROOT / "docs" / "models.md"), "exec"), namespace)
+    plt.close("all")
+    assert len(namespace["ebms"]) == 13
 
 
 def test_every_family_is_extended_in_few_lines():

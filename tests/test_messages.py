@@ -68,7 +68,7 @@ DECLARED = [
     ("ed.Neural(NETWORK)(x)", TypeError, r"Neural\[MLP\] could not .* shapes \(3,\): .*\(4,\)"),
     ("ed.apply(lambda a, b: a, x)", TypeError, r"shapes \(3,\): .*missing 1 required.*'b'"),
     ("ed.apply(lambda a: a[0] if a[0] > 0 else 0, x)", TypeError, r"<lambda> .*shapes \(3,\): Attempted bool"),
-    ("ed.LogDensity(dist.Categorical)", TypeError, "dist.CategoricalProbs and dist.Categ.*Logits"),
+    ("ed.LogDensity(dist.Categorical)(c)", TypeError, "no parameters; expected either probs= or l"),
     ("ed.LogDensity(dist.Delta(0.0))(x)", TypeError, r"Delta, which has no density.*model.cond"),
     (
         "ed.LogDensity(dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))(x)",

@@ -229,7 +229,18 @@ def planned(ebm: EBM, function: str, *questions: Question) -> Planned:
         if not isinstance(normalizer, Intractable):
             return normalizer
         reasons.append(normalizer.reason)
-    raise IntractableError(f"{function} has no exact answer for this model: {reasons[0]}.")
+    raise IntractableError(
+        f"{function} has no exact answer for this model: {reasons[0]}. {_INSTEAD[function]}"
+    )
+
+
+_INSTEAD = {
+    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
+    "average draws of ed.sample.",
+    "map_configuration": "Draws at a low temperature T have energies near the lowest: "
+    "ed.sample(ed.compile(ebm.model / T), key=key).",
+}
+"""What to do where no rule has the answer."""
 
 
 def marginal_of(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:
@@ -243,7 +254,7 @@ def marginal_of(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Margin
     if v.domain.levels is None:
         numbers = np.zeros((v.size, 2)) if law is None else np.array(law)
         numbers[..., held, :] = np.stack([given[held], np.zeros(held.sum())], axis=1)
-        mean, variance = (numbers[..., k].reshape(*lead, *v.shape) for k in (0, 1))
+        mean, variance = (numbers[..., k].reshape((*lead, *v.shape)) for k in (0, 1))
         return Marginal(mean, variance)
     levels = v.domain.values
     shares = np.zeros((v.size, len(levels))) if law is None else np.array(law)

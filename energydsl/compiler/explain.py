@@ -47,7 +47,7 @@ class Explanation:
         f = self.conclusions
         rows = [("energy", f["energy"]), *(("", v) for v in f["variables"])]
         arrays = f" in {', '.join(f['parameters'])}" if f["parameters"] else ""
-        rows.append(("parameters", f"{f['parameter_count']:,} numbers{arrays}"))
+        rows.append(("parameters", _count(f["parameter_count"], "number", "numbers") + arrays))
         rows.append(("sites", f"{f['free_sites']:,} free of {f['sites']:,}"))
         rows.append(("factors", f"{f['factors']:,} in {_count(f['batches'], 'batch', 'batches')}"))
         rows.append(("interactions", f"{f['interactions']:,} (pairs of sites)"))
@@ -62,9 +62,8 @@ class Explanation:
         rows += [("slow", said) for said in f["slow"]]
         rows.append(("sweep", f["sweep"]))
         rows += [("", f"not {name}: {why}") for name, why in f["lowerings_refused"].items()]
-        first, *others = f["samplers"].items()
-        rows.append(("sampler", f"{first[0]}: {first[1]}"))
-        rows += [("", f"or {name}: {why}") for name, why in others]
+        first, *others = [f"{name}: {why}" for name, why in f["samplers"].items()] or ["none"]
+        rows += [("sampler", first), *(("", f"or {said}") for said in others)]
         rows += [("", f"not {name}: {why}") for name, why in f["samplers_refused"].items()]
         rows.append(("compiled in", f"{f['seconds']:.2f} s"))
         width = max(len(label) for label, _ in rows)
@@ -187,7 +186,7 @@ def _count(number: int, one: str, many: str) -> str:
 def _component_text(part: dict[str, Any]) -> str:
     words = [f"{_count(part['sites'], 'site', 'sites')} of {', '.join(part['domains'])}"]
     if part["count"] > 1:
-        words[0] = f"{part['count']:,} x {words[0]}"
+        words[0] = f"{part['count']:,} alike, each of {words[0]}"
     words += [w for w in FORMS if part[w]]
     planar = {True: "planar", False: "not planar", None: "planarity not tested"}[part["planar"]]
     words += [

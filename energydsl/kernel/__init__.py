@@ -15,6 +15,7 @@ SAMPLERS[:] = (
     NUTS(),
     Gibbs(),
     Cycle(Gibbs(), NUTS()),
+    ExactDraws(),
     Langevin(),
     Cycle(Gibbs(), Langevin()),
     MetropolisHastings(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from energydsl._types import Refusal
 from energydsl.compiler.ebm import EBM
 from energydsl.compiler.recommendation import SAMPLERS
@@ -10,16 +12,21 @@ from energydsl.kernel.base import AbstractKernel
 
 def choose(ebm: EBM) -> tuple[AbstractKernel, str]:
     """The kernel that `EBM.explain` recommends first, with the reason; used by `sample`."""
-    return _applicable(ebm)[0]
+    return next(_applicable(ebm, _kernels()))
 
 
 def cheapest(ebm: EBM) -> AbstractKernel:
     """The applicable kernel with the cheapest steps; used for annealing and learning."""
-    return min(_applicable(ebm), key=lambda found: found[0].effort(ebm))[0]
+    return next(_applicable(ebm, sorted(_kernels(), key=lambda kernel: kernel.effort(ebm))))[0]
 
 
-def _applicable(ebm: EBM) -> list[tuple[AbstractKernel, str]]:
-    said = [
-        (kernel, kernel.applies(ebm)) for kernel in SAMPLERS if isinstance(kernel, AbstractKernel)
-    ]
-    return [(kernel, words) for kernel, words in said if not isinstance(words, Refusal)]
+def _kernels() -> list[AbstractKernel]:
+    return [kernel for kernel in SAMPLERS if isinstance(kernel, AbstractKernel)]
+
+
+def _applicable(ebm: EBM, kernels: list[AbstractKernel]) -> Iterator[tuple[AbstractKernel, str]]:
+    """The kernels that apply with their reasons; what is not asked for is not worked out."""
+    for kernel in kernels:
+        words = kernel.applies(ebm)
+        if not isinstance(words, Refusal):
+            yield kernel, words

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from energydsl._messages import described
-from energydsl._types import Configuration
+from energydsl._types import Configuration, Refusal
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 from energydsl.normalizer import Intractable
@@ -37,6 +37,18 @@ class ExactDraws(AbstractKernel):
 
     def moves(self, ebm: EBM) -> np.ndarray:
         return ebm.structure.free & isinstance(_normalizer(ebm), Planned)
+
+    def effort(self, ebm: EBM) -> float:
+        # Draws that forget the chain's configuration serve neither annealing nor learning.
+        return np.inf
+
+    def applies(self, ebm: EBM) -> str | Refusal:
+        """The rules that give draws; why each other does not is said where log Z is explained."""
+        normalizer = _normalizer(ebm)
+        if isinstance(normalizer, Planned):
+            return f"its draws are independent, by {normalizer.rules}"
+        exact = isinstance(ebm.normalizer, Planned)
+        return Refusal(f"no rule gives {'draws of this model' if exact else 'log Z'}")
 
     def reason(self, ebm: EBM) -> str:
         return f"no rule gives exact draws: {_normalizer(ebm)}"

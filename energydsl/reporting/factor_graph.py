@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 LETTERS, MAX_NAMED = "ijklmnpq", 4
 """The names of running indices, and the most sites of a factor that are named."""
 
-MAX_SITES, MAX_FACTORS = 60, 300
-"""The largest model whose sites and factors are shown; of others, variables and batches are."""
+MAX_SITES, MAX_LINES = 60, 180
+"""The most sites, and lines from factors to sites, that are shown; of others, batches are."""
 
 FACTOR, CLAMPED, LINE = "#333333", "#C8C8C8", "#AAAAAA"
 
 APART = 0.75
 """The least distance between nodes, where neighbours are about 1 apart."""
 
-SIDE = 6.4
-"""The size of the picture in inches."""
+SIDE, LINE_LENGTH = 6.4, 66
+"""The size of the picture in inches, and the letters that fit beside each other below it."""
 
 
 def draw_factor_graph(model: Model, path: str | PathLike | None = None) -> Figure:
@@ -47,7 +47,8 @@ def draw_factor_graph(model: Model, path: str | PathLike | None = None) -> Figur
         path: the file to which the picture is written, if any.
     """
     structure = Structure(model)
-    small = structure.sites <= MAX_SITES and sum(f.size for f in structure.factors) <= MAX_FACTORS
+    lines = sum(f.size * structure.scope_size(f) for f in structure.factors)
+    small = structure.sites <= MAX_SITES and lines <= MAX_LINES
     return saved(_draw_sites(structure) if small else _draw_batches(structure), path)
 
 
@@ -73,7 +74,9 @@ def _draw_sites(structure: Structure) -> Figure:
         _draw_variable(axes, structure, number, places, diameter)
     if not structure.free.all():
         axes.scatter([], [], s=80, color=CLAMPED, label="clamped")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    longest = max(len(str(v)) for v in structure.variables)
+    columns = int(np.clip(LINE_LENGTH // (longest + 6), 1, 3))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

@@ -52,7 +52,7 @@ class Page:
             said = ""
             formulas = [*zip(parts[1::3], parts[2::3], strict=True), (None, None)]
             for plain, (shown, inline) in zip(parts[::3], formulas, strict=True):
-                said += html.escape(plain)
+                said += re.sub(r"(`+)(.+?)\1", r"<code>\2</code>", html.escape(plain))
                 if shown is not None:
                     said += f"</p><div>{_formula(shown)}</div><p>"
                 elif inline is not None:
@@ -81,7 +81,7 @@ class Page:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         def row(cells: Sequence[object], tag: str) -> str:
             return (
-                "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+                "<tr>" + "".join(f"<{tag}>{html.escape(_cell(c))}</{tag}>" for c in cells) + "</tr>"
             )
 
         body = "".join(row(cells, "td") for cells in rows)
@@ -102,7 +102,10 @@ class Page:
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """The text of a cell; floats have four digits, or all digits before the point."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _uri(content: bytes, kind: str) -> str:
@@ -124,5 +127,10 @@ def _typeset(formula: str) -> bytes:
     from matplotlib.mathtext import math_to_image
 
     buffer = BytesIO()
+    # Matplotlib knows neither fractions of another size nor arguments without braces.
+    formula = re.sub(r"\\[td]?frac(\w)(\w)", r"\\frac{\1}{\2}", formula)
+    formula = re.sub(r"\\[td]frac", r"\\frac", formula)
+    formula = re.sub(r"\\sqrt\s+(\w)", r"\\sqrt{\1}", formula)
+    formula = re.sub(r"\\[lr]Vert", r"\\|", formula)
     math_to_image(f"${formula}$", buffer, format="svg")
     return buffer.getvalue()

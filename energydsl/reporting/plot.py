@@ -228,6 +228,10 @@ def _drawn(chains: Chains, name: str | None) -> np.ndarray:
     names = list(chains.draws)
     if name is None and len(names) == 1:
         name = names[0]
+    if name is None:
+        raise ValueError(
+            f"The chains hold {names}; say which to plot: plot_samples(chains, {names[0]!r})."
+        )
     if name not in names:
         raise ValueError(f"plot_samples got the name {name!r}; expected one of {names}.")
     if not chains.draws[name].shape[1]:

@@ -33,8 +33,15 @@ MAX_ROWS = 40
 MIN_DRAWS = 4
 """The least number of draws of a chain from which ArviZ estimates errors."""
 
-MAX_TRACED = 4
-"""The largest number of scalars whose traces and ranks a report shows."""
+MAX_TRACED, MAX_CHAINS = 4, 8
+"""The largest numbers of scalars and of chains whose traces and ranks a report shows."""
+
+COLUMNS = (
+    "sd: standard deviation. eti: the interval between these ends has 89 % of the draws. ess: the "
+    "number of independent draws that would give the mean (bulk) and the ends (tail) as precisely. "
+    "r_hat: near 1 if the chains agree. mcse: standard error of the mean and of sd."
+)
+"""What the columns of ArviZ's summary mean."""
 
 FRAMES = 60
 """The largest number of frames of a moving picture in a report."""
@@ -127,7 +134,12 @@ def add_draws(page: Page, draws: Mapping[str, np.ndarray]) -> None:
     page.section("Means and traces")
     if scalars and next(iter(scalars.values())).shape[1] >= MIN_DRAWS:
         _add_summary(page, scalars)
-    page.figure(_traces(scalars), "Left: draws. Right: histograms of ranks; flat ones are alike.")
+    many = any(a.shape[0] > MAX_CHAINS for a in scalars.values())
+    which = f"The first {MAX_CHAINS} chains. " if many else ""
+    page.figure(
+        _traces(scalars),
+        f"{which}Left: draws. Right: histograms of their ranks; flat ones mean chains that agree.",
+    )
 
 
 def add_history(page: Page, history: History) -> None:
@@ -183,6 +195,7 @@ def _add_summary(page: Page, scalars: dict[str, np.ndarray]) -> None:
     if len(scalars) == MAX_ROWS:
         page.text(f"The first {MAX_ROWS} scalars that are not constant.")
     page.table(["", *table.columns], [(name, *row) for name, *row in table.itertuples()])
+    page.text(COLUMNS)
 
 
 def _traces(scalars: dict[str, np.ndarray]) -> Figure:
@@ -195,13 +208,16 @@ def _traces(scalars: dict[str, np.ndarray]) -> Figure:
     panels = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(3, 2))
     for (name, draws), (left, right) in zip(shown.items(), panels, strict=True):
         ranks = _ranks(draws)
-        bins = np.linspace(0, draws.size, min(20, draws.shape[1]) + 1)
-        for number, trace in enumerate(draws):
+        # Ten draws of a chain in each bin, so that chance alone does not make them look uneven.
+        bins = np.linspace(0, draws.size, min(20, max(2, draws.shape[1] // 10)) + 1)
+        for number, trace in enumerate(draws[:MAX_CHAINS]):
             colour = COLOURS[number % len(COLOURS)]
             left.plot(trace, color=colour, lw=0.6)
-            right.hist(ranks[number], bins, color=colour, histtype="step")
+            counts = np.histogram(ranks[number], bins)[0]
+            right.stairs(counts, bins, baseline=None, color=colour)
         left.set_ylabel(name)
         right.axhline(draws.shape[1] / (len(bins) - 1), color="0.6", lw=0.8)
+        right.set_ylim(bottom=0)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0)

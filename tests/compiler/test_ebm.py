@@ -138,7 +138,7 @@ def test_explain_is_a_table_and_data():
     s = ed.spin("s", (4, 2))
     ebm = ed.compile(ed.Model(-0.3 * (s[1:] * s[:-1]).sum()))
     text, data = str(ebm.explain()), ebm.explain().as_dict()
-    assert "2 x 4 sites of spin" in text and "of 2 components" in text
+    assert "2 alike, each of 4 sites of spin" in text and "of 2 components" in text
     assert data["components"][0]["forest"] and data["interactions"] == 6
     assert next(iter(data["samplers"])) == "Gibbs"
 

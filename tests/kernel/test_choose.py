@@ -66,3 +66,25 @@ def test_explain_and_the_choice_read_one_list(monkeypatch):
     assert choose(ebm) == (First(), "it comes first")
     assert "it needs gradients" in said["samplers_refused"]["NUTS"]
     assert "Gibbs alone" in said["samplers_refused"]["Cycle(Gibbs, NUTS)"]
+
+
+def test_explain_names_exact_draws_which_are_taken_only_if_nothing_else_suits():
+    ebm = ed.compile(ed.Model(MODELS["Gibbs()"]))
+    said = ebm.explain().as_dict()["samplers"]
+    assert list(said)[:2] == ["Gibbs", "ExactDraws"]
+    assert said["ExactDraws"].startswith("its draws are independent, by gaussian of 2 components,")
+    assert str(choose(ebm)[0]) == str(cheapest(ebm)) == "Gibbs()"
+    counts = ed.compile(ed.Model(0.5 * ed.count("n", 2).sum()))
+    assert str(choose(counts)[0]) == "ExactDraws()"
+    assert str(cheapest(counts)).startswith("MetropolisHastings")
+
+
+@pytest.mark.parametrize(
+    ("energy", "why"),
+    [
+        (QUARTIC * X.sum() ** 2 + P**3 * X[0] ** 2 + P, "no rule gives draws of this model"),
+        ((ed.real("y", 9).sum() ** 2 + 1) ** 2, "no rule gives log Z"),
+    ],
+)
+def test_explain_says_why_there_are_no_exact_draws(energy, why):
+    assert ed.compile(ed.Model(energy)).explain().as_dict()["samplers_refused"]["ExactDraws"] == why

@@ -488,6 +488,8 @@ def test_what_is_printed_reads_back_as_the_same_expression(text):
     [
         ("s * np.ones(4)", ValueError, r"shapes \(3,\) and \(4,\), which do not broadcast"),
         ("s @ np.ones(4)", ValueError, r"@ got shapes \(3,\) and \(4,\); .*inner sizes"),
+        ("s @ np.ones((2, 3, 4))", ValueError, "left one may be a stack of matrices"),
+        ("np.ones((2, 4, 2)) @ s", ValueError, r"@ got shapes \(2, 4, 2\) and \(3,\)"),
         ("s @ 2.0", ValueError, r"@ got shapes \(3,\) and \(\)"),
         ("s[3]", IndexError, r"Index 3 does not fit shape \(3,\)"),
         ("s[0, 0]", IndexError, r"does not fit shape \(3,\)"),

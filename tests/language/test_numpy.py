@@ -40,6 +40,7 @@ FORMULAE = [
     "np.cumsum(m)", "np.cumsum(m, axis=0)", "np.diff(m)", "np.diff(m, axis=0)", "np.diff(x, n=2)",
     "np.dot(x, y)", "np.dot(a, x)", "np.dot(m, a)", "np.dot(2.0, x)", "np.inner(x, y)",
     "np.inner(m, m)", "np.outer(x, y)", "np.matmul(a, m)", "a @ x", "x @ a", "a * m",
+    "a[:, None] @ m", "np.stack([a, -a]) @ x", "np.reshape(m, (3, 1, 3)) @ a[:, :2]",
     "np.convolve(x, np.array([1.0, 2.0]))", "np.convolve(x, np.array([1.0, 2.0]), 'same')",
     "np.roll(m, 1)", "np.roll(m, 1, axis=1)", "np.roll(x, -1)", "np.take(m, np.array([8, 2]))",
     "np.take(m, np.array([2, 0, 0]), axis=1)", "np.transpose(m)", "np.transpose(m, (1, 0))",

@@ -121,7 +121,19 @@ def test_a_wrapped_table_stays_wrapped_on_either_sign():
         ("ed.Table(np.zeros(2))(x)", TypeError, "of domain real; expected a view of a finite"),
         ("ed.Table(np.zeros(2))(3)", TypeError, "Expected a variable or a view of one"),
         ("ed.LogDensity(3)", TypeError, "LogDensity got int, which has no log_prob"),
-        ("ed.LogDensity(dist.Bernoulli)", TypeError, "got Bernoulli, .*dist.BernoulliLogits"),
+        ("ed.LogDensity(dist.Bernoulli)(s)", TypeError, "got no param.*either probs= or logits="),
+        ("ed.LogDensity(dist.Bernoulli)(s, 0.3, 0.1)", TypeError, "got probs, logits; expected ei"),
+        ("ed.LogDensity(dist.Bernoulli)(s, mean=0.3)", TypeError, "unexpected .*'mean'"),
+        (
+            "ed.LogDensity(dist.RelaxedBernoulli)(x, 1.0, 0.3)",
+            TypeError,
+            "has no probs=; .*logits=",
+        ),
+        (
+            "ed.LogDensity(dist.TruncatedNormal)",
+            TypeError,
+            "TruncatedNormal, which has no log_prob",
+        ),
         ("ed.LogDensity(dist.Normal(0, 1))(x, x)", TypeError, "has its parameters already"),
         ("ed.LogDensity(dist.Normal)(x, 0, 1, 2)", TypeError, "too many .* Expected loc, scale"),
         ("ed.LogDensity(dist.Normal)(x, rate=x)", TypeError, "keyword argument 'rate'"),
@@ -252,6 +264,27 @@ def test_a_family_called_on_parameters_is_the_distribution(q, view):
     by_name = {n: getattr(q, n) for n in q.get_args()}
     found = energy(ed.LogDensity(type(q))(view, **by_name), x=x)
     np.testing.assert_allclose(found, -np.sum(q.log_prob(x)), rtol=2e-5, atol=1e-5)
+
+
+EITHER = [
+    (dist.Bernoulli, ed.binary("b", 4), {"probs": 0.3}),
+    (dist.Bernoulli, ed.binary("b", 4), {"logits": -0.4}),
+    (dist.Binomial, ed.integer("n", 4, low=0, high=5), {"total_count": 5, "logits": -0.4}),
+    (dist.Categorical, ed.categorical("c", 4, levels=3), {"probs": np.array([0.2, 0.3, 0.5])}),
+    (dist.Geometric, ed.count("n", 4), {"probs": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("family", "view", "given"), EITHER)
+def test_a_family_of_probabilities_or_logits_is_named_as_in_numpyro(family, view, given):
+    x, q = np.array([0, 1, 1, 0]), family(**given)
+    model = ed.Model(ed.LogDensity(family)(view, **given))
+    np.testing.assert_allclose(
+        model.energy({view.variable.name: x}), -q.log_prob(x).sum(), rtol=1e-5
+    )
+    assert model == ed.Model(ed.LogDensity(type(q))(view, **given))
+    if "probs" in given:  # without a name, NumPyro takes probabilities
+        assert model == ed.Model(ed.LogDensity(family)(view, *given.values()))
 
 
 def test_a_family_s_parameters_may_be_variables():

@@ -17,6 +17,7 @@ MU = np.array([-1.0, 0.5, 2.0], np.float32)
 T3 = RNG.normal(size=(3, 4, 3)).astype(np.float32)
 K, Z, B, L = 2, np.array([0, 2, 1, 1, 0]), np.array([1, 0, 1]), 3
 LABELS = {"k": K, "z": Z, "b": B, "l": L}
+KNOWN = {"rows": np.array([2, 0, 1]), "cols": np.array([[0], [3]])}
 
 
 def views():
@@ -35,10 +36,12 @@ def views():
         "mu[k]", "mu[z]", "mu[z[1:]]", "mu[b]", "mu[z.reshape(5, 1)]", "(mu**2)[k] + mu[::-1][k]",
         "t[k]", "t[z]", "t[:, l]", "t[..., z]", "t[k, l]", "t[z, l, k]", "t[1:, l, z]",
         "t[:, l, 1:]", "t[z, :2]", "t[z[1:, None], l]", "t[:, 0][z[1:], z[:-1]]",
+        "t[k, 0]", "t[0, l]", "t[-1, 2, k]", "t[rows, l]", "t[z[2:], rows]", "t[:, rows, z[:3]]",
+        "t[rows[:, None], l, z]", "t[rows, z[:3], 1]", "t[1:, cols, z]", "t[rows, z[:3], ::2]",
     ],
 )  # fmt: skip
 def test_a_variable_selects_as_in_numpy(whole, formula):
-    expected = eval(formula, {"mu": MU, "t": T3, **LABELS})
+    expected = eval(formula, {"mu": MU, "t": T3, **LABELS, **KNOWN})
     arrays = {"mu": MU, "t": T3}
     if whole == "parameter":
         held = {n: ed.parameter(n, a) for n, a in arrays.items()}
@@ -46,7 +49,7 @@ def test_a_variable_selects_as_in_numpy(whole, formula):
         held = {n: ed.real(n, a.shape) for n, a in arrays.items()}
     else:
         held = {n: ed.take(a, np.arange(len(a)), axis=0) for n, a in arrays.items()}
-    expression = eval(formula, views() | held)
+    expression = eval(formula, views() | held | KNOWN)
     assert expression.shape == expected.shape
     weights = RNG.normal(size=expected.shape)
     model = ed.Model((weights * expression).sum())
@@ -113,6 +116,21 @@ def test_what_is_selected_of_positive_numbers_is_positive():
     assert not lies_in(ed.real("m", 2)[k], constraints.positive)
 
 
+def test_known_rows_of_a_selection_leave_each_element_a_factor_of_its_own():
+    """Every site has its own row of a table, and touches only its own entry of an array."""
+    z, m = ed.categorical("z", 3, levels=4), ed.real("m", (3, 4))
+    b = ed.parameter("b", T3[..., 0])
+    ebm = ed.compile(ed.Model(b[np.arange(3), z].sum()))
+    assert len(ebm.structure.edges) == 0
+    expected = scipy.special.logsumexp(-T3[..., 0].astype(float), axis=1).sum()
+    np.testing.assert_allclose(ed.log_partition(ebm), expected, rtol=1e-6)
+    joined = ed.compile(ed.Model((m[np.arange(3), z] ** 2).sum() + (m**2).sum())).structure.edges
+    # A label interacts with the four means of its own row, and these with each other.
+    blocks = ([*range(4 * row, 4 * row + 4), 12 + row] for row in range(3))
+    expected = [list(pair) for block in blocks for pair in itertools.combinations(block, 2)]
+    assert sorted(joined.tolist()) == sorted(expected)
+
+
 def test_each_element_of_a_selection_is_a_factor_of_its_own():
     z, a = ed.categorical("z", 6, levels=3), ed.parameter("a", RNG.normal(size=(3, 3)))
     ebm = ed.compile(ed.Model(a[z[1:], z[:-1]].sum()))
@@ -132,12 +150,15 @@ def test_each_element_of_a_selection_is_a_factor_of_its_own():
         ("mu[ed.count('n')]", TypeError, "got n, which is count"),
         ("mu[ed.integer('i', low=-1, high=1)]", TypeError, "count from 0"),
         ("mu[l]", ValueError, r"got l, which is integer.*, for an axis of 3 entries"),
-        ("t[k, 0]", TypeError, r"Apply the other parts first: A\[:, 0\]\[k\]"),
-        ("t[k, :, k]", TypeError, "variables side by side"),
-        ("t[k, np.array([0, 1])]", TypeError, "variables side by side"),
+        ("t[k, :, 0]", TypeError, r"Apply the other parts first: A\[:, :, 0\]\[k\]"),
+        ("t[k, :, k]", TypeError, "variables and known integers side by side"),
+        ("t[np.arange(3) > 1, l]", TypeError, "beside a mask"),
+        ("t[k, None, l]", TypeError, "a new axis"),
+        ("t[4, l]", IndexError, "out of bounds"),
+        ("t[np.arange(2), z]", ValueError, "variables and arrays of an index have shapes"),
         ("mu[k, k]", IndexError, "2 parts for an expression of 1 axes"),
         ("ed.take(mu, k, axis=1)", ValueError, r"axis 1 for an expression of shape \(3,\)"),
-        ("t[z, z[1:]]", ValueError, "variables of an index have shapes .* do not broadcast"),
+        ("t[z, z[1:]]", ValueError, "of an index have shapes .* do not broadcast"),
     ],
 )  # fmt: skip
 def test_a_wrong_index_is_told(line, error, message):

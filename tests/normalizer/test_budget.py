@@ -167,7 +167,9 @@ def test_infinitely_many_levels_are_refused_by_every_rule():
     ebm = ed.compile(ed.Model(n.sum() - 0.1 * n[0] * s))
     assert isinstance(ebm.normalizer, ed.Intractable)
     assert "n[0] has no finite list of levels" in ebm.normalizer.reason
-    with pytest.raises(ed.IntractableError, match="map_configuration has no exact answer"):
+    with pytest.raises(
+        ed.IntractableError, match=r"map_configuration has no exact answer.*at a low temperature T"
+    ):
         ed.map_configuration(ebm)
 
 

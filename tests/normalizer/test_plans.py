@@ -275,6 +275,13 @@ def test_gaussian_answers_are_the_closed_forms():
     assert whitened_pvalue(draws, [*mean, 3.0], joint) > FALSE_ALARM
 
 
+def test_a_single_real_site_has_its_mean_and_variance():
+    x = ed.real("x")
+    found = ed.marginals(ed.compile(ed.Model(2 * (x - 1.5) ** 2)))["x"]
+    np.testing.assert_allclose([found.mean, found.variance], [1.5, 0.25], rtol=1e-6)
+    assert found.mean.shape == ()
+
+
 def test_a_clamped_gaussian_is_the_conditional_one():
     ebm = ed.compile(gaussian().model.condition({X[1]: 2.0, "y": 3.0}))
     free = [0, 2]

@@ -48,6 +48,20 @@ def test_a_small_graph_shows_every_site_and_every_factor():
     assert legend(figure) == ["s: spin[3, 4]"]
 
 
+def test_a_dense_graph_of_few_sites_shows_batches():
+    x = ed.real("x", 16)
+    figure = draw_factor_graph(ed.Model(x @ np.eye(16) @ x))
+    assert "256 factors" in " ".join(texts(figure))
+
+
+def test_the_legend_is_as_wide_as_the_picture(tmp_path):
+    long = [ed.interval(f"a_rather_long_name_{k}", low=0.0, high=1.0) for k in range(5)]
+    figure = draw_factor_graph(ed.Model(sum(x**2 for x in long)))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def test_scalars_latents_and_clamped_sites_are_told():
     z, h = ed.binary("z"), ed.binary("h", 2, latent=True)
     figure = draw_factor_graph(ed.Model(z * h.sum()).condition(z=1))
@@ -169,7 +183,7 @@ def test_flat_samples_are_folded():
         (
             {"s": (2, 9, 4, 4), "t": (2, 9)},
             None,
-            r"got the name None; expected one of \['s', 't'\]",
+            r"hold \['s', 't'\]; say which to plot: plot_samples\(chains, 's'\)",
         ),
         ({"s": (2, 0, 4, 4)}, "s", "no draws of 's'"),
     ],

@@ -1,10 +1,12 @@
 """Reports: files that stand alone, with what was found, drawn and learnt."""
 
+import ast
 import base64
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax.random as jr
 import numpy as np
@@ -156,6 +158,27 @@ def test_a_formula_with_many_operations_is_typeset():
     page = Page("x")
     page.formulas(energy_tex("-(s @ f32[3,3] @ s) / T + where(a > b, a**2, exp(-b)).sum(0)[1]"))
     assert "<code>" not in "".join(page.parts)
+
+
+ZOO = Path(__file__).parents[2] / "models_zoo"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in ZOO.glob("*.py")))
+def test_the_zoos_words_are_typeset_without_their_markup(name):
+    said = ast.get_docstring(ast.parse((ZOO / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    page = Page(name)
+    page.prose(said.partition("\n")[2])
+    shown = re.sub("<img[^>]*>", "", "".join(page.parts))
+    assert not re.findall(r"[`$]|\\\w+", shown)
+
+
+def test_numbers_in_a_table_have_few_digits():
+    page = Page("x")
+    page.table(
+        ("", ""), [("a", 0.47109375), ("b", 63015.9687), ("c", np.float64(-1.5e-7)), ("d", 12)]
+    )
+    cells = re.findall("<td>(.*?)</td>", page.parts[0])
+    assert cells[1::2] == ["0.4711", "63,016", "-1.5e-07", "12"]
 
 
 def test_words_are_escaped_and_formulas_that_cannot_be_typeset_are_shown():

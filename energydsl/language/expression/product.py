@@ -56,14 +56,17 @@ class SparseProduct:
 
 @makes("matmul")
 def matmul(left: object, right: Any) -> Any:
-    """The product ``left @ right`` of vectors and matrices."""
+    """The product ``left @ right`` of vectors and matrices; the left one may be a stack of them."""
     a = as_expression(left)
     if sp.issparse(right):
         return SparseProduct(a, right)
     b = as_expression(right)
+    if a.ndim > 2 and b.ndim in (1, 2) and a.shape[-1] == b.shape[0]:
+        product = matmul(a.reshape(-1, a.shape[-1]), b)
+        return product.reshape(*a.shape[:-1], *b.shape[1:])
     if not (1 <= a.ndim <= 2 and 1 <= b.ndim <= 2) or a.shape[-1] != b.shape[0]:
         raise ValueError(
             f"@ got shapes {a.shape} and {b.shape}; expected vectors or matrices whose inner "
-            "sizes agree."
+            "sizes agree; the left one may be a stack of matrices."
         )
     return MatMul((a, b), a.shape[:-1] + b.shape[1:])

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from energydsl.language.expression.leaf import as_expression
@@ -50,30 +51,47 @@ class Select(Expression):
 
 @makes("select")
 def select(operand: Expression, given: tuple) -> Expression:
-    """The elements of an expression at an index that contains views of labels."""
+    """The elements of an expression at an index that contains views of labels.
+
+    Known integers and arrays of integers may stand beside the views, as in ``W[rows, k]``.
+    """
     parts = _without_ellipsis(given, operand.ndim)
     chosen = [axis for axis, part in enumerate(parts) if isinstance(part, Expression)]
-    first, last = chosen[0], chosen[-1] + 1
+    known = [axis for axis, part in enumerate(parts) if _is_known(part)]
+    first, last = min(chosen + known), max(chosen + known) + 1
     basic = [p for axis, p in enumerate(parts) if not first <= axis < last]
-    if len(chosen) < last - first or not all(isinstance(p, slice) for p in basic):
+    if len(chosen + known) < last - first or not all(isinstance(p, slice) for p in basic):
         raise TypeError(
-            f"An index of {operand!s:.80} mixes variables with other parts; expected variables "
-            "side by side, and slices. Apply the other parts first: A[:, 0][k] for A[k, 0]."
+            f"An index of {operand!s:.80} has variables apart from each other, or beside a mask or "
+            "a new axis; expected variables and known integers side by side, and slices. Apply "
+            "the other parts first: A[:, :, 0][k] for A[k, :, 0]."
         )
     for axis in chosen:
         _check_levels(operand, axis, parts[axis])
-    rest = tuple(slice(None) if axis in chosen else part for axis, part in enumerate(parts))
+    rest = tuple(slice(None) if first <= axis < last else part for axis, part in enumerate(parts))
     operand = operand if set(map(str, rest)) == {str(slice(None))} else operand[rest]
     views = [as_expression(parts[axis]) for axis in chosen]
-    inside = broadcast(*(v.shape for v in views), what="The variables of an index")
+    rows = [np.asarray(parts[axis]) for axis in known]
+    shapes = [*(v.shape for v in views), *(r.shape for r in rows)]
+    inside = broadcast(*shapes, what="The variables and arrays of an index")
     before, after = operand.shape[:first], operand.shape[last:]
-    others = [*range(first), *range(last, operand.ndim)]
-    operand = transpose(operand, *others, *chosen)
-    if before:
-        sizes = operand.shape[len(others) :]
-        operand = operand.reshape(*before, *(1,) * len(inside), *after, *sizes)
+    operand = transpose(operand, *range(first), *known, *range(last, operand.ndim), *chosen)
+    if rows:
+        operand = operand[(*(slice(None),) * first, *rows)]
+    if before or rows:
+        own = np.broadcast_shapes(*(r.shape for r in rows))
+        own = (1,) * (len(inside) - len(own)) + own
+        sizes = operand.shape[operand.ndim - len(chosen) :]
+        operand = operand.reshape(*before, *own, *after, *sizes)
     spread = tuple(v.reshape(*v.shape, *(1,) * len(after)) for v in views)
     return Select((operand, *spread), before + inside + after)
+
+
+def _is_known(part: object) -> bool:
+    """Whether a part of an index is an integer, or an array of integers."""
+    if part is None or part is Ellipsis or isinstance(part, slice | Expression):
+        return False
+    return np.issubdtype(np.asarray(part).dtype, np.integer)
 
 
 def take(a: object, indices: object, axis: int | None = None) -> Expression:

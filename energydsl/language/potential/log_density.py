@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import FunctionType
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ class LogDensity(AbstractPotential):
     constants, unless NumPyro has turned them into arrays to match another parameter's shape.
 
     A NumPyro family is called on the view and its parameters, given by position or name as in
-    NumPyro. They are expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)``. Arrays among them are
-    data.
+    NumPyro. They are expressions: ``ed.LogDensity(dist.Normal)(x, mu, tau)`` and
+    ``ed.LogDensity(dist.Bernoulli)(y, logits=X @ beta)``. Arrays among them are data.
 
     Args:
         distribution: a NumPyro distribution or family, or any object with a method ``log_prob``,
@@ -45,23 +46,19 @@ class LogDensity(AbstractPotential):
     distribution: Any
 
     def __check_init__(self) -> None:
-        if not callable(getattr(self.distribution, "log_prob", None)):
-            given = getattr(self.distribution, "__name__", type(self.distribution).__name__)
-            families = [
-                f"dist.{given}{of}" for of in ("Probs", "Logits") if hasattr(dist, given + of)
-            ]
-            hint = f" NumPyro's families of that name are {' and '.join(families)}." * bool(
-                families
-            )
+        q = self.distribution
+        if not callable(getattr(q, "log_prob", None)) and not _is_either(q):
+            given = getattr(q, "__name__", type(q).__name__)
             raise TypeError(
                 f"LogDensity got {given}, which has no log_prob; expected a NumPyro distribution "
-                f"or family, a flowjax flow or the like.{hint}"
+                "or family, a flowjax flow or the like."
             )
 
     @property
     def name(self) -> str:
         kind = self.distribution
-        return f"LogDensity[{(kind if isinstance(kind, type) else type(kind)).__name__}]"
+        named = isinstance(kind, type) or _is_either(kind)
+        return f"LogDensity[{(kind if named else type(kind)).__name__}]"
 
     def energy(self, x: Array) -> Array:
         return -jnp.sum(self.distribution.log_prob(x))
@@ -80,6 +77,8 @@ class LogDensity(AbstractPotential):
 
     def __call__(self, view: Expression, *parameters: object, **named: object) -> Expression:
         q = self.distribution
+        if _is_either(q):
+            q, parameters, named = _parametrised(q, parameters, named)
         if isinstance(q, type):
             return minus_log_density(q, view, bound_parameters(q, parameters, named))
         if parameters or named:
@@ -103,6 +102,36 @@ class LogDensity(AbstractPotential):
                 f"{self.name} got {view!s:.80}, of shape {view.shape}, but its events have shape "
                 f"{event}; expected a view whose last axes have that shape."
             )
+
+
+def _is_either(q: Any) -> bool:
+    """Whether it is one of NumPyro's functions that make one of two families, by what is given."""
+    name = getattr(q, "__name__", "")
+    return isinstance(q, FunctionType) and q is getattr(dist, name, None) and name in _EITHER
+
+
+_EITHER = {name.removesuffix("Logits") for name in dir(dist) if name.endswith("Logits")}
+
+
+def _parametrised(q: Any, parameters: tuple, named: dict[str, Any]) -> tuple:
+    """The family of probabilities or of logits, with the parameters by name."""
+    signature = inspect.signature(q)
+    try:
+        given = {n: v for n, v in signature.bind(*parameters, **named).arguments.items()
+                 if v is not None}  # fmt: skip
+    except TypeError as error:
+        raise TypeError(
+            f"LogDensity[{q.__name__}] could not take its parameters: {error}."
+        ) from None
+    if ("probs" in given) == ("logits" in given):
+        raise TypeError(
+            f"LogDensity[{q.__name__}] got {', '.join(given) or 'no parameters'}; expected either "
+            "probs= or logits=, one of the two, after the view."
+        )
+    family = getattr(dist, q.__name__ + ("Logits" if "logits" in given else "Probs"), None)
+    if family is None:
+        raise TypeError(f"LogDensity[{q.__name__}] has no probs=; expected logits=.")
+    return family, (), given
 
 
 def _is_plain(q: Any) -> bool:
