@@ -69,6 +69,7 @@ def bernoulli(b):
 
 X, P = ed.real("x", 2), ed.positive("p")
 B, K, N = ed.binary("b"), ed.categorical("k", levels=3), ed.integer("n", low=0, high=3)
+M = ed.integer("m", low=-300, high=400)
 M, T, U = ed.real("m"), ed.real("t"), ed.interval("u", low=0.0, high=1.0)
 GIVEN = ed.LogDensity(dist.Normal)
 DIRECTED = {
@@ -127,7 +128,7 @@ FOOLING = {
         ed.apply(lambda a, b: -dist.Normal(a, 1.0).log_prob(b), X[0], X[1]) + normal(X[0])
     ),
     "its mean not finite": lambda: (
-        ed.LogDensity(dist.Normal)(X[0], 1 / B, 1.0) + bernoulli(B) + normal(X[1])
+        ed.LogDensity(dist.Normal)(X[0], 1 / M, 1.0) + 0.1 * M**2 + normal(X[1])
     ),
     "its scale of any sign": lambda: (
         ed.LogDensity(dist.Normal)(X[0], 0.0, X[1] * X[1]) + normal(X[1])

@@ -102,8 +102,8 @@ def law(request):
         if "sliced" in request.param:
             patch.setattr(search, "WIDE", 6)
         found = LAWS[request.param]()
-    sums = found.plan.plans[-1].sums
-    assert isinstance(sums, SlicedSum) == ("sliced" in request.param)
+    sliced = [isinstance(plan.sums, SlicedSum) for plan in found.plan.plans]
+    assert any(sliced) == ("sliced" in request.param)
     passes = sums.inner.passes if isinstance(sums, SlicedSum) else sums.passes
     wide = [body.layout is not None for loop in passes.loops for body in loop]
     assert any(wide) == ("wide" in request.param) and not all(wide)
@@ -341,7 +341,7 @@ def test_memory_over_the_budget_is_refused_before_it_is_taken():
         (lambda: ed.Model(ed.tanh(ed.spin("s", 30).sum())), "more than 2^24 joint states"),
         (lambda: square(31), "cells; the widest clique has 2^"),
         (lambda: square(160), "no narrow band"),
-        (lambda: square(70), "clique of over 2^40"),
+        (lambda: square(70), "clique of over 2^64"),
     ],
 )
 def test_the_reason_of_a_refusal(model, why):
