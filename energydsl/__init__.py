@@ -45,6 +45,7 @@ from energydsl.estimator import (
 )
 from energydsl.estimator.estimate import estimate_log_partition
 from energydsl.io.netcdf import to_netcdf
+from energydsl.io.parameters import load, save
 from energydsl.kernel import (
     NUTS,
     AbstractKernel,
@@ -207,6 +208,7 @@ __all__ = [
     "fixed",
     "integer",
     "interval",
+    "load",
     "log",
     "log1p",
     "log_likelihood",
@@ -230,6 +232,7 @@ __all__ = [
     "report",
     "roll",
     "sample",
+    "save",
     "sign",
     "simplex",
     "sin",
