@@ -20,6 +20,16 @@ from energydsl.normalizer.base import Planned
 from energydsl.normalizer.evaluate import log_partition_of, marginals_of, mode_of
 
 
+_INSTEAD = {
+    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
+    "average draws of ed.sample.",
+    "map_configuration": "Draws at a low temperature T have energies near the lowest: "
+    "ed.sample(ed.compile(ebm.model / T), key=key).",
+    "predict": "Take one input at a time: at = ebm.given(...), and ed.sample(at, key=key).",
+}
+"""What to do where no rule has the answer."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Marginal:
     """The marginal distribution of each site of a variable.
@@ -232,15 +242,6 @@ def planned(ebm: EBM, function: str, *questions: Question) -> Planned:
     raise IntractableError(
         f"{function} has no exact answer for this model: {reasons[0]}. {_INSTEAD[function]}"
     )
-
-
-_INSTEAD = {
-    "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
-    "average draws of ed.sample.",
-    "map_configuration": "Draws at a low temperature T have energies near the lowest: "
-    "ed.sample(ed.compile(ebm.model / T), key=key).",
-}
-"""What to do where no rule has the answer."""
 
 
 def marginal_of(ebm: EBM, v: Variable, law: Array | np.ndarray | None) -> Marginal:

@@ -61,6 +61,7 @@ POPULATIONS = ed.SMC(particles=5, replicates=2000, conditional=0.3)
 """Small populations on a coarse ladder, which are resampled at nearly every rung."""
 
 
+@pytest.mark.slow
 def test_small_populations_on_a_coarse_ladder_are_unbiased():
     model, exact = glass(np.random.default_rng(1), n=5)
     found = ed.estimate_log_partition(ed.compile(model), POPULATIONS, key=jr.key(0))

@@ -185,6 +185,7 @@ def test_a_wrong_step_is_noticed(message, finite, monkeypatch):
         finite.one_step()
 
 
+@pytest.mark.slow
 def test_a_real_site_drawn_too_wide_is_noticed(mixed):
     after = mixed.exact_starts()
     mixed.follows(after)

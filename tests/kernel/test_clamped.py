@@ -37,7 +37,14 @@ def runs():
     yield "NUTS", REAL_CHAIN, ed.NUTS(step_size=0.3, max_tree_depth=2)
 
 
-@pytest.mark.parametrize(("ebm", "mover"), [r[1:] for r in runs()], ids=[r[0] for r in runs()])
+SELDOM = "Metropolis on spins", "dense on reals", "Langevin"
+"""Runs that the others are like; the slow tests have them."""
+
+
+@pytest.mark.parametrize(
+    ("ebm", "mover"),
+    [pytest.param(*r[1:], id=r[0], marks=[pytest.mark.slow] * (r[0] in SELDOM)) for r in runs()],
+)
 def test_clamped_sites_stay_and_free_ones_move(ebm, mover, monkeypatch):
     monkeypatch.setattr(dense, "DENSE_DEGREE", 0)
     if isinstance(mover, type):

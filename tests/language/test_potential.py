@@ -198,9 +198,16 @@ FAMILIES = [
     (dist.Normal(0.0, 1.0).expand([4]).to_event(1), ed.real("x", 4)),
 ]
 
+SELDOM = 0, 3, 4, 6, 8, 13
+"""The places of families whose shapes and domains others have, too; the slow tests have them."""
+
 
 @pytest.mark.parametrize(
-    ("q", "view"), FAMILIES, ids=[f"{type(q).__name__}{k}" for k, (q, _) in enumerate(FAMILIES)]
+    ("q", "view"),
+    [
+        pytest.param(q, view, id=f"{type(q).__name__}{k}", marks=[pytest.mark.slow] * (k in SELDOM))
+        for k, (q, view) in enumerate(FAMILIES)
+    ],
 )
 def test_a_log_density_changes_sign(q, view):
     x = view.variable.domain.start(view.shape, key=jr.key(4))

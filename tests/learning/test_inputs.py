@@ -138,6 +138,7 @@ def test_divergence_with_exact_draws_follows_the_likelihood():
         assert spread < 0.02
 
 
+@pytest.mark.slow
 def test_chains_from_the_data_keep_their_inputs():
     """An exact draw from the data's place has the law given that example's own inputs."""
     _, _, xs, _ = numbers()
@@ -374,7 +375,7 @@ def test_inputs_of_predictions_are_checked():
     with pytest.raises(TypeError, match="without inputs"):
         ed.predict(ed.compile(ed.Model(-ed.spin("s", 2).sum())), xs)
     narrow = ed.compile(ebm.model, budget=1)
-    with pytest.raises(ed.IntractableError, match="predict has no exact answer"):
+    with pytest.raises(ed.IntractableError, match=r"predict has no exact answer.*ed.sample\(at"):
         ed.predict(narrow, xs)
 
 

@@ -110,7 +110,14 @@ LAWS = {
 }
 
 
-@pytest.fixture(params=LAWS, scope="module")
+SELDOM = "finite sites clamped", "real sites clamped"
+"""Laws whose marks the last one has, too; the slow tests have them."""
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SELDOM)) for n in LAWS],
+    scope="module",
+)
 def case(request):
     found = LAWS[request.param]()
     assert np.isfinite(found.law.log_z)
@@ -175,6 +182,7 @@ def layers():
     )
 
 
+@pytest.mark.slow
 def test_two_layers_are_those_of_the_bipartite_rule():
     ebm = ed.compile(layers())
     by = {name: plans(ebm, name) for name in (NAME, "bipartite")}

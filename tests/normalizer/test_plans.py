@@ -119,8 +119,13 @@ def law_of(case, held):
     return names, exact_law(of, axes)
 
 
+SELDOM = "two layers", "labels with forbidden pairs"
+"""Cases that are asked among the slow tests only, as the others are like them."""
+
 QUESTIONS = [
-    pytest.param(case, held, marks=[pytest.mark.slow] * (held and case != "an odd cycle"))
+    pytest.param(
+        case, held, marks=[pytest.mark.slow] * ((held and case != "an odd cycle") or case in SELDOM)
+    )
     for case in CASES
     for held in (False, True)
     if not held or case in HELD

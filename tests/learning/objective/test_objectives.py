@@ -433,6 +433,7 @@ def lattice_energy(xs):
     return -(s[:, 1:] * s[:, :-1]).sum((1, 2)) - (s[:, :, 1:] * s[:, :, :-1]).sum((1, 2))
 
 
+@pytest.mark.slow
 def test_the_error_of_pseudo_likelihood_falls_as_the_root_of_the_data():
     """The coupling of a 4 x 4 Ising model, by Newton's steps, from exact draws.
 

@@ -94,7 +94,14 @@ LAWS = {
 }
 
 
-@pytest.fixture(params=LAWS, scope="module")
+SELDOM = "clamped", "forbidden states", "wide, forbidden states", "sliced, wide"
+"""Laws that the others are like; the slow tests have them."""
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SELDOM)) for n in LAWS],
+    scope="module",
+)
 def law(request):
     with pytest.MonkeyPatch.context() as patch:
         if "wide" in request.param:
@@ -149,7 +156,10 @@ def test_draws_are_independent_and_exact(law):
             assert pvalue > FALSE_ALARM / 55, (SITES[i], SITES[j])
 
 
-@pytest.mark.parametrize("least", [steps.WIDE, 1], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    "least",
+    [pytest.param(steps.WIDE, id="narrow", marks=pytest.mark.slow), pytest.param(1, id="wide")],
+)
 def test_the_gradient_is_that_of_enumeration_and_so_is_the_hessian(least, monkeypatch):
     monkeypatch.setattr(steps, "WIDE", least)
     rng = np.random.default_rng(5)
