@@ -19,7 +19,6 @@ from energydsl.normalizer import Intractable, Question, trouble
 from energydsl.normalizer.base import Planned
 from energydsl.normalizer.evaluate import log_partition_of, marginals_of, mode_of
 
-
 _INSTEAD = {
     "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
     "average draws of ed.sample.",
