@@ -60,7 +60,7 @@ DECLARED = [
     ("c == 5", ValueError, r"c == 5 never holds: c is categorical\(levels=3\).*{0, 1, 2}"),
     ("5 == c", ValueError, "never holds"),
     ("np.zeros(4) == s", ValueError, "never holds"),
-    ("s[1:] != 0", ValueError, r"s == 0 never holds: s is spin; expected .*{-1, 1}"),
+    ("s[1:] != 0", ValueError, r"s != 0 always holds: s is spin; expected .*{-1, 1}"),
     ("s.reshape(2, 2).T == np.zeros((2, 2))", ValueError, "never holds"),
     ("x / 0", ValueError, "x is divided by 0, which is zero"),
     ("(x**2).sum() / (2 * 0.0)", ValueError, "divided by 0"),

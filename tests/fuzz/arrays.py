@@ -34,7 +34,8 @@ LARGEST = 6.0
 """Values within an energy stay about this small."""
 
 ELEMENTS = 36
-COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+ORDERED = "less", "less_equal", "greater", "greater_equal"
+COMPARISONS = "equal", "not_equal", *ORDERED
 
 
 class Arrays:
@@ -217,7 +218,7 @@ class Arrays:
                 scaled = Binary.of("multiply", self.constant(), a)
                 return Binary.of("add", scaled, self.constant())
             case "compare":
-                return Binary.of(self.pick(COMPARISONS), a, self.constant())
+                return self.compared(a, self.constant())
             case name:
                 return Unary.of(name, a)
 
@@ -226,16 +227,21 @@ class Arrays:
                           "compare", "where", "maximum", "minimum", "logaddexp",
                           "power_of"])  # fmt: skip
         if name == "compare":
-            return Binary.of(self.pick(COMPARISONS), a, b)
+            return self.compared(a, b)
         if name == "divide":
             return Binary.of("divide", a, Binary.of("add", Constant.of(2.0), Power.of(b, 2)))
         if name == "power_of":
             base = Binary.of("add", Constant.of(0.5), Unary.of("softplus", a))
             return Binary.of("power_of", base, Unary.of("tanh", b))
         if name == "where":
-            test = Binary.of(self.pick(COMPARISONS), a, self.constant())
+            test = self.compared(a, self.constant())
             return Where.of(test, b, self.pick([a, self.constant()]))
         return Binary.of(name, *((a, b) if self.chance(0.7) else (b, a)))
+
+    def compared(self, a: Node, b: Node) -> Node:
+        """A comparison; no equality with numbers, which may be none of a variable's levels."""
+        known = isinstance(a, Constant | Numbers) or isinstance(b, Constant | Numbers)
+        return Binary.of(self.pick(ORDERED if known else COMPARISONS), a, b)
 
     def fitted(self, b: Node, a: Node) -> Node:
         """`b`, or something of it, that broadcasts with `a`."""

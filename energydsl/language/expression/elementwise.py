@@ -53,8 +53,8 @@ def elementwise(operation: str, *operands: object, static: float | None = None) 
     if operation == "divide":
         _check_divisor(*children)
     elif operation in ("equal", "not_equal"):
-        _check_levels(*children)
-        _check_levels(*reversed(children))
+        _check_levels(operation, *children)
+        _check_levels(operation, *reversed(children))
     return Elementwise(children, shape, operation, static)
 
 
@@ -92,7 +92,7 @@ def _check_divisor(dividend: Expression, divisor: Expression) -> None:
         )
 
 
-def _check_levels(view: Expression, other: Expression) -> None:
+def _check_levels(operation: str, view: Expression, other: Expression) -> None:
     """Refuse the comparison of a variable with a number that is none of its levels."""
     while isinstance(view, Rearrange | Gather):
         view = view.children[0]
@@ -101,9 +101,10 @@ def _check_levels(view: Expression, other: Expression) -> None:
         return
     domain = view.variable.domain
     if known.size and not np.isin(known, domain.values).any():
+        sign, when = ("==", "never") if operation == "equal" else ("!=", "always")
         raise ValueError(
-            f"{view} == {other!s:.40} never holds: {view} is {domain}; expected one of its levels, "
-            f"{domain.support}."
+            f"{view} {sign} {other!s:.40} {when} holds: {view} is {domain}; expected one of its "
+            f"levels, {domain.support}."
         )
 
 
