@@ -35,6 +35,16 @@ def test_values_in_a_configuration_count_before_those_that_were_given():
     assert list(checked) == ["y"]
 
 
+def test_no_value_stands_in_for_a_missing_one():
+    """Where an input is read inside, too, it is missed and not taken to be 0."""
+    ebm = ed.compile(model())
+    y = np.zeros(2, np.int8)
+    for read in (ebm.model.blank, lambda: ebm.model.energy_of({"y": y}),
+                 lambda: ebm.sweep.load(ebm.structure, ebm.model)):  # fmt: skip
+        with pytest.raises(ValueError, match="input 'x' has no value"):
+            read()
+
+
 def test_every_domain_may_be_given():
     declared = [
         ed.spin("a", given=True),

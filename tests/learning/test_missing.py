@@ -177,6 +177,11 @@ def test_labels_and_numbers_may_both_be_missing():
         expected.append(np.log(total))
     found = ed.log_likelihood(ebm, {"k": ks, "y": ys})
     np.testing.assert_allclose(found.examples, expected, atol=2e-6)
+    # A variable without missing entries beside one with some is shown whole.
+    whole = ed.log_likelihood(ebm, {"k": np.array([1, -1]), "y": np.array([[0.3, np.nan], [1, 2]])})
+    normal = -(np.array([[0.3 - 1.5, 0], [2.5, 3.5]]) ** 2).sum(axis=1) / 2
+    logs = np.log(prior[[1, 0]]) + normal - np.array([1, 2]) * np.log(2 * np.pi) / 2
+    np.testing.assert_allclose(whole.examples, logs, atol=2e-6)
 
 
 def test_latents_are_summed_out_with_what_is_missing():
