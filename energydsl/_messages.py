@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 ELSEWHERE = {
     "observed obs data": "to hold a variable at data, condition the model: model.condition(x=data)",
@@ -73,7 +73,9 @@ ON_EBM = {
         "write ed.log_partition(ebm), which is exact, or ed.estimate_log_partition(ebm, key=key)"
     ),
     "train learn": "write ed.fit(ebm, ed.MaximumLikelihood(), data, key=key)",
-    "predict infer query": "write ebm.conditional(view, x) or ed.marginals(ebm)",
+    "predict": "write ed.predict(ebm, inputs), or ed.marginals(ebm) of a model without inputs",
+    "infer query": "write ebm.conditional(view, x) or ed.marginals(ebm)",
+    "save": "write ed.save(ebm, path)",
     "draw generate simulate": "write ed.sample(ebm, key=key)",
     "params weights state_dict": "write ebm.parameters",
     "condition graph variables expression": "it is the model's: ebm.model.{name}",
@@ -177,7 +179,7 @@ def described[F: Callable[..., Any]](function: F) -> F:
         return called(*args, **settings)
 
     if not made:
-        return checked  # type: ignore[return-value]
+        return cast(F, checked)
     function.__init__ = checked
     return function
 

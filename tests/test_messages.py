@@ -313,7 +313,7 @@ def test_a_missing_attribute_is_answered_where_copies_and_pickles_look_for_one(n
     for one in (names["ebm"], MODEL, names["chains"], names["history"], s):
         assert not hasattr(one, "__nothing__")
         with pytest.raises(AttributeError) as raised:
-            one.sampel  # noqa: B018
+            str(one.sampel)
         # With these Python itself suggests a name that is spelt alike.
         assert raised.value.name == "sampel" and raised.value.obj is one
     copied = copy.deepcopy(names["chains"])

@@ -12,7 +12,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as as_bytes
 
 from energydsl._identity import content
@@ -20,7 +19,7 @@ from energydsl._messages import brief, described
 from energydsl._types import is_traced
 from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
-from energydsl.run.files import write_whole
+from energydsl.run.files import read_arrays, write_whole
 
 FORMAT = "energydsl parameters 1"
 """What marks a file, and the version of its form."""
@@ -129,10 +128,8 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, s
     if not Path(where).is_file():
         raise FileNotFoundError(f"There is no file {where!r} to load.")
     try:
-        with safe_open(where, framework="np") as file:
-            arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            meta = file.metadata() or {}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        arrays, meta = read_arrays(Path(where))
+    except ValueError as error:
         raise ValueError(
             f"The file {where!r} is damaged, or is none that ed.save wrote ({error})."
         ) from None

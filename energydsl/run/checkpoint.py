@@ -19,12 +19,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from energydsl._identity import content, digest
 from energydsl.language.model import Model
-from energydsl.run.files import PARTIAL, Lock, write_whole
+from energydsl.run.files import PARTIAL, Lock, read_arrays, write_whole
 
 WORDS = 60
 """The longest text of a setting, in characters, that a message shows."""
@@ -176,10 +175,8 @@ class Checkpoint:
 
     def _read(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         try:
-            with safe_open(self._path(name), framework="np") as file:
-                arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-                return arrays, file.metadata() or {}
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            return read_arrays(self._path(name))
+        except (OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from None
 
     def damaged(self, name: str, why: str) -> ValueError:

@@ -1,9 +1,12 @@
-"""Atomic writing of files, and locks on folders."""
+"""Atomic writing of files, reading of arrays, and locks on folders."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
 
 try:
     import fcntl
@@ -30,6 +33,22 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the texts of a safetensors file.
+
+    Raises:
+        ValueError: the file is damaged, or none of this kind.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            # An open file is no mapping: it has keys, but is not iterable.
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 class Lock:

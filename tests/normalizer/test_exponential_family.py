@@ -108,7 +108,10 @@ def exact_log_z():
 
 def angles(power):
     """The integral of c^power exp(-E(c)) over the circle."""
-    density = lambda c: c**power * np.exp(0.8 * np.cos(c) - 1.7 * np.sin(c))  # noqa: E731
+
+    def density(c):
+        return c**power * np.exp(0.8 * np.cos(c) - 1.7 * np.sin(c))
+
     return scipy.integrate.quad(density, -np.pi, np.pi, epsabs=1e-12)[0]
 
 
