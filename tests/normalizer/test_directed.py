@@ -238,3 +238,15 @@ def test_a_potential_of_the_users_own_may_claim_it():
     ebm = ed.compile(ed.Model(Logistic()(X).sum()))
     assert chosen(ebm) == {"normalised"}
     assert value(ebm, "quadrature") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_reason_names_parameters_that_need_not_meet_their_constraints():
+    beta, y = ed.real("beta", 2), ed.binary("y", 3)
+    prior = ed.LogDensity(dist.Normal)(beta, 0.0, 1.0)
+    odds = ed.exp(np.arange(6.0).reshape(3, 2) @ beta)
+    for probs, doubted in ((odds / (1 + odds), True), (1 / (1 + odds), False)):
+        ebm = ed.compile(ed.Model(prior + ed.LogDensity(dist.Bernoulli)(y, probs=probs)))
+        assert applies(ebm, "normalised") != doubted
+        if doubted:
+            told = reason(ebm, "normalised")
+            assert "BernoulliProbs always has probs in [0, 1]; give logits=" in told
