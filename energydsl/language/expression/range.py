@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
-from energydsl.language.expression.interval import EVERYTHING, Interval, applied, hull, power, total
+from energydsl.language.expression.interval import EVERYTHING, Interval, applied, power, total
 from energydsl.language.expression.leaf import Value, View
 from energydsl.language.expression.operation import CONDITIONS
 from energydsl.language.expression.product import MatMul
