@@ -326,11 +326,11 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
     NotImplementedError or RuntimeError: the density then has no draws.
     """
     shape = _child(factor).index.shape[1:]
-    static, returned = structure.function(factor), []
+    returned = []
 
-    def one(density: Any, *rest: Any) -> Array:
-        drawing = _Watched(eqx.combine(density, static), jr.key(0), returned)
-        return factor.energy(drawing, *rest)
+    def one(*arrays: Any) -> Array:
+        density, *rest = structure.completed(factor, arrays)
+        return factor.energy(_Watched(density, jr.key(0), returned), *rest)
 
     try:
         jax.eval_shape(one, *map(structure.abstract, factor.leaves))

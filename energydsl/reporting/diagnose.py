@@ -92,9 +92,9 @@ def diagnose(chains: Chains) -> Diagnosis:
 
     Entries that never change are distinguished from converged ones, and chains that stay in
     different modes from chains that mix slowly. Draws that are independent and exact by
-    construction, as those of `ExactDraws`, are checked for NaN and infinities only. For a variable of more
-    than about 2,000 sites, R-hat is the split R-hat without rank normalisation of every site, and
-    ESS is computed for a random subset of the sites.
+    construction, as those of `ExactDraws`, are checked for NaN and infinities only. For a variable
+    of more than about 2,000 sites, R-hat is the split R-hat without rank normalisation of every
+    site, and ESS is computed for a random subset of the sites.
 
     Args:
         chains: the result of `energydsl.sample`.
