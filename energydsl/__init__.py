@@ -117,6 +117,7 @@ from energydsl.learning.objective import (
     MaximumLikelihood,
     PseudoLikelihood,
     ScoreMatching,
+    Variational,
 )
 from energydsl.normalizer import (
     AbstractPlan,
@@ -186,6 +187,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "Variational",
     "animate_samples",
     "apply",
     "arctan",
