@@ -116,8 +116,9 @@ def log_weights(
 
 def log_z_of(ebm: EBM) -> Array:
     """Log Z; without any work for a model of normalised densities, whose log Z is 0."""
-    normalised = _only_directed(ebm.normalizer) is not None
-    return jnp.zeros(()) if normalised else log_partition(ebm)
+    if _only_directed(ebm.normalizer) is not None:
+        return jnp.zeros(())
+    return jnp.asarray(log_partition(ebm))
 
 
 def _draws(guide: EBM) -> Normalizer:
@@ -135,5 +136,6 @@ def _only_directed(plans: Normalizer) -> DirectedPlan | None:
     if isinstance(plans, Intractable) or plans.held or len(plans.plans) != 1:
         return None
     (plan,) = plans.plans
-    whole = isinstance(plan, DirectedPlan) and not plan.structure.partial
-    return plan if whole else None
+    if isinstance(plan, DirectedPlan) and not plan.structure.partial:
+        return plan
+    return None
