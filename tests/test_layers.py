@@ -47,7 +47,7 @@ ORDER = {
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo words | terminal report | networks | commands",
+    "cli": "zoo words | terminal | report networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 
