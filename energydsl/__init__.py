@@ -118,6 +118,7 @@ from energydsl.learning.objective import (
     PseudoLikelihood,
     ScoreMatching,
 )
+from energydsl.learning.start import AbstractStart, Buffer, Noisy
 from energydsl.normalizer import (
     AbstractPlan,
     AbstractRule,
@@ -147,9 +148,11 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "AbstractStart",
     "BeliefPropagation",
     "Bounds",
     "Bracket",
+    "Buffer",
     "Chains",
     "Configuration",
     "ContrastiveDivergence",
@@ -177,6 +180,7 @@ __all__ = [
     "Mode",
     "Model",
     "Neural",
+    "Noisy",
     "Numerical",
     "Offer",
     "PseudoLikelihood",
