@@ -306,27 +306,27 @@ def test_recovery_with_exact_draws_has_the_gradient_of_its_likelihood():
 
 
 def ladder():
-    """E = (a + c t) y^2 / 2 at the noise t, held at y[1] = 0.3."""
+    """E = (a + c t) |y|^2 / 2 + y[0] y[1] / 2 at the noise t, held at y[1] = 0.3."""
     y, t = ed.real("y", 2), ed.real("t", given=True)
     energy = 0.5 * (ed.parameter("a", 0.9) + ed.parameter("c", 0.5) * t) * (y**2).sum()
-    return ed.compile(ed.Model(energy).condition({y[1]: 0.3}))
+    return ed.compile(ed.Model(energy + 0.5 * y[0] * y[1]).condition({y[1]: 0.3}))
 
 
 def test_each_rung_of_a_ladder_has_its_level_and_its_noise():
-    data = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
-    levels = np.array([0.4, 1.0, 2.5])
-    lows = np.array([0.0, 0.4, 1.0])
+    data = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32) + 1
+    levels, lows, pull = np.array([0.9, 1.0]), np.array([0.0, 0.9]), -0.15
     cd = ed.ContrastiveDivergence(kernel=ed.ExactDraws(), start=ed.Noisy(levels, level="t"))
     ebm = ladder().given(t=7.0)  # which the rungs replace
     cd.check(ebm, {"y": data})
+    x = data[:, 0].astype(float)
     each = []
     for low, high in zip(lows, levels, strict=True):
         variance = high**2 - low**2
-        precision = 0.9 + 0.5 * low + 1 / variance
-        second = (data[:, 0].astype(float) ** 2).mean() + low**2
-        found = 1 / precision + (second + variance) / (variance * precision) ** 2
+        cov = 1 / (0.9 + 0.5 * low + 1 / variance)
+        second = (x**2).mean() + low**2
+        inner = pull**2 + 2 * pull * x.mean() / variance + (second + variance) / variance**2
         # The clamped site is the same in both terms.
-        each.append(np.array([1.0, low]) * (second - found) / 2)
+        each.append(np.array([1.0, low]) * (second - cov - cov**2 * inner) / 2)
     check_mean(slopes_of(ebm, cd, {"y": data}, 500), np.mean(each, axis=0))
 
 
@@ -334,12 +334,12 @@ def test_draws_down_a_ladder_follow_their_law():
     """The levels of N(0, 1) data: with exact conditionals each rung maps a normal to a normal."""
     y, t = ed.real("y"), ed.real("t", given=True)
     ebm = ed.compile(ed.Model(0.5 * y**2 / (1 + t**2))).given(t=0.0)
-    levels = np.array([0.5, 1.0, 3.0])
+    levels = np.array([1.5, 2.0, 2.2])
     start = ed.Noisy(levels, level="t")
     n = 4000
     found = np.asarray(start.draw(ebm, ed.ExactDraws(), key=KEY, k=1, chains=n)["y"], float)
     variance = levels[-1] ** 2
-    for low, high in ((1.0, 3.0), (0.5, 1.0), (0.0, 0.5)):
+    for low, high in ((2.0, 2.2), (1.5, 2.0), (0.0, 1.5)):
         precision = 1 / (1 + low**2) + 1 / (high**2 - low**2)
         variance = 1 / precision + variance / ((high**2 - low**2) * precision) ** 2
     assert found.shape == (n,)
