@@ -306,15 +306,15 @@ def test_recovery_with_exact_draws_has_the_gradient_of_its_likelihood():
 
 
 def ladder():
-    """E = (a + c t) |y|^2 / 2 + y[0] y[1] / 2 at the noise t, held at y[1] = 0.3."""
+    """E = (a + c t) |y|^2 / 2 + y[0] y[1] / 2 at the noise t, held at y[1] = 3."""
     y, t = ed.real("y", 2), ed.real("t", given=True)
     energy = 0.5 * (ed.parameter("a", 0.9) + ed.parameter("c", 0.5) * t) * (y**2).sum()
-    return ed.compile(ed.Model(energy + 0.5 * y[0] * y[1]).condition({y[1]: 0.3}))
+    return ed.compile(ed.Model(energy + 0.5 * y[0] * y[1]).condition({y[1]: 3.0}))
 
 
 def test_each_rung_of_a_ladder_has_its_level_and_its_noise():
     data = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32) + 1
-    levels, lows, pull = np.array([0.9, 1.0]), np.array([0.0, 0.9]), -0.15
+    levels, lows, pull = np.array([0.5, 0.6]), np.array([0.0, 0.5]), -1.5
     cd = ed.ContrastiveDivergence(kernel=ed.ExactDraws(), start=ed.Noisy(levels, level="t"))
     ebm = ladder().given(t=7.0)  # which the rungs replace
     cd.check(ebm, {"y": data})
