@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,6 +27,16 @@ from energydsl.learning.start import AbstractStart, Noisy, Walkers, start_of
 CHAINS = 100
 """The default number of chains."""
 
+FOREVER = 2**31 - 1
+"""A warmup that outlasts learning."""
+
+
+class _Tuning(NamedTuple):
+    """The state where a kernel adapts: that of the start, and chains with adapted settings."""
+
+    kept: Any
+    carry: Any
+
 
 @described
 class ContrastiveDivergence(AbstractObjective):
@@ -41,8 +51,8 @@ class ContrastiveDivergence(AbstractObjective):
 
     Args:
         k: the number of steps of the kernel per step of learning.
-        kernel: the kernel that moves the chains, with fixed settings (there is no warmup); by
-            default the applicable one with the cheapest steps, such as Gibbs or Langevin.
+        kernel: the kernel that moves the chains; by default the applicable one with the cheapest
+            steps, such as Gibbs or Langevin.
         start: where the chains of each step begin: ``"data"``, at the batch (CD);
             ``"persistent"``, where the previous step left them (persistent CD); ``"noise"``, at
             random configurations; `energydsl.Buffer`, at entries of a replay buffer;
@@ -56,6 +66,12 @@ class ContrastiveDivergence(AbstractObjective):
         penalty: $\alpha \geq 0$; the loss has the additional term $\alpha \,
             (\overline{F(v)^2} + \overline{F(\tilde v)^2})$, which keeps the energies of a network
             near 0. It pulls the model away from the most likely one.
+        tune: whether the kernel adapts its settings, such as the step size of `energydsl.Langevin`
+            with its Metropolis test or of `energydsl.NUTS`, as it does in warmup. It never ends,
+            because the distribution changes as long as learning lasts; the rate of adaptation
+            decays. As a chain's steps then depend on its past, samples are biased a little. Without
+            it, settings stay as given. A kernel that does not adapt is not affected, such as
+            Langevin without the test. Not for chains that begin at the data.
 
     Source: Hinton (2002), Neural Computation 14(8), 1771-1800; persistent: Tieleman (2008),
     ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32; the penalty: Du & Mordatch
@@ -70,6 +86,7 @@ class ContrastiveDivergence(AbstractObjective):
     chains: int | None = None
     settle: int = 10
     penalty: float = eqx.field(default=0.0, converter=float)
+    tune: bool = False
 
     def __check_init__(self) -> None:
         for name in ("k", "chains", "settle"):
@@ -91,8 +108,19 @@ class ContrastiveDivergence(AbstractObjective):
                 f"ContrastiveDivergence got chains={self.chains} with a start at the data, which "
                 "has one chain per example; leave chains out, or give batch= to fit."
             )
+        if self.start.at_examples and self.tune:
+            raise ValueError(
+                "ContrastiveDivergence got tune=True with a start at the data, whose chains last "
+                "for one step of learning; give the kernel its settings, or use "
+                "start='persistent'."
+            )
 
     def of_one_example(self) -> ContrastiveDivergence:
+        if self.tune:
+            raise TypeError(
+                "ContrastiveDivergence got tune=True and data with inputs: what is adapted to the "
+                "distribution of one example would serve that of another. Leave tune out."
+            )
         start = self.start.of_one_example()
         chains = None if start.at_examples else self.chains or 1
         return dataclasses.replace(self, start=start, chains=chains)
@@ -126,7 +154,11 @@ class ContrastiveDivergence(AbstractObjective):
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
         if isinstance(self.start, Noisy):
             return None
-        return self.start.init(self._walkers(ebm, data), key=key)
+        walkers = self._walkers(ebm, data)
+        if not self.tune:
+            return self.start.init(walkers, key=key)
+        key, begin_key = jr.split(key)
+        return _Tuning(self.start.init(walkers, key=key), walkers.anew(key=begin_key))
 
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
@@ -151,6 +183,8 @@ class ContrastiveDivergence(AbstractObjective):
         exact = not isinstance(layer, Refusal)
         energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
         walkers = self._walkers(_frozen(ebm), batch)
+        if isinstance(state, _Tuning):
+            walkers, state = dataclasses.replace(walkers, adapted=state.carry), state.kept
         filled, begin_key = batch, key
         # A key is split only if needed: in a small model that costs as much as a layer.
         if not exact or self.start.draws:
@@ -162,6 +196,7 @@ class ContrastiveDivergence(AbstractObjective):
         carry, info = walkers.advanced(carry, self.k, key=key)
         samples = walkers.configurations(carry)
         state = self.start.keep(walkers, state, begun, carry)
+        state = _Tuning(state, carry) if self.tune else state
 
         names = [v.name for v in visible(ebm)] if exact else list(samples)
         ups = jax.vmap(energy)({n: filled[n] for n in names})
@@ -193,7 +228,8 @@ class ContrastiveDivergence(AbstractObjective):
         return _size(batch) if self.start.at_examples else self.chains or CHAINS
 
     def _walkers(self, ebm: EBM, batch: Configuration) -> Walkers:
-        return Walkers(ebm, self._moving(ebm).ensemble(ebm), self._count(batch))
+        warmup = FOREVER if self.tune else 0
+        return Walkers(ebm, self._moving(ebm).ensemble(ebm), self._count(batch), warmup)
 
     def _filled(
         self,

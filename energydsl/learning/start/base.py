@@ -32,10 +32,16 @@ class Walkers(eqx.Module):
     """The EBM whose distribution the chains approach, with gradients stopped."""
     ensemble: AbstractEnsemble
     count: int = eqx.field(static=True)
+    warmup: int = eqx.field(default=0, static=True)
+    """The number of steps in which kernels may adapt."""
+    adapted: Any = None
+    """A carry whose adapted step sizes and the like the chains take over; None to begin anew."""
 
     def at(self, xs: Configuration, *, key: Array) -> Any:
         """The carry of chains at these configurations, which have the chains on the first axis."""
-        return self.ensemble.start(self.ebm, xs, key=key, warmup=0)
+        if self.adapted is not None:
+            return self.ensemble.place(self.ebm, self.adapted, xs)
+        return self.ensemble.start(self.ebm, xs, key=key, warmup=self.warmup)
 
     def random(self, count: int, *, key: Array) -> Configuration:
         """Random configurations in the domains, with the evidence at clamped sites."""

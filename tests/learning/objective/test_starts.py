@@ -385,6 +385,57 @@ def test_one_example_has_one_chain_by_default():
     assert ed.ContrastiveDivergence(start=ed.Noisy(0.1)).of_one_example().chains is None
 
 
+@pytest.mark.parametrize(
+    "start, adjusted", [("persistent", True), ("noise", True), ("persistent", False)]
+)
+def test_step_sizes_are_tuned_while_learning_lasts(start, adjusted):
+    """From a step far too small to one of the wanted acceptance; without the test it stays."""
+    y = ed.real("y", 2)
+    ebm = ed.compile(ed.Model(0.5 * ((y - ed.parameter("m", np.zeros(2))) ** 2).sum()))
+    data = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+
+    def history_of(tune):
+        cd = ed.ContrastiveDivergence(
+            kernel=ed.Langevin(step_size=1e-4, adjusted=adjusted), start=start, chains=20, tune=tune
+        )
+        return ed.fit(ebm, cd, data, key=KEY, steps=600, progress=False)[1]
+
+    tuned = history_of(True)
+    if not adjusted:
+        assert np.ptp(tuned["step_size"]) == 0
+        return
+    # 20 chains in 300 steps, each within 0 and 1: 6 standard errors of independent rates are 0.04.
+    assert abs(tuned["acceptance_rate"][300:].mean() - 0.574) < 0.04
+    assert tuned["step_size"][300:].min() > 0.1
+    # The rate of adaptation decays.
+    early, late = (np.abs(np.diff(np.log(tuned["step_size"])))[part].mean() for part in
+                   (slice(0, 50), slice(550, 600)))  # fmt: skip
+    assert late < early / 3
+    fixed = history_of(False)
+    assert np.ptp(fixed["step_size"]) == 0 and fixed["acceptance_rate"].mean() > 0.99
+
+
+@pytest.mark.slow
+def test_nuts_is_tuned_while_learning_lasts():
+    y = ed.real("y", 2)
+    ebm = ed.compile(ed.Model(50 * ((y - ed.parameter("m", np.zeros(2))) ** 2).sum()))
+    data = 0.1 * np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    rates = {}
+    for tune in (True, False):
+        cd = ed.ContrastiveDivergence(kernel=ed.NUTS(), start="persistent", chains=10, tune=tune)
+        _, history = ed.fit(ebm, cd, data, key=KEY, steps=200, progress=False)
+        rates[tune] = history["acceptance_rate"][100:].mean()
+    # A step of 1 in a well of width 0.1 is never accepted.
+    assert abs(rates[True] - 0.8) < 0.1 and rates[False] < 0.1
+
+
+def test_tuning_that_has_no_chains_to_keep_is_refused():
+    with pytest.raises(ValueError, match="tune=True with a start at the data"):
+        ed.ContrastiveDivergence(tune=True)
+    with pytest.raises(TypeError, match="tune=True and data with inputs"):
+        ed.ContrastiveDivergence(start="noise", tune=True).of_one_example()
+
+
 def levelled():
     y, t = ed.real("y", 2), ed.real("t", given=True)
     return ed.compile(ed.Model(0.5 * (1 + t**2) * (y**2).sum())).given(t=0.0)
