@@ -117,6 +117,7 @@ from energydsl.learning.objective import (
     MaximumLikelihood,
     PseudoLikelihood,
     ScoreMatching,
+    Variational,
 )
 from energydsl.learning.start import AbstractStart, Buffer, Noisy
 from energydsl.normalizer import (
@@ -190,6 +191,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "Variational",
     "animate_samples",
     "apply",
     "arctan",
