@@ -22,7 +22,7 @@ def test_the_run_is_stable_and_draws_are_as_the_digits(tmp_path):
     numbers = zoo.main(out=tmp_path)
     check_words(zoo, numbers)
     assert (tmp_path / "digits.png").exists()
-    assert numbers["largest_gap"] < 60
+    assert numbers["largest_loss"] < 60
     _, test = zoo.grey_digits(0)
     # Better than uniform or normal pixels by far: half of the pixels' own deviation.
     assert numbers["mean_error"] < 0.5 * np.sqrt((test.mean(0) ** 2).mean())
