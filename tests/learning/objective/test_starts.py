@@ -16,6 +16,7 @@ from energydsl.learning.objective.base import mean_loss
 
 FALSE_ALARM = 1e-6  # chance that a correct start fails one of these tests
 KEY = jax.random.key(0)
+SLOW = pytest.mark.slow
 
 
 class Stays(ed.AbstractKernel):
@@ -221,24 +222,25 @@ def test_a_buffer_of_bits_is_held_in_configurations():
 
 
 def test_a_run_with_a_buffer_resumes_bit_for_bit_and_compiles_once(tmp_path, compilations):
-    ebm, _ = rbm()
-    cd = ed.ContrastiveDivergence(start=ed.Buffer(50, renew=0.2), chains=20, penalty=1e-3)
+    ebm, data = gaussian(), np.random.default_rng(0).normal(size=(20, 1)).astype(np.float32)
+    cd = ed.ContrastiveDivergence(
+        start=ed.Buffer(50, renew=0.2), chains=20, penalty=1e-3, kernel=ed.Langevin()
+    )
 
     def fit(steps, folder=None, model=ebm):
         return ed.fit(
-            model, cd, BITS, key=KEY, steps=steps, batch=10, checkpoint=folder, progress=False
+            model, cd, data, key=KEY, steps=steps, batch=10, checkpoint=folder, progress=False
         )
 
     whole, history = fit(30)
     fit(13, tmp_path)
     resumed, again = fit(30, tmp_path)
-    other = ebm.replace(W=np.ones((3, 1)))
+    other = ebm.replace(a=2.0)
     compilations.clear()
     fit(30, model=other)
     assert not compilations
     assert np.array_equal(history["loss"], again["loss"])
-    for name in "Wbc":
-        assert np.array_equal(whole.parameters[name], resumed.parameters[name])
+    assert whole.parameters["a"] == resumed.parameters["a"] != ebm.parameters["a"]
 
 
 def test_missing_entries_are_drawn_beside_a_buffer():
@@ -289,6 +291,7 @@ def recovery_slope(data, low, width, precision=PRECISION, pull=PULL):
     return 0.5 * (second - expected_second), expected_mean - mean
 
 
+@SLOW
 def test_recovery_with_exact_draws_has_the_gradient_of_its_likelihood():
     """Of a Gaussian, whose energy is that of the data at every level."""
     levels = (0.3, 1.2)
@@ -386,7 +389,8 @@ def test_one_example_has_one_chain_by_default():
 
 
 @pytest.mark.parametrize(
-    "start, adjusted", [("persistent", True), ("noise", True), ("persistent", False)]
+    "start, adjusted",
+    [("persistent", True), pytest.param("noise", True, marks=SLOW), ("persistent", False)],
 )
 def test_step_sizes_are_tuned_while_learning_lasts(start, adjusted):
     """From a step far too small to one of the wanted acceptance; without the test it stays."""
@@ -394,13 +398,10 @@ def test_step_sizes_are_tuned_while_learning_lasts(start, adjusted):
     ebm = ed.compile(ed.Model(0.5 * ((y - ed.parameter("m", np.zeros(2))) ** 2).sum()))
     data = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
 
-    def history_of(tune):
-        cd = ed.ContrastiveDivergence(
-            kernel=ed.Langevin(step_size=1e-4, adjusted=adjusted), start=start, chains=20, tune=tune
-        )
-        return ed.fit(ebm, cd, data, key=KEY, steps=600, progress=False)[1]
-
-    tuned = history_of(True)
+    cd = ed.ContrastiveDivergence(
+        kernel=ed.Langevin(step_size=1e-4, adjusted=adjusted), start=start, chains=20, tune=True
+    )
+    _, tuned = ed.fit(ebm, cd, data, key=KEY, steps=600, progress=False)
     if not adjusted:
         assert np.ptp(tuned["step_size"]) == 0
         return
@@ -411,11 +412,9 @@ def test_step_sizes_are_tuned_while_learning_lasts(start, adjusted):
     early, late = (np.abs(np.diff(np.log(tuned["step_size"])))[part].mean() for part in
                    (slice(0, 50), slice(550, 600)))  # fmt: skip
     assert late < early / 3
-    fixed = history_of(False)
-    assert np.ptp(fixed["step_size"]) == 0 and fixed["acceptance_rate"].mean() > 0.99
 
 
-@pytest.mark.slow
+@SLOW
 def test_nuts_is_tuned_while_learning_lasts():
     y = ed.real("y", 2)
     ebm = ed.compile(ed.Model(50 * ((y - ed.parameter("m", np.zeros(2))) ** 2).sum()))
