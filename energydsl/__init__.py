@@ -119,6 +119,7 @@ from energydsl.learning.objective import (
     ScoreMatching,
     Variational,
 )
+from energydsl.learning.start import AbstractStart, Buffer, Noisy
 from energydsl.normalizer import (
     AbstractPlan,
     AbstractRule,
@@ -148,9 +149,11 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "AbstractStart",
     "BeliefPropagation",
     "Bounds",
     "Bracket",
+    "Buffer",
     "Chains",
     "Configuration",
     "ContrastiveDivergence",
@@ -178,6 +181,7 @@ __all__ = [
     "Mode",
     "Model",
     "Neural",
+    "Noisy",
     "Numerical",
     "Offer",
     "PseudoLikelihood",
