@@ -157,7 +157,7 @@ SAMPLED = [
 
 LEARNT = [
     ("ed.log_likelihood(ebm, DATA, log_z=3.0)", TypeError, r"log_z=3.0; .*ed.LogZ.exact\(number\)"),
-    ("ed.log_likelihood(ebm, DATA, 3.0)", TypeError, r"log_likelihood\(ebm, data, \*, log_z=None\)"),
+    ("ed.log_likelihood(ebm, DATA, 3.0)", TypeError, r"log_likelihood\(ebm, data, \*, log_z=None"),
     ("ed.log_likelihood(DATA, ebm)", TypeError, r"ndarray of shape \(5, 4\); expected a compiled"),
     ("ed.fit(ebm, DATA, ed.MaximumLikelihood(), key=KEY)", TypeError, r"objective ndarray of shape \(5, 4\); .*fit\(ebm, objective, data"),
     ("ed.fit(ed.MaximumLikelihood(), ebm, DATA, key=KEY)", TypeError, "compiled model first"),

@@ -101,19 +101,24 @@ def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
     def energy(example: Configuration) -> Array:
         v, masks = masks_of(ebm, example)
         if masks:
-            inputs = {w.name for w in ebm.model.inputs} & v.keys()
-            at = ebm.given({n: v[n] for n in inputs})
+            at, v = _at_inputs(ebm, v)
             return free_energy_shown(at, v, masks)
         return ebm.free_energy(v) if latent(ebm) else ebm.energy(v)
 
     return energy
 
 
+def _at_inputs(ebm: EBM, v: Configuration) -> tuple[EBM, Configuration]:
+    """The EBM given the inputs that an example has, and the rest of the example."""
+    inputs = {w.name for w in ebm.model.inputs} & v.keys()
+    at = ebm.given({n: v[n] for n in inputs})
+    return at, {n: a for n, a in v.items() if n not in inputs}
+
+
 def bytes_of(ebm: EBM, example: Configuration) -> float:
     """Predicted memory in bytes of `energy_shown` for one example; 0 if it is in closed form."""
     v, masks = masks_of(ebm, example)
-    inputs = {w.name for w in ebm.model.inputs} & v.keys()
-    at, v = ebm.given({n: v[n] for n in inputs}), {n: a for n, a in v.items() if n not in inputs}
+    at, v = _at_inputs(ebm, v)
     if not masks and not isinstance(latent_layer(ebm.structure), Refusal):
         return 0.0
     rest = given_shown(at, v, masks) if masks else at.model.condition(at.model.placed(v))
