@@ -115,7 +115,9 @@ from energydsl.learning.objective import (
     AbstractObjective,
     ContrastiveDivergence,
     MaximumLikelihood,
+    NoiseContrastive,
     PseudoLikelihood,
+    RatioMatching,
     ScoreMatching,
 )
 from energydsl.normalizer import (
@@ -177,10 +179,12 @@ __all__ = [
     "Mode",
     "Model",
     "Neural",
+    "NoiseContrastive",
     "Numerical",
     "Offer",
     "PseudoLikelihood",
     "Quadratic",
+    "RatioMatching",
     "ReverseAIS",
     "ScoreMatching",
     "Table",

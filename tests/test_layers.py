@@ -40,8 +40,9 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | shown | data | batches likelihood objective | moving | fit",
-    "learning/objective": "base | *",
+    "learning": "latent optimizer | shown | data noise | batches likelihood objective | moving"
+    " | fit",
+    "learning/objective": "base | conditionals | * | choose",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",

@@ -26,11 +26,10 @@ from energydsl._messages import ON_HISTORY, brief, described, hinted
 from energydsl._types import Configuration, check_folder, check_key
 from energydsl.compiler.ebm import EBM, check_compiled
 from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
-from energydsl.learning.data import split
 from energydsl.learning.moving import Moving, moved, moving_of
 from energydsl.learning.objective.base import AbstractObjective, at_first, mean_loss
+from energydsl.learning.objective.choose import check_applies
 from energydsl.learning.optimizer import Update
-from energydsl.learning.shown import masks_of
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 
@@ -131,26 +130,11 @@ def fit(
             f"fit got the optimizer {brief(optimizer)}; expected one such as optax.adam(0.01)."
         )
     source = source_of(ebm, data, batch)
-    whole = paramax.unwrap(objective)
-    _check_missing(ebm, objective, source.first)
-    if split(ebm, source.first)[0]:
-        whole = whole.of_one_example()
-    whole.check(*at_first(ebm, source.first))
+    check_applies(paramax.unwrap(objective), ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     with run:
         run.begin(checkpoint)
         return run.finish(progress)
-
-
-def _check_missing(ebm: EBM, objective: AbstractObjective, data: Configuration) -> None:
-    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
-    if lacking and not objective.missing_entries:
-        name, count = next(iter(lacking.items()))
-        raise TypeError(
-            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
-            "are missing. Use MaximumLikelihood(), which sums them out where that is exact, or "
-            "ContrastiveDivergence(), which draws them."
-        )
 
 
 class _Carry(NamedTuple):
@@ -184,6 +168,8 @@ class _Fit(AbstractRun):
         optimizer: optax.GradientTransformation,
         steps: int,
     ) -> None:
+        self.init_key, self.step_key, begin_key = jr.split(key, 3)
+        objective = objective.begin(*at_first(ebm, source.first), key=begin_key)
         self.ebm, self.objective, self.source, self.key = ebm, objective, source, key
         self.rows = steps
         self.began = time.perf_counter()
@@ -194,7 +180,6 @@ class _Fit(AbstractRun):
                 "ed.fixed marks, stay as they are. Declare what is to be learnt and write the "
                 'energy with it: W = ed.parameter("W", array).'
             )
-        self.init_key, self.step_key = jr.split(key)
         optimum = optimizer.init(moving)
         self.update = Update.of(optimizer, optimum, moving)
         state = _begin(ebm, objective, source.first, self.init_key)

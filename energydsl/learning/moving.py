@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import paramax
 from jax import Array
+from numpyro.distributions import Distribution
 
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
@@ -60,8 +61,9 @@ def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:
 
 
 def _is_setting(part: Any) -> bool:
-    """Whether a part is not learnt: frozen arrays, kernels and models."""
-    return isinstance(part, paramax.NonTrainable | AbstractKernel | EBM | Model)
+    """Whether a part is not learnt: frozen arrays, kernels, models and distributions."""
+    kinds = paramax.NonTrainable | AbstractKernel | EBM | Model | Distribution
+    return isinstance(part, kinds)
 
 
 def _learns(leaf: Any) -> bool:
