@@ -114,6 +114,7 @@ from energydsl.learning.likelihood import LogLikelihood, log_likelihood
 from energydsl.learning.objective import (
     AbstractObjective,
     ContrastiveDivergence,
+    MaximumEntropy,
     MaximumLikelihood,
     NoiseContrastive,
     PseudoLikelihood,
@@ -173,6 +174,7 @@ __all__ = [
     "LogZ",
     "Marginal",
     "Marginals",
+    "MaximumEntropy",
     "MaximumLikelihood",
     "MeanField",
     "MetropolisHastings",

@@ -25,7 +25,7 @@ from jax import Array, lax
 from energydsl._messages import ON_HISTORY, brief, described, hinted
 from energydsl._types import Configuration, check_folder, check_key
 from energydsl.compiler.ebm import EBM, check_compiled
-from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
+from energydsl.learning.batches import AbstractReader, AbstractSource, Nothing, source_of
 from energydsl.learning.moving import Moving, moved, moving_of
 from energydsl.learning.objective.base import AbstractObjective, at_first, mean_loss
 from energydsl.learning.objective.choose import check_applies
@@ -70,7 +70,7 @@ class History(dict[str, np.ndarray]):
 def fit(
     ebm: EBM,
     objective: AbstractObjective,
-    data: Mapping[str, Any] | Any,
+    data: Mapping[str, Any] | Any = None,
     *,
     key: Array,
     optimizer: optax.GradientTransformation | None = None,
@@ -94,7 +94,9 @@ def fit(
             along the first axis; or one array, if there is one such variable. Or an iterator of
             such batches, all of one size: each step uses one batch, and learning ends when the
             iterator does. An input that is the same for all examples is given to the EBM instead,
-            by `EBM.given`. Given inputs, the loss is that of $p(y \mid x)$, for any objective.
+            by `EBM.given`. Left out if the objective needs none: moments are given to
+            ``ed.MaximumEntropy(moments)``. Given inputs, the loss is that of $p(y \mid x)$, for any
+            objective.
         key: a `jax.random.key`; equal keys give equal results.
         optimizer: an optax optimizer; Adam with learning rate 0.01 if not given.
         steps: the number of updates.
@@ -129,7 +131,14 @@ def fit(
         raise TypeError(
             f"fit got the optimizer {brief(optimizer)}; expected one such as optax.adam(0.01)."
         )
-    source = source_of(ebm, data, batch)
+    if objective.needs_data == (data is None):
+        name = type(objective).__name__
+        if data is None:
+            raise TypeError(
+                f"fit got no data, and {name} needs some: fit(ebm, objective, data, key=key)."
+            )
+        raise TypeError(f"fit got data, and {name} needs none: fit(ebm, objective, key=key).")
+    source = Nothing() if data is None else source_of(ebm, data, batch)
     check_applies(paramax.unwrap(objective), ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     with run:

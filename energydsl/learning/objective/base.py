@@ -45,6 +45,11 @@ class AbstractObjective(eqx.Module):
     """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which
     `energydsl.learning.shown.masks_of` tells from the values."""
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether it learns from data; without, `check`, `init` and `loss` get an empty dict."""
+        return True
+
     def of_one_example(self) -> AbstractObjective:
         """The objective of a single example that has inputs of its own; by default the same.
 

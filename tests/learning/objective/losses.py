@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import paramax
 
 from energydsl.learning.moving import moved, moving_of
 
@@ -15,7 +16,7 @@ def loss_of(ebm, objective, data, key=KEY):
 
     def loss(moving, key=key):
         learning, own = moved(ebm, objective, moving)
-        return own.loss(learning, data, state, key=key)[0]
+        return paramax.unwrap(own).loss(learning, data, state, key=key)[0]
 
     return loss
 
