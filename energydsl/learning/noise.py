@@ -22,6 +22,7 @@ from energydsl.kernel import ExactDraws
 from energydsl.language.variable import Variable
 from energydsl.learning.latent import visible
 from energydsl.learning.shown import check_inside, coordinates_shown, energy_shown, why_not_summed
+from energydsl.normalizer import Intractable
 
 MOST_CORRELATED = 1000
 """The most coordinates whose covariance is fitted; of more, only the variances are."""
@@ -72,7 +73,8 @@ class DistributionNoise(AbstractNoise):
         for w in visible(ebm):
             law, value = self._expanded(w), v[w.name]
             # Outside the support, log_prob of some families is a finite number.
-            each = jnp.where(law.support(value), law.log_prob(value), -jnp.inf)
+            inside = True if law.support is None else law.support(value)
+            each = jnp.where(inside, law.log_prob(value), -jnp.inf)
             total += jnp.sum(jnp.where(self._held(ebm, w), 0.0, each))
         return total
 
@@ -134,7 +136,7 @@ def check_model(noise: EBM, ebm: EBM, data: Configuration) -> None:
         )
     lacking = None
     applies = ExactDraws().applies(noise)
-    if noise.normalizer.kind != "exact":
+    if isinstance(noise.normalizer, Intractable) or noise.normalizer.kind != "exact":
         lacking = f"log Z of the noise is {noise.normalizer}"
     elif isinstance(applies, Refusal):
         lacking = applies.reason
@@ -179,7 +181,7 @@ class FittedNoise(AbstractNoise):
         frequencies = {}
         for v in _finite(ebm):
             hot = data[v.name].reshape(count, v.size, 1) == jnp.asarray(v.domain.values)
-            frequencies[v.name] = jnp.log((hot.sum(axis=0) + 1) / (count + v.domain.levels))
+            frequencies[v.name] = jnp.log((hot.sum(axis=0) + 1) / (count + len(v.domain.values)))
         return FittedNoise(mean, factor, whiten, frequencies)
 
     @staticmethod

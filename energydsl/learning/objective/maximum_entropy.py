@@ -52,8 +52,8 @@ class MaximumEntropy(AbstractObjective):
     $\partial E / \partial \theta = f$, and learning makes those of the model equal to those that
     are wanted, m. Where log Z is exact the loss is the dual $\theta \cdot m + \log Z$, which is
     convex; if $E_0$ is 0, its minimum is the highest entropy in nats. Elsewhere the model's moments
-    are means over chains that go on from step to step, and the loss is
-    $\theta \cdot (m - \overline{f})$, of which only the gradient has a meaning.
+    are means over chains that go on from step to step, its loss has the same gradient, $m -
+    \overline f$, and its value is the gap.
 
     The history has ``gap``, the largest difference between a moment of the model and the wanted
     one. If no distribution has the wanted moments, the parameters grow without bound, and the gap
@@ -148,18 +148,19 @@ class MaximumEntropy(AbstractObjective):
         moving = _values(ebm)
         values = lax.stop_gradient(moving)
         wanted = self.moments if self.moments is not None else _means(ebm, values, batch)
-        constant = jnp.zeros(())
         if self._by_chains(ebm):
             state, info = self._advanced(_put(ebm, values), state, key)
             samples = self._ensemble(ebm).configurations(ebm, state)
-            found = _means(ebm, values, lax.stop_gradient(samples))
+            found, value = _means(ebm, values, lax.stop_gradient(samples)), None
         else:
             log_z, slopes = jax.value_and_grad(lambda v: log_partition(_put(ebm, v)))(values)
             found, info = jax.tree.map(jnp.negative, slopes), {}
-            constant = log_z + _inner(values, found)
+            value = log_z + _inner(values, wanted)
         gap = lax.stop_gradient(jax.tree.map(jnp.subtract, wanted, found))
         largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(gap)]))
-        return _inner(moving, gap) + lax.stop_gradient(constant), (state, {"gap": largest} | info)
+        # The gradient of the first term is the gap; its value is 0.
+        loss = _inner(moving, gap) - _inner(values, gap) + (largest if value is None else value)
+        return loss, (state, {"gap": largest} | info)
 
     def _advanced(self, ebm: EBM, carry: Any, key: Array) -> tuple[Any, dict[str, Array]]:
         """The chains after k steps, and the last step's statistics, averaged over chains."""

@@ -83,6 +83,7 @@ def test_of_examples_it_is_maximum_likelihood():
     assert value == pytest.approx(expected - fixed, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_chains_by_exact_draws_have_an_unbiased_gradient():
     wanted = {"w": np.array(0.7), "b": np.array([0.3, 0.0, -0.5])}
     objective = ed.MaximumEntropy(wanted, kernel=ed.ExactDraws(), chains=20)
@@ -117,6 +118,7 @@ def test_chains_go_on_from_step_to_step_and_take_k_steps():
     assert float(info["gap"]) == pytest.approx(abs(moments), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_exact_log_z_chains_match_the_moments():
     """Spins on a torus, with a budget too small for log Z, have a mean of 0.4."""
     s, b = ed.spin("s", (6, 6)), ed.parameter("b", np.zeros((6, 6)))

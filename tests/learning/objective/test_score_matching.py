@@ -70,7 +70,11 @@ def populations():
 
 
 @pytest.mark.parametrize(
-    "declare, grid, log_weights", [pytest.param(*case, id=name) for name, *case in populations()]
+    "declare, grid, log_weights",
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name in ("gamma 1.0", "simplex")))
+        for name, *case in populations()
+    ],
 )
 def test_the_mean_loss_has_its_minimum_at_the_truth(declare, grid, log_weights):
     """Its gradient over the true density, an integral in float64, is 0 there, not elsewhere.
