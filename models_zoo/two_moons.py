@@ -1,4 +1,4 @@
-r"""A neural energy of two moons, learnt by four objectives and compared by likelihood.
+r"""A neural energy of two moons, learnt by six objectives and compared by likelihood.
 
 $$E_\theta(x) = f_\theta(x) + \tfrac12 \lVert x \rVert^2, \qquad x \in \mathbb{R}^2,$$
 
@@ -41,6 +41,8 @@ CENTRE = np.array([0.5, 0.25])
 OBJECTIVES = {
     "denoising": (ed.ScoreMatching(method="denoising", noise=0.05), 1e-2),
     "explicit": (ed.ScoreMatching(method="explicit"), 5e-3),
+    "sliced": (ed.ScoreMatching(method="sliced"), 5e-3),
+    "noise contrast": (ed.NoiseContrastive(ratio=5), 5e-3),
     "divergence": (
         ed.ContrastiveDivergence(
             k=10, kernel=ed.Langevin(step_size=0.005), start="persistent", chains=256
@@ -49,10 +51,14 @@ OBJECTIVES = {
     ),
 }
 """The objectives that are compared, with their learning rates."""
+COLUMNS = 4
+"""The number of pictures in a row."""
 TITLES = {
     "truth": "law of the data",
     "denoising": "denoising score matching",
     "explicit": "explicit score matching",
+    "sliced": "sliced score matching",
+    "noise contrast": "noise contrast",
     "divergence": "contrastive divergence",
     "likelihood": "maximum likelihood",
 }
@@ -144,14 +150,18 @@ def draw(learnt: dict[str, ed.EBM], numbers: dict[str, Any], test: np.ndarray, p
     for name, ebm in learnt.items():
         energies[name] = np.asarray(jax.vmap(ebm.energy)({"x": grid}))
 
-    figure = Figure(figsize=(3.2 * len(energies) + 1, 3.8), layout="constrained")
-    axes = figure.subplots(1, len(energies), sharey=True)
-    for axis, (name, energy) in zip(axes, energies.items(), strict=True):
+    rows = -(-len(energies) // COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS + 1, 3.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(energies) :]:
+        axis.axis("off")
+    for axis, (name, energy) in zip(axes, energies.items(), strict=False):
         above = np.minimum(energy - energy.min(), 12.0).reshape(len(side), -1)
         image = axis.contourf(side, side, above, levels=np.linspace(0, 12, 25), cmap="viridis_r")
         axis.plot(*test[:300].T, ".", ms=1.5, color="k", alpha=0.6)
         score = f"{numbers[name]['log_likelihood']:.3f} nats per test point"
         axis.set(title=f"{TITLES[name]}\n{score}", xlabel="$x_1$", aspect="equal")
-    axes[0].set_ylabel("$x_2$")
+    for axis in axes[::COLUMNS]:
+        axis.set_ylabel("$x_2$")
     figure.colorbar(image, ax=axes, pad=0.01, label="energy above its minimum, cut off at 12")
     figure.savefig(path, dpi=150)
