@@ -8,8 +8,8 @@ and its correlations at the offsets $o_k$ within 12 pixels at which they are str
 distributions with these moments, the one of highest entropy has this energy, and
 `ed.MaximumEntropy` finds $\theta$ and b from the one example by chains of Gibbs. Images drawn from
 it anew have the correlations of the grass up to 0.02, and can hardly be told from it. Those of the
-bricks, whose chains mix slowly, are up to 0.13 off: the images have the columns of the bricks, their
-width and slant, but few joints, which pairs of pixels do not determine.
+bricks, whose chains mix slowly, are up to 0.13 off: the images have the columns of the bricks,
+their width and slant, but few joints, which pairs of pixels do not determine.
 
 Teaches: maximum entropy with the moments of one example, an energy linear in its parameters, and
 homogeneous interactions by index arrays.

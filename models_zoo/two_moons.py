@@ -8,10 +8,10 @@ are learnt by denoising, explicit and sliced score matching, by noise contrast, 
 contrastive divergence with Langevin, and by maximum likelihood with $\log Z$ by quadrature. A step
 of the last evaluates about $10^5$ points, so it starts from the result of denoising. The true
 distribution of the data is known, too: a mixture of normals around the points of two half circles,
-which no model can surpass on average. The test likelihoods of denoising and noise contrast are 0.02 nats below it, that of
-divergence 0.04, and that of maximum likelihood 0.01. Explicit score matching is 0.14 below, and
-sliced 0.75: scores at the data determine neither the energy far from the data nor the weights of
-the two moons well, and the sliced model gives nearly all of the weight to one.
+which no model can surpass on average. The test likelihoods of denoising and noise contrast are 0.02
+nats below it, that of divergence 0.04, and that of maximum likelihood 0.01. Explicit score matching
+is 0.14 below, and sliced 0.75: scores at the data determine neither the energy far from the data
+nor the weights of the two moons well, and the sliced model gives nearly all of the weight to one.
 
 Teaches: a neural network as an energy, score matching beside contrastive divergence and maximum
 likelihood, and log Z by quadrature.
