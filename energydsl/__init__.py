@@ -120,6 +120,7 @@ from energydsl.learning.objective import (
     PseudoLikelihood,
     RatioMatching,
     ScoreMatching,
+    Variational,
 )
 from energydsl.normalizer import (
     AbstractPlan,
@@ -192,6 +193,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "Variational",
     "animate_samples",
     "apply",
     "arctan",

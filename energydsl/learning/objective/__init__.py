@@ -10,3 +10,4 @@ from energydsl.learning.objective.noise_contrastive import NoiseContrastive as N
 from energydsl.learning.objective.pseudo_likelihood import PseudoLikelihood as PseudoLikelihood
 from energydsl.learning.objective.ratio_matching import RatioMatching as RatioMatching
 from energydsl.learning.objective.score_matching import ScoreMatching as ScoreMatching
+from energydsl.learning.objective.variational import Variational as Variational
