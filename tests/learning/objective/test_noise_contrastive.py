@@ -210,6 +210,14 @@ def test_a_model_as_noise_sums_its_latents_out():
     assert scipy.stats.chisquare(seen, expected).pvalue > FALSE_ALARM
 
 
+def test_the_density_of_noise_leaves_clamped_sites_out():
+    y = ed.real("y", 3)
+    ebm = ed.compile(ed.Model((y**2).sum()).condition({y[1]: 0.7}))
+    values = np.array([0.2, 5.0, -1.0])
+    found = DistributionNoise({"y": dist.Normal(0, 2)}).log_prob(ebm, {"y": jnp.asarray(values)})
+    assert float(found) == pytest.approx(scipy.stats.norm.logpdf(values[[0, 2]], 0, 2).sum())
+
+
 def test_only_log_z_is_learnt_of_the_objective(tmp_path):
     noise = dist.Normal(jnp.asarray(0.1), jnp.asarray(1.2))
     options = {"key": KEY, "batch": 20, "progress": False, "checkpoint": tmp_path}
