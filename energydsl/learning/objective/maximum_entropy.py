@@ -52,8 +52,8 @@ class MaximumEntropy(AbstractObjective):
     $\partial E / \partial \theta = f$, and learning makes those of the model equal to those that
     are wanted, m. Where log Z is exact the loss is the dual $\theta \cdot m + \log Z$, which is
     convex; if $E_0$ is 0, its minimum is the highest entropy in nats. Elsewhere the model's moments
-    are means over chains that go on from step to step, its loss has the same gradient, $m -
-    \overline f$, and its value is the gap.
+    are means over chains that go on from step to step; the loss then has the same gradient,
+    $m - \overline f$, and its value is the gap.
 
     The history has ``gap``, the largest difference between a moment of the model and the wanted
     one. If no distribution has the wanted moments, the parameters grow without bound, and the gap

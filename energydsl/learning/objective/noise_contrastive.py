@@ -45,11 +45,12 @@ class NoiseContrastive(AbstractObjective):
     $G(v) - \log \nu$ with $G(v) = -F(v) - c - \log p_n(v)$, where $F$ is the energy, or the free
     energy if there are latents, $p_n$ the density of the noise, $\nu$ the number of draws of noise
     per example, and c the log Z that is learnt with the parameters. The loss is that of logistic
-    regression, $-\overline{\log \sigma(G(v) - \log \nu)} - \nu\, \overline{\log \sigma(\log \nu
-    - G(\tilde v))}$ over examples v and draws of noise. It needs neither log Z nor chains, for
-    continuous as for discrete variables. The estimator is consistent, and c approaches log Z, if
-    the noise has a positive density wherever data have one; it is the more accurate, the more the
-    noise is like the data and the larger $\nu$ is.
+    regression over examples v and draws of noise $\tilde v$,
+    $-\overline{\log \sigma(G(v) - \log \nu)} - \nu\, \overline{\log \sigma(\log \nu - G(\tilde v))}$.
+    It needs neither log Z nor chains, for continuous as for discrete variables. If some parameters
+    give the distribution of the data, and the noise has a positive density wherever that has one,
+    the estimator is consistent, and c approaches log Z. It is the more accurate, the more the noise
+    is like the data and the larger $\nu$ is.
 
     After learning, ``history.objective.log_z`` is c. Nothing is known of its error:
     ``ed.log_likelihood(learnt, data, log_z=ed.LogZ.learnt(history.objective.log_z))`` says so.
