@@ -41,12 +41,11 @@ def _number(value: Any) -> Array | None:
 class NoiseContrastive(AbstractObjective):
     r"""Noise-contrastive estimation: a classifier learns to tell data from draws of noise.
 
-    The classifier's log-odds of an example v to come from the data are
-    $G(v) - \log \nu$ with $G(v) = -F(v) - c - \log p_n(v)$, where $F$ is the energy, or the free
-    energy if there are latents, $p_n$ the density of the noise, $\nu$ the number of draws of noise
-    per example, and c the log Z that is learnt with the parameters. The loss is that of logistic
-    regression over examples v and draws of noise $\tilde v$,
-    $-\overline{\log \sigma(G(v) - \log \nu)} - \nu\, \overline{\log \sigma(\log \nu - G(\tilde v))}$.
+    The classifier's log-odds of v to come from the data are $g(v) = -F(v) - c - \log \nu p_n(v)$,
+    where $F$ is the energy, or the free energy if there are latents, $p_n$ the density of the noise,
+    $\nu$ the number of draws of noise per example, and c the log Z that is learnt with the
+    parameters. The loss is that of logistic regression over examples v and draws of noise
+    $\tilde v$, $-\overline{\log \sigma(g(v))} - \nu \overline{\log \sigma(-g(\tilde v))}$.
     It needs neither log Z nor chains, for continuous as for discrete variables. If some parameters
     give the distribution of the data, and the noise has a positive density wherever that has one,
     the estimator is consistent, and c approaches log Z. It is the more accurate, the more the noise
