@@ -42,7 +42,7 @@ class NoiseContrastive(AbstractObjective):
     r"""Noise-contrastive estimation: a classifier learns to tell data from draws of noise.
 
     The classifier's log-odds of v to come from the data are $g(v) = -F(v) - c - \log \nu p_n(v)$,
-    where $F$ is the energy, or the free energy if there are latents, $p_n$ the density of the noise,
+    where $F$ is the energy, or the free energy if there are latents, $p_n$ the density of noise,
     $\nu$ the number of draws of noise per example, and c the log Z that is learnt with the
     parameters. The loss is that of logistic regression over examples v and draws of noise
     $\tilde v$, $-\overline{\log \sigma(g(v))} - \nu \overline{\log \sigma(-g(\tilde v))}$.
