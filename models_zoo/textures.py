@@ -91,7 +91,7 @@ def main(
     out: Out = Path("out/textures"),
     offsets: Annotated[int, typer.Option(min=1, help="Offsets whose correlation is matched.")] = 60,
     steps: Annotated[int, typer.Option(min=1, help="Of learning, for each texture.")] = 400,
-    chains: Annotated[int, typer.Option(min=1, help="Images that are drawn side by side.")] = 6,
+    chains: Annotated[int, typer.Option(min=3, help="Images that are drawn side by side.")] = 6,
     rate: Annotated[float, typer.Option(help="The first step of each weight.")] = 0.003,
 ) -> dict[str, Any]:
     """Learn each texture from one example, and draw it anew."""

@@ -37,7 +37,7 @@ def test_the_energy_s_slopes_are_the_moments():
 
 @pytest.mark.slow
 def test_a_short_run_comes_nearer_to_the_moments(tmp_path):
-    numbers = zoo.main(out=tmp_path, offsets=8, steps=60, chains=2)
+    numbers = zoo.main(out=tmp_path, offsets=8, steps=60, chains=3)
     check_words(zoo, numbers)
     for name in zoo.SHRINK:
         assert numbers[name]["largest_gap"] < numbers[name]["largest_independent"]

@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+from jax.flatten_util import ravel_pytree
 from scipy.special import expit, softmax
 
 import energydsl as ed
 from energydsl.learning.moving import moving_of
 from tests.learning.objective.losses import loss_of, slope
 
+FALSE_ALARM = 1e-6  # chance that a correct objective fails one of these tests
 KEY = jax.random.key(0)
 
 
@@ -96,6 +99,37 @@ def test_the_mean_loss_has_its_minimum_at_the_truth(declare, grid, log_weights):
         at_truth, elsewhere = gradient(moving), gradient(jax.tree.map(lambda a: 1.2 * a, moving))
     assert np.abs(at_truth).max() < 1e-6
     assert np.abs(elsewhere).max() > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["explicit", "sliced"])
+def test_the_error_falls_as_the_root_of_the_data(method):
+    """Of a gamma density that is not 0 at 0, whose loss is quadratic: one Newton step solves it.
+
+    40 fits of each size: sqrt(n) times the error has mean 0 and one spread at all sizes.
+    """
+    ebm, objective, fits = ed.compile(gamma(1.0, 1.5)), ed.ScoreMatching(method), 40
+    truth, unravel = ravel_pytree(moving_of(ebm, objective))
+
+    @jax.jit
+    @jax.vmap
+    def error(data):
+        def loss(flat):
+            return loss_of(ebm, objective, {"x": data})(unravel(flat))
+
+        return jnp.linalg.solve(jax.hessian(loss)(truth), -jax.grad(loss)(truth))
+
+    rng = np.random.default_rng(0)
+    scaled = {}
+    for n in (400, 1600, 6400):
+        data = rng.gamma(1.0, 1 / 1.5, (fits, n)).astype(np.float32)
+        scaled[n] = np.sqrt(n) * np.asarray(error(data), float)
+    for n in (1600, 6400):
+        t = scaled[n].mean(0) / (scaled[n].std(0, ddof=1) / np.sqrt(fits))
+        assert (np.abs(t) < scipy.stats.t.isf(FALSE_ALARM / 16, fits - 1)).all(), (n, t)
+        ratio = scaled[n].var(0, ddof=1) / scaled[400].var(0, ddof=1)
+        ends = scipy.stats.f.ppf([FALSE_ALARM / 16, 1 - FALSE_ALARM / 16], fits - 1, fits - 1)
+        assert (ends[0] < ratio).all() and (ratio < ends[1]).all(), (n, ratio)
 
 
 def test_the_mean_over_all_directions_is_the_trace():
