@@ -101,7 +101,8 @@ class DistributionNoise(AbstractNoise):
     def _held(self, ebm: EBM, v: Variable) -> np.ndarray:
         """True at the clamped events of the distribution."""
         law = self._expanded(v)
-        return ebm.structure.skeleton.mask(v).reshape(*law.batch_shape, -1).all(axis=-1)
+        held = ebm.structure.skeleton.mask(v).reshape(*law.batch_shape, -1)
+        return np.asarray(held.all(axis=-1))
 
 
 class ModelNoise(AbstractNoise):

@@ -114,7 +114,7 @@ class NoiseContrastive(AbstractObjective):
         """The noise fitted to the data, or the log Z of a model as noise."""
         if self.noise is None:
             return FittedNoise.to(ebm, data)
-        return log_partition(self.noise) if isinstance(self.noise, EBM) else None
+        return jnp.asarray(log_partition(self.noise)) if isinstance(self.noise, EBM) else None
 
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array

@@ -113,7 +113,7 @@ def refusal(ebm, kind, data):
     return None
 
 
-QUICK = (coupled_latents, mixed, with_inputs, with_gaps)
+QUICK = (coupled_latents, with_inputs, with_gaps)
 CASES = [
     pytest.param(f, id=f.__name__, marks=[pytest.mark.slow] * (f not in QUICK)) for f in MODELS
 ]

@@ -200,7 +200,7 @@ def test_a_model_as_noise_sums_its_latents_out():
     ebm = ed.compile(ed.Model(-(ed.parameter("b", np.zeros(3)) @ x)))
     states = np.array(np.meshgrid(*[[0, 1]] * 3, indexing="ij")).reshape(3, -1).T
     free = np.logaddexp(0, states @ w).sum(1)
-    as_noise = ModelNoise(noise, ed.log_partition(noise))
+    as_noise = ModelNoise(noise, jnp.asarray(ed.log_partition(noise)))
     found = [float(as_noise.log_prob(ebm, {"x": jnp.asarray(v, jnp.int8)})) for v in states]
     np.testing.assert_allclose(found, free - logsumexp(free), atol=1e-5)
     draws = as_noise.draws(ebm, 4000, key=KEY)
