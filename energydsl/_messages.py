@@ -23,6 +23,7 @@ ELSEWHERE = {
     "max_terms": "the limit of exact sums is budget=",
     "target_accept target_accept_prob": "the acceptance rate is target=",
     "temperature beta": "a temperature divides the energy: ed.compile(model / T)",
+    "nu num_noise noise_ratio": "the number of draws of noise per example is ratio=",
     "num_particles": "the number of particles is particles=",
     "energy energies": "energies are given without a name: ed.Model(energy)",
 }
@@ -42,6 +43,9 @@ ABSENT = {
     "MALA ULA": "write ed.Langevin()",
     "CD PCD": "write ed.ContrastiveDivergence()",
     "ReplayBuffer SampleBuffer": "write ed.ContrastiveDivergence(start=ed.Buffer(2000))",
+    "NCE": "write ed.NoiseContrastive()",
+    "SSM SlicedScoreMatching": 'write ed.ScoreMatching("sliced")',
+    "MaxEnt": "write ed.MaximumEntropy(moments)",
     "Ising ising": "write the energy of s = ed.spin('s', n): ed.Model(-J * (s[1:] * s[:-1]).sum())",
     "RBM": "write the energy: ed.Model(-(x @ W @ h) - b @ x - c @ h)",
     "Variable": 'declare it over its domain, such as ed.spin("s", 4)',

@@ -41,9 +41,9 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | guide shown | data | batches likelihood start | objective"
-    " | moving | fit",
-    "learning/objective": "base | *",
+    "learning": "latent optimizer | guide shown | data noise | batches likelihood start"
+    " | objective | moving | fit",
+    "learning/objective": "base | conditionals | * | choose",
     "learning/start": "base | * | choose",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",

@@ -51,10 +51,10 @@ def _learning(structure: Structure, model: Model, normalizer: Normalizer) -> str
     total = sum(costs[k] for k in used)
     if total < COSTLY:
         return None
-    real = all(v.domain.real_line for v in structure.skeleton.free)
+    smooth = all(v.domain.transform is not None for v in structure.skeleton.free)
     others = (
         "ed.ScoreMatching() or ed.ContrastiveDivergence()"
-        if real
+        if smooth
         else ("ed.ContrastiveDivergence()")
     )
     return (

@@ -89,6 +89,24 @@ class Whole(AbstractSource):
         """Do nothing: the order of the examples is restored from the checkpoint."""
 
 
+class _Nothing(AbstractReader):
+    def batch(self, order: Array, key: Array, t: Array, i: Array) -> tuple[Array, Configuration]:
+        return order, {}
+
+
+class Nothing(AbstractSource):
+    """No examples, for an objective that needs none."""
+
+    def __init__(self) -> None:
+        self.first, self.size, self.order = {}, 0, jnp.zeros(0, jnp.int32)
+
+    def read(self, count: int) -> tuple[AbstractReader, int]:
+        return _Nothing(), count
+
+    def skip(self, steps: int) -> None:
+        """Do nothing: there is nothing to skip."""
+
+
 class _Window(AbstractReader):
     batches: Configuration
 

@@ -25,12 +25,11 @@ from jax import Array, lax
 from energydsl._messages import ON_HISTORY, brief, described, hinted
 from energydsl._types import Configuration, check_folder, check_key
 from energydsl.compiler.ebm import EBM, check_compiled
-from energydsl.learning.batches import AbstractReader, AbstractSource, source_of
-from energydsl.learning.data import split
+from energydsl.learning.batches import AbstractReader, AbstractSource, Nothing, source_of
 from energydsl.learning.moving import Moving, moved, moving_of
 from energydsl.learning.objective.base import AbstractObjective, at_first, mean_loss
+from energydsl.learning.objective.choose import check_applies
 from energydsl.learning.optimizer import Update
-from energydsl.learning.shown import masks_of
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
 from energydsl.run.loop import AbstractRun, At, Store
 
@@ -82,7 +81,7 @@ class History(dict[str, np.ndarray]):
 def fit(
     ebm: EBM,
     objective: AbstractObjective,
-    data: Mapping[str, Any] | Any,
+    data: Mapping[str, Any] | Any = None,
     *,
     key: Array,
     optimizer: optax.GradientTransformation | None = None,
@@ -106,7 +105,9 @@ def fit(
             along the first axis; or one array, if there is one such variable. Or an iterator of
             such batches, all of one size: each step uses one batch, and learning ends when the
             iterator does. An input that is the same for all examples is given to the EBM instead,
-            by `EBM.given`. Given inputs, the loss is that of $p(y \mid x)$, for any objective.
+            by `EBM.given`. Left out if the objective needs none: moments are given to
+            ``ed.MaximumEntropy(moments)``. Given inputs, the loss is that of $p(y \mid x)$, for any
+            objective.
         key: a `jax.random.key`; equal keys give equal results.
         optimizer: an optax optimizer; Adam with learning rate 0.01 if not given.
         steps: the number of updates.
@@ -141,27 +142,19 @@ def fit(
         raise TypeError(
             f"fit got the optimizer {brief(optimizer)}; expected one such as optax.adam(0.01)."
         )
-    source = source_of(ebm, data, batch)
-    whole = paramax.unwrap(objective)
-    _check_missing(ebm, objective, source.first)
-    if split(ebm, source.first)[0]:
-        whole = whole.of_one_example()
-    whole.check(*at_first(ebm, source.first))
+    if objective.needs_data == (data is None):
+        name = type(objective).__name__
+        if data is None:
+            raise TypeError(
+                f"fit got no data, and {name} needs some: fit(ebm, objective, data, key=key)."
+            )
+        raise TypeError(f"fit got data, and {name} needs none: fit(ebm, objective, key=key).")
+    source = Nothing() if data is None else source_of(ebm, data, batch)
+    check_applies(paramax.unwrap(objective), ebm, source.first)
     run = _Fit(ebm, objective, source, key, optimizer, int(steps))
     with run:
         run.begin(checkpoint)
         return run.finish(progress)
-
-
-def _check_missing(ebm: EBM, objective: AbstractObjective, data: Configuration) -> None:
-    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
-    if lacking and not objective.missing_entries:
-        name, count = next(iter(lacking.items()))
-        raise TypeError(
-            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
-            "are missing. Use MaximumLikelihood(), which sums them out where that is exact, or "
-            "ContrastiveDivergence(), which draws them."
-        )
 
 
 class _Carry(NamedTuple):
@@ -195,6 +188,8 @@ class _Fit(AbstractRun):
         optimizer: optax.GradientTransformation,
         steps: int,
     ) -> None:
+        self.init_key, self.step_key, begin_key = jr.split(key, 3)
+        objective = objective.begin(*at_first(ebm, source.first), key=begin_key)
         self.ebm, self.objective, self.source, self.key = ebm, objective, source, key
         self.rows = steps
         self.began = time.perf_counter()
@@ -205,7 +200,6 @@ class _Fit(AbstractRun):
                 "ed.fixed marks, stay as they are. Declare what is to be learnt and write the "
                 'energy with it: W = ed.parameter("W", array).'
             )
-        self.init_key, self.step_key = jr.split(key)
         optimum = optimizer.init(moving)
         self.update = Update.of(optimizer, optimum, moving)
         state = _begin(ebm, objective, source.first, self.init_key)

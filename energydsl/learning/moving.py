@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import paramax
+from numpyro.distributions import Distribution
 
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
@@ -74,8 +75,9 @@ def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:
 
 
 def _is_setting(part: Any) -> bool:
-    """Whether a part is not learnt: frozen arrays, kernels, starts and models."""
-    return isinstance(part, paramax.NonTrainable | AbstractKernel | AbstractStart | EBM | Model)
+    """Whether a part is not learnt: frozen arrays, kernels, starts, models and distributions."""
+    kinds = paramax.NonTrainable | AbstractKernel | AbstractStart | EBM | Model | Distribution
+    return isinstance(part, kinds)
 
 
 def _learns(leaf: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from energydsl._types import Configuration, IntractableError, Refusal
+from energydsl.analysis.coordinates import Unconstrained
 from energydsl.analysis.layer import latent_layer
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
@@ -134,3 +135,27 @@ def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
     except IntractableError as error:
         return str(error).rstrip(".")
     return None
+
+
+def coordinates_shown(ebm: EBM) -> Unconstrained:
+    """The unconstrained coordinates of the continuous variables that data show."""
+    smooth = [v.name for v in visible(ebm) if v.domain.transform is not None]
+    return Unconstrained.of(ebm.structure, tuple(smooth))
+
+
+def check_inside(ebm: EBM, data: Configuration, objective: str) -> None:
+    """Raise ValueError if an example lies at the boundary of its domain.
+
+    It has no finite unconstrained coordinates there.
+    """
+    for name in coordinates_shown(ebm).names:
+        space = Unconstrained.of(ebm.structure, (name,))
+        inside = jnp.isfinite(jax.vmap(space.coordinates)({name: data[name]})).all(axis=1)
+        if not inside.all():
+            (v,) = space.variables
+            raise ValueError(
+                f"{objective} needs data inside {v.domain}, and {int((~inside).sum())} of "
+                f"{len(inside)} examples of {name!r} lie on its boundary, the first is example "
+                f"{int(inside.argmin())}. Leave them out, or move them inside by the data's "
+                "precision."
+            )

@@ -35,6 +35,8 @@ class LogZ:
     "bounds"           certainly: both ends are proven
     "Bethe"            always, as they are infinite: how far off `value` is, is not known. It is
                        exact where the factors form trees
+    "learnt"           always, as they are infinite: `value` is a number that `NoiseContrastive`
+                       learnt with the parameters, and how far off it is, is not known
     ================== ========================================================================
 
     Attributes:
@@ -63,6 +65,11 @@ class LogZ:
     def exact(value: float) -> LogZ:
         """An exact value, apart from rounding."""
         return LogZ(value, 0.0, value, value, "exact", np.inf)
+
+    @staticmethod
+    def learnt(value: float) -> LogZ:
+        """A value that was learnt with the model's parameters, of whose error nothing is known."""
+        return LogZ(float(value), np.inf, -np.inf, np.inf, "learnt", np.inf)
 
     @staticmethod
     def quadrature(value: float, error: float) -> LogZ:
@@ -159,6 +166,8 @@ class LogZ:
                 return f"{span} (proven bounds)"
             case "Bethe":
                 return f"about {self.value:.6g} (Bethe, error unknown)"
+            case "learnt":
+                return f"about {self.value:.6g} (learnt, error unknown)"
         return (
             f"= {self.value:.6g} +- {self.standard_error:.2g} ({self.kind}; 95 % {span}; "
             f"{self.ess:.3g} effective chains)"

@@ -19,20 +19,27 @@ from energydsl.compiler.ebm import EBM
 from energydsl.learning.data import split
 
 
+class DoesNotFit(TypeError):
+    """An objective does not fit a model or the kind of its data, whatever the parameters' values.
+
+    Its message is the reason; `fit` adds which objectives do fit.
+    """
+
+
 class AbstractObjective(eqx.Module):
     """A loss that learning minimises. Its chains and buffers are its state, a pytree of arrays.
 
     Its fields are its settings and its own arrays. Every floating-point array among the fields,
     such as a learnt log Z or the weights of a recognition network, is learnt together with the
     model's parameters, with the same loss and optimizer, unless `energydsl.fixed` freezes it. The
-    arrays inside a field that is a kernel, a start or a model are not learnt; the parameters of
-    compiled models in the fields that `learns` names are. `check`, `init` and `loss` are called
-    with all paramax wrappers already replaced by their values.
+    arrays inside a field that is a kernel, a start, a model or a NumPyro distribution are not
+    learnt; the parameters of compiled models in the fields that `learns` names are. `check`,
+    `init` and `loss` are called with all paramax wrappers replaced by their values.
 
-    An objective need not know of a model's inputs. If data have values of them, `check` and `init`
-    are called with those of the first example, and `loss` of `of_one_example` for each example
-    alone, as a batch of one, given its inputs; the value and the scalars are averaged over the
-    batch. The state must then be the same for all examples.
+    An objective need not know of a model's inputs. If data have values of them, `check`, `begin`
+    and `init` are called with those of the first example, and `loss` of `of_one_example` for each
+    example alone, as a batch of one, given its inputs; the value and the scalars are averaged over
+    the batch. The state must then be the same for all examples.
     """
 
     learns: ClassVar[tuple[str, ...]] = ()
@@ -42,11 +49,16 @@ class AbstractObjective(eqx.Module):
     """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which
     `energydsl.learning.shown.masks_of` tells from the values."""
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether it learns from data; without, `check`, `init` and `loss` get an empty dict."""
+        return True
+
     def of_one_example(self) -> AbstractObjective:
         """The objective of a single example that has inputs of its own; by default the same.
 
         Raises:
-            TypeError: there is none, because its state depends on the examples.
+            TypeError: there is none, because something of it is common to all examples.
         """
         return self
 
@@ -54,8 +66,16 @@ class AbstractObjective(eqx.Module):
     def check(self, ebm: EBM, data: Configuration) -> None:
         """Raise TypeError or ValueError if the objective does not apply to a model.
 
-        The message suggests an objective that does.
+        To a `DoesNotFit`, which is a TypeError, `fit` adds the objectives that do apply; any other
+        message says itself what to do.
         """
+
+    def begin(self, ebm: EBM, data: Configuration, *, key: Array) -> AbstractObjective:
+        """The objective with the initial values of its own arrays; by default the same.
+
+        It is called once, with the model and the data at which learning begins.
+        """
+        return self
 
     @abc.abstractmethod
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:

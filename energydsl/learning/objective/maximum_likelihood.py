@@ -12,7 +12,7 @@ from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
-from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.learning.shown import energy_shown, why_not_summed
 from energydsl.normalizer import Intractable
 
@@ -32,15 +32,11 @@ class MaximumLikelihood(AbstractObjective):
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         if isinstance(ebm.normalizer, Intractable):
-            raise TypeError(
-                f"MaximumLikelihood needs exact log Z, which is {ebm.normalizer}. "
-                "Use ContrastiveDivergence(), which does not need log Z."
-            )
+            raise DoesNotFit(f"MaximumLikelihood needs exact log Z, which is {ebm.normalizer}.")
         reason = why_not_summed(ebm, data)
         if reason is not None:
-            raise TypeError(
-                f"MaximumLikelihood needs all that data do not show summed out exactly. {reason}. "
-                "Use ContrastiveDivergence(), which draws them."
+            raise DoesNotFit(
+                f"MaximumLikelihood needs all that data do not show summed out exactly. {reason}."
             )
 
         lost = no_growth(ebm.structure, ebm.model)

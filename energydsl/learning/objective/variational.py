@@ -24,7 +24,7 @@ from energydsl.learning.guide import (
     log_z_of,
     route_of,
 )
-from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.normalizer import Intractable
 
 
@@ -87,10 +87,7 @@ class Variational(AbstractObjective):
     def check(self, ebm: EBM, data: Configuration) -> None:
         check_guide(ebm, self.guide)
         if isinstance(ebm.normalizer, Intractable):
-            raise TypeError(
-                f"Variational needs exact log Z, which is {ebm.normalizer}. Use "
-                "ContrastiveDivergence(), which does not need log Z."
-            )
+            raise DoesNotFit(f"Variational needs exact log Z, which is {ebm.normalizer}.")
         if self._route(ebm) == "scores" and self.samples < 2:
             raise ValueError(
                 "Variational needs samples=2 or more for this guide, whose draws are not "
