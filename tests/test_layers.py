@@ -12,7 +12,7 @@ import energydsl
 ORDER = {
     "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
     " | compiler | kernel | estimator | run | learning | reporting | io | cli | __main__",
-    "language": "domain | variable | expression | declare potential"
+    "language": "constraint domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | missing mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
