@@ -16,7 +16,8 @@ ORDER = {
     " | evidence merge skeleton parameters | model | missing mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
-    " | along view | apply select convolution | numpy_functions | range sampled | finite_part",
+    " | along view | apply select convolution sparse | numpy_functions interval | range sampled"
+    " | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
