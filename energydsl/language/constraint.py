@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import math
 import numbers
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -40,6 +40,16 @@ class AbstractConstraint(paramax.AbstractUnwrappable[Array]):
     def count(self) -> int:
         """The number of real numbers that learning updates."""
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Bounds of all entries, whatever the unconstrained numbers."""
+        return -math.inf, math.inf
+
+    @property
+    def positive(self) -> bool:
+        """Whether all entries are above 0, whatever the unconstrained numbers."""
+        return False
+
     @abc.abstractmethod
     def at(self, value: Any, what: str) -> Self:
         """The same constraint at another value.
@@ -57,8 +67,10 @@ class AbstractConstraint(paramax.AbstractUnwrappable[Array]):
 class Everywhere:
     """All real numbers."""
 
-    words: str = ""
-    expected: str = "real numbers"
+    low: ClassVar[float] = -math.inf
+    high: ClassVar[float] = math.inf
+    words: ClassVar[str] = ""
+    expected: ClassVar[str] = "real numbers"
 
     def forward(self, free: Array) -> Array:
         return free
@@ -79,8 +91,10 @@ class Positive:
     and $10^6$ is kept with a relative error below $10^{-6}$.
     """
 
-    words: str = "positive"
-    expected: str = "numbers above 0"
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = math.inf
+    words: ClassVar[str] = "positive"
+    expected: ClassVar[str] = "numbers above 0"
 
     def forward(self, free: Array) -> Array:
         limits = np.finfo(free.dtype)
@@ -175,6 +189,15 @@ class Entries(AbstractConstraint):
     def count(self) -> int:
         batch = math.prod(self.free.shape[:-2]) if self.symmetric or self.zero_diagonal else 1
         return batch * int(self._used(np).sum())
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        low, high = self.range.low, self.range.high
+        return (min(low, 0.0), max(high, 0.0)) if self.zero_diagonal else (low, high)
+
+    @property
+    def positive(self) -> bool:
+        return self.range.low >= 0 and not self.zero_diagonal
 
     def _used(self, m: Any) -> Any:
         """True at the entries that hold a number of their own."""

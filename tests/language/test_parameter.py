@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 import paramax
 import pytest
 
@@ -265,6 +266,32 @@ def test_new_values_do_not_recompile():
     x = point(ebm)
     found = {float(energy(ebm.replace(W=k * np.abs(HOLLOW)), x)) for k in (1, 2, 3)}
     assert len(found) == 3 and len(traces) == 1
+
+
+def test_a_density_with_a_constrained_parameter_is_normalised():
+    x, z = ed.real("x", 3), ed.real("z", 3)
+
+    def scaled(**constraint):
+        scale = ed.parameter("scale", 0.5, **constraint)
+        energy = ed.LogDensity(dist.Normal)(x, 0.0, scale * np.exp(z / (1 + z**2)))
+        return ed.compile(ed.Model(energy.sum() + ed.LogDensity(dist.Normal)(z, 0.0, 1.0).sum()))
+
+    for constraint in ({"positive": True}, {"bounded": (0, 2)}):
+        assert float(ed.log_partition(scaled(**constraint))) == 0.0
+    for constraint in ({}, {"bounded": (-1, 1)}):
+        assert not isinstance(scaled(**constraint).normalizer, ed.Exact)
+    hollow = ed.parameter("W", np.ones((2, 2)) - np.eye(2), zero_diagonal=True, positive=True)
+    assert not hollow.value.positive and hollow.value.limits == (0.0, np.inf)
+
+
+def test_a_bounded_parameter_is_a_probability():
+    b, p = ed.binary("b", 2), ed.parameter("p", 0.3, bounded=(0, 1))
+    y = ed.binary("y", 2)
+    model = ed.Model(
+        (ed.LogDensity(dist.Bernoulli)(y, 0.5 * p * (1 + b))).sum()
+        + ed.LogDensity(dist.Bernoulli)(b, 0.5).sum()
+    )
+    assert float(ed.log_partition(ed.compile(model))) == pytest.approx(0.0, abs=1e-7)
 
 
 def field():
