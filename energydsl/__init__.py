@@ -118,6 +118,7 @@ from energydsl.learning.objective import (
     MaximumLikelihood,
     PseudoLikelihood,
     ScoreMatching,
+    Variational,
 )
 from energydsl.normalizer import (
     AbstractPlan,
@@ -187,6 +188,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "Variational",
     "animate_samples",
     "apply",
     "arctan",

@@ -41,13 +41,13 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | shown | bias data | batches likelihood objective"
+    "learning": "latent optimizer | guide shown | bias data | batches likelihood objective"
     " | moving | fit",
     "learning/objective": "base | *",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo words | terminal report | networks | commands",
+    "cli": "zoo words | terminal | report | networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 

@@ -57,6 +57,17 @@ class History(dict[str, np.ndarray]):
     stopped: str | None = None
     seconds: float = 0.0
 
+    @property
+    def guide(self) -> EBM:
+        """The guide that `energydsl.Variational` learnt beside the model."""
+        guide = getattr(self.objective, "guide", None)
+        if not isinstance(guide, EBM):
+            raise AttributeError(
+                f"This history of {type(self.objective).__name__} has no guide; ed.Variational "
+                "learns one."
+            )
+        return guide
+
     def __missing__(self, name: str) -> NoReturn:
         raise KeyError(f"The history has no {name!r}; it has {', '.join(self)}.")
 

@@ -101,6 +101,12 @@ class DirectedPlan(AbstractPlan):
     def leaves(self) -> tuple[str, ...]:
         return _names(self.structure, self.structure.free) if self.structure.partial else ()
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether draws are differentiable functions of parameters, inputs and parents."""
+        densities = (self.structure.function(self.structure.factors[r.number]) for r in self.rows)
+        return all(getattr(density, "reparametrised", False) for density in densities)
+
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.zeros(())
 

@@ -45,6 +45,11 @@ class Family(eqx.Module):
         which = "" if self.names == first else f"[{', '.join(self.names)}]"
         return self.family.__name__ + which
 
+    @property
+    def reparametrised(self) -> bool:
+        """Whether draws are differentiable functions of the parameters."""
+        return set(self.names) <= set(self.family.reparametrized_params)
+
     def energy(self, x: Array, *parameters: Array) -> Array:
         if _of_labels(self.family):
             x = x.astype(jnp.int32)
