@@ -66,7 +66,7 @@ def begin(train: np.ndarray) -> ed.EBM:
 def learn(
     ebm: ed.EBM,
     objective: ed.AbstractObjective,
-    train: np.ndarray,
+    train: Any,
     steps: int,
     seed: int,
     **run: Any,
@@ -74,9 +74,10 @@ def learn(
     """Learn with a rate that falls to 0."""
     rate = run.pop("rate")
     optimizer = optax.adam(optax.linear_schedule(rate, 0.0, steps))
-    return ed.fit(ebm, objective, train, key=jr.key(seed), optimizer=optimizer, steps=steps, **run)[
-        0
-    ]
+    learnt, _ = ed.fit(
+        ebm, objective, train, key=jr.key(seed), optimizer=optimizer, steps=steps, **run
+    )
+    return learnt
 
 
 def main(

@@ -282,6 +282,8 @@ def test_a_density_with_a_constrained_parameter_is_normalised():
         assert not isinstance(scaled(**constraint).normalizer, ed.Exact)
     hollow = ed.parameter("W", np.ones((2, 2)) - np.eye(2), zero_diagonal=True, positive=True)
     assert not hollow.value.positive and hollow.value.limits == (0.0, np.inf)
+    apart = ed.parameter("W", 1.5 * (1 - np.eye(2)), zero_diagonal=True, bounded=(1, 2))
+    assert not apart.value.positive and apart.value.limits == (0.0, 2)
 
 
 def test_a_bounded_parameter_is_a_probability():
@@ -368,6 +370,15 @@ def test_frozen_terms_are_no_batch_with_learnt_ones():
     frozen = ed.Model(apart).freeze("Table")
     both = frozen + ed.Model(sum(t(s[k + 20]) for k, t in enumerate(tables[20:])))
     assert both.parameter_count == 40 and both.parameters.fixed == ("Table",)
+
+
+def test_frozen_networks_are_no_batch_with_learnt_ones():
+    y = ed.real("y", 20)
+    nets = [ed.Neural(eqx.nn.Linear("scalar", "scalar", key=jr.key(k))) for k in range(20)]
+    terms = [net(y[k]) for k, net in enumerate(nets)]
+    some = ed.Model(sum(terms[:8]))
+    both = some.freeze(*some.parameters) + ed.Model(sum(terms[8:]))
+    assert both.parameter_count == 2 * 12
 
 
 def test_only_what_is_not_frozen_is_learnt():
