@@ -381,6 +381,17 @@ def test_frozen_networks_are_no_batch_with_learnt_ones():
     assert both.parameter_count == 2 * 12
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_of_frozen_networks_is_frozen(shared):
+    y = ed.real("y", 20)
+    nets = [ed.Neural(eqx.nn.Linear("scalar", "scalar", key=jr.key(k))) for k in range(20)]
+    terms = [(nets[0] if shared else net)(y[k]) for k, net in enumerate(nets)]
+    parts = [ed.Model(sum(terms[:10])), ed.Model(sum(terms[10:]))]
+    whole = sum(part.freeze(*part.parameters) for part in parts)
+    assert whole.parameters and whole.parameter_count == 0
+    assert sum(parts).parameter_count == (2 if shared else 40)
+
+
 def test_only_what_is_not_frozen_is_learnt():
     rng = np.random.default_rng(0)
     s = ed.spin("s", 3)
