@@ -231,6 +231,22 @@ def test_the_score_function_is_unbiased(importance, pairs):
         assert (np.abs(np.mean(drawn, axis=0) - wanted) < 6 * error + 1e-5).all()
 
 
+def test_a_bound_by_many_draws_is_near_the_exact_likelihood_and_tells_its_error():
+    ebm, guide = machine(), of_spins()
+    exact = ed.log_likelihood(ebm, SHOWN)
+    found = [
+        ed.log_likelihood(ebm, SHOWN, guide=guide, samples=500, key=k)
+        for k in jr.split(jr.key(0), 30)
+    ]
+    values = np.array([one.value for one in found])
+    error = np.mean([one.standard_error for one in found])
+    # The bias of the logarithm is half the variance of the mean weight.
+    assert abs(values.mean() - exact.value) < 6 * error / np.sqrt(30) + error**2 * len(SHOWN)
+    assert 0.4 < values.std(ddof=1) / error < 1.8
+    np.testing.assert_allclose(found[0].lower, found[0].value - 1.96 * found[0].standard_error)
+    assert "at least" in str(found[0])
+
+
 def test_a_directed_guide_of_bits_has_no_differentiable_draws():
     given, c = ed.binary("v", 4, given=True), ed.parameter("c", np.zeros(3))
     bits = ed.binary("h", 3, latent=True)
