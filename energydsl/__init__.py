@@ -109,6 +109,7 @@ from energydsl.language.potential import (
     Quadratic,
     Table,
 )
+from energydsl.learning.bias import bias_from
 from energydsl.learning.fit import History, fit
 from energydsl.learning.likelihood import LogLikelihood, log_likelihood
 from energydsl.learning.objective import (
@@ -201,6 +202,7 @@ __all__ = [
     "animate_samples",
     "apply",
     "arctan",
+    "bias_from",
     "binary",
     "categorical",
     "compile",

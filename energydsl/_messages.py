@@ -20,6 +20,10 @@ ELSEWHERE = {
     "epochs num_steps": "the number of updates is steps=",
     "batch_size": "the number of examples per step is batch=",
     "learning_rate lr": "give the learning rate to the optimizer: optimizer=optax.adam(0.01)",
+    "constraint constraints": "a constraint has its own name, such as positive=True",
+    "nonnegative non_negative": "numbers above 0 are positive=True",
+    "rank": "the rank of a matrix is low_rank=",
+    "trainable learnable requires_grad": "to freeze a parameter, write ed.fixed(parameter)",
     "max_terms": "the limit of exact sums is budget=",
     "target_accept target_accept_prob": "the acceptance rate is target=",
     "temperature beta": "a temperature divides the energy: ed.compile(model / T)",
@@ -52,7 +56,9 @@ ABSENT = {
     "Factor": "a factor is a term of the energy; a table of energies is ed.Table(table)(x, y)",
     "map argmax": "write ed.map_configuration(ebm)",
     "partition_function logz logZ log_z": "write ed.log_partition(ebm)",
-    "energy log_prob score conditional free_energy replace": "write ebm.{name}(...)",
+    "energy log_prob score conditional free_energy replace freeze unfreeze": (
+        "write ebm.{name}(...)"
+    ),
     "abs": "write abs(x) or np.abs(x)",
     "sum mean max min": "write x.{name}() or np.{name}(x)",
     "dot matmul": "write a @ b",

@@ -59,6 +59,12 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images[order[:1437]], images[order[1437:]]
 
 
+def independent(train: np.ndarray, test: np.ndarray) -> float:
+    """The mean log-likelihood of bits in the test if each has its share in the training data."""
+    share = (train.sum(axis=0) + 1) / (len(train) + 2)
+    return float(np.where(test, np.log(share), np.log1p(-share)).sum(axis=1).mean())
+
+
 def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
     """Images side by side, with a gap of one pixel."""
     rows = -(-len(images) // columns)

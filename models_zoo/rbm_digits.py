@@ -29,7 +29,7 @@ from scipy.special import logit
 from sklearn.neural_network import BernoulliRBM
 
 import energydsl as ed
-from models_zoo._shared import SIDE, Out, Seed, digits, sheet, write_chains
+from models_zoo._shared import SIDE, Out, Seed, digits, independent, sheet, write_chains
 
 WEIGHTS, PIXELS, UNITS = np.zeros((SIDE**2, 16)), np.zeros(SIDE**2), np.zeros(16)
 
@@ -87,7 +87,7 @@ def main(
         "log_likelihood": float(score.value),
         "kind": score.kind,
         "log_likelihood_train": float(fit.value),
-        "log_likelihood_pixels": independent_pixels(train, test),
+        "log_likelihood_pixels": independent(train, test),
         "log_z": float(ed.log_partition(ebm)),
         "seconds": history.seconds,
     }
@@ -100,12 +100,6 @@ def main(
         write_chains(drawn, out / "chains.nc", dims={"x": ["pixel"], "h": ["unit"]})
     draw(ebm, test, drawn, out / "digits.png")
     return numbers
-
-
-def independent_pixels(train: np.ndarray, test: np.ndarray) -> float:
-    """The test log-likelihood of independent pixels."""
-    share = (train.sum(axis=0) + 1) / (len(train) + 2)
-    return float(np.where(test, np.log(share), np.log1p(-share)).sum(axis=1).mean())
 
 
 def by_sklearn(train: np.ndarray, test: np.ndarray, hidden: int, seed: int) -> float:

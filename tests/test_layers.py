@@ -12,7 +12,7 @@ import energydsl
 ORDER = {
     "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
     " | compiler | kernel | estimator | run | learning | reporting | io | cli | __main__",
-    "language": "domain | variable | expression | declare potential"
+    "language": "constraint domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | missing mixture noised",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
@@ -41,7 +41,7 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | guide shown | data noise | batches likelihood start"
+    "learning": "latent optimizer | guide shown | bias data noise | batches likelihood start"
     " | objective | moving | fit",
     "learning/objective": "base | conditionals | * | choose",
     "learning/start": "base | * | choose",

@@ -56,7 +56,7 @@ DECLARED = [
     ("ed.integer('n', 0, 5)", TypeError, r"integer\(name, shape=\(\), \*, low, high"),
     ("ed.real('x', observed=np.ones(3))", TypeError, r"'observed'.*model.condition\(x=data\)"),
     ("ed.real('x', obs=np.ones(3))", TypeError, r"'obs'.*model.condition\(x=data\)"),
-    ("ed.parameter('J')", TypeError, r"missing .*'init'. Expected parameter\(name, init\)"),
+    ("ed.parameter('J')", TypeError, r"missing .*'init'. Expected parameter\(name, init, "),
     ("c == 5", ValueError, r"c == 5 never holds: c is categorical\(levels=3\).*{0, 1, 2}"),
     ("5 == c", ValueError, "never holds"),
     ("np.zeros(4) == s", ValueError, "never holds"),

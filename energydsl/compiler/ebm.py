@@ -69,9 +69,24 @@ class EBM(eqx.Module):
 
         Raises:
             TypeError: a value of another type than the parameter.
-            ValueError: an unknown name, a wrong shape, NaN, or a new infinity.
+            ValueError: an unknown name, a wrong shape, NaN, a new infinity, or a value that does
+                not obey the parameter's constraint.
         """
-        model = self.model.replace(*given, **named)
+        return self._with(self.model.replace(*given, **named))
+
+    def freeze(self, *names: str) -> EBM:
+        """The same EBM, in which learning does not change these parameters.
+
+        See `Model.freeze`; nothing is analysed anew.
+        """
+        return self._with(self.model.freeze(*names))
+
+    def unfreeze(self, *names: str) -> EBM:
+        """The same EBM, in which learning changes these parameters; see `Model.unfreeze`."""
+        return self._with(self.model.unfreeze(*names))
+
+    def _with(self, model: Model) -> EBM:
+        """The EBM with another model of the same structure."""
         return EBM(model, self.sweep, self.normalizer, self.conclusions)
 
     def given(self, *given: Mapping[str, Any], **named: Any) -> EBM:
@@ -85,8 +100,7 @@ class EBM(eqx.Module):
             ValueError: a name is not that of an input, a shape is wrong, or a value is outside the
                 domain.
         """
-        model = self.model.given(*given, **named)
-        return EBM(model, self.sweep, self.normalizer, self.conclusions)
+        return self._with(self.model.given(*given, **named))
 
     def at_inputs(self, x: Values) -> tuple[EBM, Values]:
         """The EBM with the values of inputs that `x` contains, and the rest of `x`."""

@@ -29,7 +29,8 @@ FORMAT = "energydsl parameters 1"
 def save(ebm: EBM | Model, path: str | PathLike[str]) -> None:
     """Save the parameters of a model by name; `energydsl.load` reads them.
 
-    Every array of a parameter or a potential is saved, frozen ones included. Data of the energy,
+    Every array of a parameter or a potential is saved, frozen ones included; of a parameter with a
+    constraint, its unconstrained numbers (see `energydsl.parameter`). Data of the energy,
     evidence and values of inputs are not. The file is in the safetensors format, which holds
     nothing but arrays and text, so that reading it executes nothing. It is written atomically.
 
@@ -104,7 +105,7 @@ def _arrays(model: Model) -> dict[str, Any]:
     """The arrays of all parameters, by the parameter's name and the path within it."""
     return {
         name + jtu.keystr(path): leaf
-        for name, value in model.parameters.items()
+        for name, value in model.stored.items()
         for path, leaf in jtu.tree_flatten_with_path(value)[0]
         if eqx.is_array(leaf)
     }
@@ -119,7 +120,7 @@ def _filled(model: Model, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
             ),
             value,
         )
-        for name, value in model.parameters.items()
+        for name, value in model.stored.items()
     }
 
 

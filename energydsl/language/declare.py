@@ -200,7 +200,16 @@ def positive_definite(
 
 
 @described
-def parameter(name: str, init: Any) -> Parameter:
+def parameter(
+    name: str,
+    init: Any,
+    *,
+    symmetric: bool = False,
+    zero_diagonal: bool = False,
+    positive: bool = False,
+    bounded: tuple[float, float] | None = None,
+    low_rank: int | None = None,
+) -> Parameter:
     r"""Declare an array that learning updates: ``W = ed.parameter("W", 0.01 * noise)``.
 
     All other arrays in an energy are data, which learning does not change. A parameter that is used
@@ -208,24 +217,54 @@ def parameter(name: str, init: Any) -> Parameter:
     view is, and is printed by its name. Its value is ``ebm.parameters["W"]``, and
     ``ebm.replace(W=array)`` is the model with another value.
 
-    A constraint is given here as a paramax wrapper: learning updates the array that is wrapped. For
-    example, $J = e^a$ keeps a coupling positive, and a function of an unconstrained matrix gives a
-    symmetric matrix W with a zero diagonal::
+    Constraints are stated here, and hold during learning and for every value that `replace` takes::
 
-        J = ed.parameter("J", paramax.Parameterize(jnp.exp, jnp.log(0.4)))
-        W = ed.parameter("W", paramax.Parameterize(lambda a: jnp.triu(a, 1) + jnp.triu(a, 1).T, w))
+        W = ed.parameter("W", np.zeros((64, 64)), symmetric=True, zero_diagonal=True)
+        J = ed.parameter("J", 0.4, positive=True)
+
+    `init`, ``ebm.parameters["W"]`` and the argument of `replace` are the constrained array. The
+    optimizer updates unconstrained numbers, which `energydsl.save` writes:
+
+    - of a symmetric matrix the upper triangle, so that $W_{ij} = W_{ji}$ is one number, in which
+      the derivative of $-x^\top W x$ is $-2 x_i x_j$;
+    - of a positive number v its logarithm: equal steps change v by equal factors;
+    - of a number between two ends the log-odds of its position there, $a$ in
+      $v = l + (h - l) / (1 + e^{-a})$;
+    - of a matrix of rank r its factors, $W = L R^\top$. The energy forms the product; where W
+      would not fit into memory, declare the factors and write ``(x @ L) @ (y @ R)``.
+
+    With a zero diagonal, the other constraints are about the entries off the diagonal. Any other
+    constraint is given as a paramax wrapper, which ``ebm.parameters`` then contains, and which
+    ``paramax.unwrap`` turns into the array::
+
+        w = ed.parameter("w", paramax.Parameterize(jax.nn.softmax, np.zeros(3)))
 
     Args:
         name: a Python identifier, different from the names of the model's other parameters and
             variables.
         init: the value at which learning starts: a number, an array, or a paramax wrapper of an
-            array.
+            array. For `low_rank`, also a tuple of the two factors (L, R).
+        symmetric: whether the last two axes are those of a symmetric matrix.
+        zero_diagonal: whether the last two axes are those of a square matrix with zeros on its
+            diagonal.
+        positive: whether all entries are above 0.
+        bounded: ``(low, high)``, the ends between which all entries lie.
+        low_rank: the rank r of the matrix in the last two axes; it goes with no other constraint.
 
     Raises:
         TypeError: `init` is not an array of real numbers.
-        ValueError: `name` is not a Python identifier, or `init` has NaN or infinity.
+        ValueError: `name` is not a Python identifier; `init` has NaN or infinity, or violates a
+            constraint; the constraints exclude each other, or do not fit the shape.
     """
-    return declared(name, init)
+    return declared(
+        name,
+        init,
+        symmetric=symmetric,
+        zero_diagonal=zero_diagonal,
+        positive=positive,
+        bounded=bounded,
+        low_rank=low_rank,
+    )
 
 
 def fixed(value: Any) -> Any:

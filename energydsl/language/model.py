@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from energydsl._identity import form
 from energydsl._messages import ON_MODEL, brief, described, hinted
 from energydsl._types import Configuration, Values, as_numbers, is_traced
+from energydsl.language.constraint import AbstractConstraint, shown
 from energydsl.language.evidence import Held, clamps, together
 from energydsl.language.expression import (
     Environment,
@@ -116,7 +117,7 @@ class Model(eqx.Module):
         for v in self.inputs:
             self._check_given(v, values)
         slots = tuple(
-            jax.lax.stop_gradient(value) if record.frozen else value
+            _stopped(value) if record.frozen else value
             for value, record in zip(paramax.unwrap(self.slots), self.skeleton.slots, strict=True)
         )
         return Environment(values, slots, self.indices)
@@ -300,8 +301,12 @@ class Model(eqx.Module):
     @property
     def parameter_count(self) -> int:
         """The number of real parameters that learning updates."""
-        learnt = eqx.filter(self.slots, self.learnt)
-        return sum(leaf.size for leaf in jax.tree.leaves(learnt))
+        return sum(
+            value.count
+            if isinstance(value, AbstractConstraint) and any(jax.tree.leaves(mask))
+            else sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(value, mask)))
+            for value, mask in zip(self.slots, self.learnt, strict=True)
+        )
 
     @property
     def learnt(self) -> tuple[Any, ...]:
@@ -321,22 +326,34 @@ class Model(eqx.Module):
         ``Coupling.weight``, ``Normal.loc``.
 
         Each value has the form that `replace` accepts: an array, a paramax wrapper where the
-        parameter was declared with one (``paramax.unwrap`` gives its array), or a potential.
+        parameter was declared with one (``paramax.unwrap`` gives its array), or a potential. Those
+        that learning does not change are listed too, and named by ``parameters.fixed``.
         """
-        named = zip(self.skeleton.slots, self.slots, strict=True)
-        return Parameters({r.name: value for r, value in named if r.name is not None})
+        stored = self.stored
+        return Parameters({n: shown(value) for n, value in stored.items()}, stored.fixed)
+
+    @property
+    def stored(self) -> Parameters:
+        """The parameters as `slots` holds them: constrained ones as their unconstrained numbers."""
+        named = [
+            (r.name, value, any(jax.tree.leaves(mask)))
+            for r, value, mask in zip(self.skeleton.slots, self.slots, self.learnt, strict=True)
+            if r.name is not None
+        ]
+        return Parameters({n: v for n, v, _ in named}, [n for n, _, learnt in named if not learnt])
 
     def replace(self, *given: Mapping[str, Any], **named: Any) -> Model:
         """The same model with other values of some parameters; nothing is recompiled.
 
         Args:
             *given: mappings from a parameter's name to its value.
-            **named: values by name, each of the same form as in `parameters`.
+            **named: values by name, each of the same form as in `parameters`; for a parameter with
+                ``low_rank``, also a tuple of its factors (L, R).
 
         Raises:
             TypeError: a value is of another form.
             ValueError: a name is unknown, a shape is wrong, or a value has NaN, or an infinity
-                where the present one has none.
+                where the present one has none, or violates the parameter's constraint.
         """
         for mapping in given:
             if not isinstance(mapping, Mapping):
@@ -345,14 +362,60 @@ class Model(eqx.Module):
                     'replace({"W": array}).'
                 )
         values = {name: value for mapping in (*given, named) for name, value in mapping.items()}
-        places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
-        if unknown := [name for name in values if name not in places]:
-            there = ", ".join(places) or "none"
-            raise ValueError(f"replace got {', '.join(unknown)}; the parameters are {there}.")
         slots = list(self.slots)
-        for name, value in values.items():
-            slots[places[name]] = like(value, slots[places[name]], name)
+        for (name, value), place in zip(
+            values.items(), self._places(values, "replace"), strict=True
+        ):
+            slots[place] = like(value, slots[place], name)
         return _replace(self, slots=tuple(slots))
+
+    def freeze(self, *names: str) -> Model:
+        """The same model, in which learning does not change these parameters; see `unfreeze`.
+
+        It is `energydsl.fixed` for a model that is written already, as when its parts are learnt
+        one after another: ``ebm.freeze("W", "b")``.
+
+        Args:
+            *names: names of parameters or potentials, as in `parameters`.
+
+        Raises:
+            ValueError: a name is unknown, or none is given.
+        """
+        places = self._some_places(names, "freeze")
+        return _replace(self, skeleton=self.skeleton.freezing(places, True))
+
+    def unfreeze(self, *names: str) -> Model:
+        """The same model, in which learning changes these parameters.
+
+        All arrays of a potential are then learnt, also those that `energydsl.fixed` froze.
+
+        Args:
+            *names: names of parameters or potentials, as in `parameters`.
+
+        Raises:
+            ValueError: a name is unknown, or none is given.
+        """
+        places = self._some_places(names, "unfreeze")
+        slots = tuple(_thawed(v) if k in places else v for k, v in enumerate(self.slots))
+        return _replace(self, slots=slots, skeleton=self.skeleton.freezing(places, False))
+
+    def _some_places(self, names: tuple[str, ...], function: str) -> list[int]:
+        if not names or not all(isinstance(name, str) for name in names):
+            said = ", ".join(map(brief, names)) or "no name"
+            raise ValueError(
+                f"{function} got {said}; expected names of parameters, as in "
+                f'{function}("W", "b"). The parameters are {", ".join(self.parameters) or "none"}.'
+            )
+        return self._places(names, function)
+
+    def _places(self, names: Iterable[str], function: str) -> list[int]:
+        """The slots of parameters with these names."""
+        places = {r.name: k for k, r in enumerate(self.skeleton.slots) if r.name is not None}
+        there = ", ".join(places) or "none"
+        if unknown := [name for name in names if name not in places]:
+            said = ", ".join(map(str, unknown))
+            raise ValueError(f"{function} got {said}; the parameters are {there}.")
+        return [places[name] for name in names]
 
     def graph(self, path: str | None = None) -> Any:
         """The factor graph as a Matplotlib figure, which is also written to `path` if given."""
@@ -410,7 +473,7 @@ class Model(eqx.Module):
             held = 0 if v.given else int(self.skeleton.mask(v).sum())
             note = "" if not held else " clamped" if held == v.size else f" {held} sites clamped"
             lines.append(f"  {v}{note}")
-        names = ": " + ", ".join(self.parameter_extents) if self.parameters else ""
+        names = ": " + ", ".join(self.parameter_extents) if self.parameter_extents else ""
         return "\n".join([*lines, f"  {self.parameter_count:,} parameters{names}"])
 
     @property
@@ -501,6 +564,19 @@ def _is_frozen(leaf: Any) -> bool:
     return isinstance(leaf, paramax.NonTrainable)
 
 
+def _stopped(value: Any) -> Any:
+    """The value as a constant of differentiation."""
+    arrays, rest = eqx.partition(value, eqx.is_inexact_array)
+    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
+def _thawed(value: Any) -> Any:
+    """The value without the marks of `energydsl.fixed` on its arrays."""
+    return jax.tree.map(
+        lambda leaf: _thawed(leaf.tree) if _is_frozen(leaf) else leaf, value, is_leaf=_is_frozen
+    )
+
+
 def _moves(leaf: Any, record: Slot) -> bool:
     """Whether learning updates this leaf of a slot's value."""
     learnt = record.name is not None and not record.frozen
@@ -511,5 +587,6 @@ def _extent(value: Any) -> str:
     """The shape of an array parameter, or the total size of a potential's arrays, as text."""
     plain = paramax.unwrap(value)
     if eqx.is_array(plain):
-        return f" {plain.shape}" if plain.shape else ""
+        words = f" {value.words}" if isinstance(value, AbstractConstraint) else ""
+        return (f" {plain.shape}" if plain.shape else "") + words
     return f" ({sum(a.size for a in jax.tree.leaves(plain) if eqx.is_inexact_array(a))} numbers)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax import Array
 
 from energydsl._identity import form
 from energydsl._types import is_traced
+from energydsl.language.constraint import AbstractConstraint, LowRank, are_factors, shown
 from energydsl.language.expression.operation import is_real
 
 
@@ -20,10 +21,14 @@ class Parameters(Mapping[str, Any]):
     """A read-only mapping from names to values; `Model.replace` gives a model with other values.
 
     It is a pytree: ``jax.tree.leaves(model.parameters)`` are the arrays.
+
+    Attributes:
+        fixed: the names of those that learning does not change.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], fixed: Iterable[str] = ()) -> None:
         self._values = dict(values)
+        self.fixed = tuple(fixed)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._values:
@@ -37,24 +42,29 @@ class Parameters(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"Parameters({self._values})"
+        note = f", fixed={list(self.fixed)}" if self.fixed else ""
+        return f"Parameters({self._values}{note})"
 
 
 jtu.register_pytree_with_keys(
     Parameters,
-    lambda p: ([(jtu.DictKey(name), value) for name, value in p.items()], tuple(p)),
-    lambda names, values: Parameters(dict(zip(names, values, strict=True))),
+    lambda p: ([(jtu.DictKey(name), value) for name, value in p.items()], (tuple(p), p.fixed)),
+    lambda known, values: Parameters(dict(zip(known[0], values, strict=True)), known[1]),
 )
 
 
 def like(value: Any, held: Any, name: str) -> Any:
-    """A new value of a parameter, checked and in the dtypes of the present one.
+    """A new value of a parameter, checked and in the form and the dtypes of the present one.
+
+    A parameter with a constraint takes the constrained value.
 
     Raises:
         TypeError: the pytree structure differs, or the entries are not real numbers.
         ValueError: the shape differs, or there is NaN, or an infinity where the present value has
-            none.
+            none, or the value violates the constraint.
     """
+    if isinstance(held, AbstractConstraint) and not isinstance(value, AbstractConstraint):
+        return _constrained_like(value, held, name)
     if isinstance(held, Array):
         return _array_like(value, held, name)
     pairs = list(zip(jax.tree.leaves(value), jax.tree.leaves(held), strict=False))
@@ -67,6 +77,15 @@ def like(value: Any, held: Any, name: str) -> Any:
     return jax.tree.structure(held).unflatten(
         _array_like(new, old, name) if isinstance(old, Array) else old for new, old in pairs
     )
+
+
+def _constrained_like(value: Any, held: AbstractConstraint, name: str) -> AbstractConstraint:
+    if isinstance(held, LowRank) and are_factors(value):
+        factors = zip(value, (held.left, held.right), strict=True)
+        array = tuple(_array_like(new, old, name) for new, old in factors)
+    else:
+        array = _array_like(value, shown(held), name)
+    return held.at(array, f"Parameter {name!r}")
 
 
 def _array_like(value: Any, held: Array, name: str) -> Array:

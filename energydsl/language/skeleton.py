@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -85,6 +85,21 @@ class Skeleton(Known):
     def holding(self, clamped: Mapping[str, np.ndarray]) -> Skeleton:
         """The same energy with these sites clamped."""
         return Skeleton(self.root, self.variables, self.functions, clamped, self.slots)
+
+    def freezing(self, places: Collection[int], frozen: bool) -> Skeleton:
+        """The same energy with the parameters and potentials of these slots frozen, or not."""
+
+        def rule(node: Expression, *children: Expression) -> Expression:
+            node = dataclasses.replace(node, children=children) if children else node
+            chosen = isinstance(node, Parameter | Apply) and node.slot in places
+            return dataclasses.replace(node, frozen=frozen) if chosen else node
+
+        slots = tuple(
+            dataclasses.replace(slot, frozen=frozen) if k in places else slot
+            for k, slot in enumerate(self.slots)
+        )
+        root = fold(self.root, rule)
+        return Skeleton(root, self.variables, self.functions, self.clamped, slots)
 
     def _digest(self, functions: str) -> str:
         seal = hashlib.blake2b(functions.encode(), digest_size=16)
@@ -197,10 +212,13 @@ class _Slots:
         """The slot of a potential or another function, which has a name if it owns parameters."""
         key = ("function", *_identity(node.function))
         if key in self.numbers:
+            found = self.records[self.numbers[key]]
+            if found.name is not None and found.frozen != node.frozen:
+                raise ValueError(_half_frozen(found.name))
             return self.numbers[key]
         owns = any(map(_is_floating, jax.tree.leaves(paramax.unwrap(node.function))))
         name = self._numbered(node.kind) if owns else None
-        return self._slot(key, node.function, Slot("potential", name))
+        return self._slot(key, node.function, Slot("potential", name, node.frozen))
 
     def _of_owned(self, node: Parameter) -> int:
         key, origin = ("owned", *_identity(node.value)), node.origin
@@ -236,15 +254,19 @@ def _check_same(first: Parameter, other: Parameter) -> None:
             "Rename one, or declare it once and use it twice."
         )
     if first.frozen != other.frozen:
-        raise ValueError(
-            f"Parameter {first.name!r} is fixed in one place and learnt in another; expected it to "
-            "be the same in both."
-        )
+        raise ValueError(_half_frozen(first.name))
     if not _same_tree(first.value, other.value):
         raise ValueError(
             f"Parameter {first.name!r} has two values in the models that are combined; give "
             f"both models one value by model.replace({first.name}=value)."
         )
+
+
+def _half_frozen(name: str) -> str:
+    return (
+        f"Parameter {name!r} is fixed in one place and learnt in another; expected it to be the "
+        "same in both."
+    )
 
 
 def _same_tree(a: Any, b: Any) -> bool:

@@ -198,7 +198,7 @@ def model_identity(model: Model) -> dict[str, tuple[str, str]]:
     return {
         "precision": (precision, precision),
         "model": (_short(text), digest(model.skeleton, "the model")),
-        "model's parameters": identity_of(dict(model.parameters), "the model's parameters"),
+        "model's parameters": identity_of(dict(model.stored), "the model's parameters"),
         "model's data": identity_of(data, "the model's data"),
         "model's evidence": identity_of(dict(model.evidence), "the model's evidence"),
     }

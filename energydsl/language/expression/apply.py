@@ -28,11 +28,13 @@ class Apply(Expression):
 
     `function` has an ``energy`` method. `event_ndims` is, for each operand, the number of trailing
     axes that one call takes; the axes before them are a batch. None means one call on all axes.
+    Learning leaves the function's arrays alone if it is `frozen`.
     """
 
     function: Any
     event_ndims: tuple[int, ...] | None
     slot: int | None = None
+    frozen: bool = dataclasses.field(default=False, kw_only=True)
 
     @staticmethod
     def of(

@@ -17,6 +17,7 @@ from jax import Array
 
 from energydsl._messages import brief
 from energydsl._types import is_traced, unmasked
+from energydsl.language.constraint import are_factors, constrained
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
 from energydsl.language.expression.tree import Environment, Expression, fold, slot_number
 from energydsl.language.variable import Variable
@@ -124,8 +125,11 @@ class Parameter(Value):
         return self.name, ATOM
 
 
-def declared(name: str, init: Any) -> Parameter:
-    """A declared parameter, from a number, an array, or a paramax wrapper of an array."""
+def declared(name: str, init: Any, **constraints: Any) -> Parameter:
+    """A declared parameter, from a number, an array, or a paramax wrapper of an array.
+
+    `constraints` are those of `constrained`.
+    """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(
             f"ed.parameter got the name {name!r}; expected a Python identifier, which is its "
@@ -136,7 +140,22 @@ def declared(name: str, init: Any) -> Parameter:
             f"Parameter {name!r} got the expression {init} as its initial value; expected a "
             "number, an array or a paramax wrapper."
         )
-    value = init if isinstance(init, paramax.AbstractUnwrappable) else _floating(name, init)
+    what = f"Parameter {name!r}"
+    asked = [
+        n for n, setting in constraints.items() if setting is not None and setting is not False
+    ]
+    if isinstance(init, paramax.AbstractUnwrappable):
+        if asked:
+            raise TypeError(
+                f"{what} got {asked[0]}= and a paramax wrapper as its initial value; give the "
+                "constraint in one of the two ways, and with it the constrained array."
+            )
+        value = init
+    elif "low_rank" in asked and are_factors(init):
+        factors = tuple(_initial(name, factor) for factor in init)
+        value = constrained(factors, what, **constraints)
+    else:
+        value = constrained(_initial(name, init), what, **constraints)
     plain = paramax.unwrap(value)
     if not isinstance(plain, Array | np.ndarray):
         raise TypeError(
@@ -144,8 +163,16 @@ def declared(name: str, init: Any) -> Parameter:
             "an array. An object with several arrays is a potential: ed.Neural(network)."
         )
     if not is_traced(plain):
-        _check_finite(np.asarray(plain), f"Parameter {name!r} of shape {plain.shape}")
+        _check_finite(np.asarray(plain), f"{what} of shape {plain.shape}")
     return Parameter.of(value, name, Origin.new())
+
+
+def _initial(name: str, init: Any) -> Array:
+    """A number or an array as a finite initial value."""
+    value = _floating(name, init)
+    if not is_traced(value):
+        _check_finite(np.asarray(value), f"Parameter {name!r} of shape {value.shape}")
+    return value
 
 
 def owned(value: Any, field: str, origin: Origin, *, infinite: bool = False) -> Any:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from energydsl.language.constraint import AbstractConstraint
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
@@ -115,6 +116,8 @@ def _within(node: Expression, *below: Interval) -> Interval:
             return _of_domain(variable.domain)
         case Value(value=int() | float() as number):
             return Interval(number, number)
+        case Value(value=AbstractConstraint() as held):
+            return Interval(*held.limits)
         case Elementwise(operation="power", static=float() | int() as exponent):
             return power(below[0], exponent)
         case Elementwise(operation=operation):
@@ -152,8 +155,9 @@ def _signs_of(node: Expression, *below: Range) -> Range:
             positive = simplex or domain_in(domain, constraints.positive)
             return Range(False, True, positive)
         case Value(value=value):
-            # The sign of a value that learning may update is not certain.
-            return Range(True, True, isinstance(value, int | float) and value > 0)
+            # The sign of a value that learning may update is certain only with a constraint.
+            known = isinstance(value, int | float) and value > 0
+            return Range(True, True, known or _is_positive(value))
         case Elementwise(operation=operation):
             certain = operation in _EVERYWHERE or _is_tame(node, below)
             made = operation in _MAKE_POSITIVE or (operation in _KEEP_POSITIVE and positive)
@@ -166,6 +170,10 @@ def _signs_of(node: Expression, *below: Range) -> Range:
         case Select():
             return Range(fixed, finite, below[0].positive)
     return Range(False, finite and node.stays_finite, False)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, AbstractConstraint) and value.positive
 
 
 def _is_tame(node: Elementwise, below: tuple[Range, ...]) -> bool:

@@ -117,7 +117,8 @@ def _apply(column: Column, below: Sequence[Part]) -> Part:
     if owned:
         shared = tuple(_of_one_call(leaf, batch) for leaf in owned)
         children, events = children + shared, events + tuple(leaf.ndim - 1 for leaf in owned)
-    return Part(Apply(children, (count, *node.shape), function, events), True)
+    shape = (count, *node.shape)
+    return Part(Apply(children, shape, function, events, frozen=node.frozen), True)
 
 
 class _Each(eqx.Module):
@@ -155,16 +156,16 @@ def _shared_function(nodes: Sequence[Apply]) -> tuple[Any, list[Expression]]:
     origin = Origin.new(first.kind)
     columns = zip(*(jax.tree.leaves(arrays) for arrays, _ in parts), strict=True)
     owned = [
-        _owned_stack(leaves, first.kind + jax.tree_util.keystr(path), origin)
+        _owned_stack(leaves, first.kind + jax.tree_util.keystr(path), origin, first.frozen)
         for (path, _), leaves in zip(paths, columns, strict=True)
     ]
     return _Each(parts[0][1], form, len(first.children)), owned
 
 
-def _owned_stack(leaves: Sequence[Any], name: str, origin: Origin) -> Expression:
+def _owned_stack(leaves: Sequence[Any], name: str, origin: Origin, frozen: bool) -> Expression:
     stacked = _stacked(leaves)
     if jnp.issubdtype(stacked.dtype, jnp.inexact):
-        return Parameter.of(stacked, name, origin)
+        return Parameter.of(stacked, name, origin, frozen=frozen)
     return Data((), stacked.shape, stacked)
 
 

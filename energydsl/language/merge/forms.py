@@ -97,6 +97,7 @@ class Forms:
                 return (
                     "apply",
                     self._of_function(node.function),
+                    node.frozen,
                     node.event_ndims,
                     node.shape,
                     below,
