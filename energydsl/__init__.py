@@ -109,7 +109,8 @@ from energydsl.language.potential import (
     Quadratic,
     Table,
 )
-from energydsl.learning.fit import History, fit
+from energydsl.learning.fit import fit
+from energydsl.learning.history import HeldOut, History
 from energydsl.learning.likelihood import LogLikelihood, log_likelihood
 from energydsl.learning.objective import (
     AbstractObjective,
@@ -161,6 +162,7 @@ __all__ = [
     "Expression",
     "Finding",
     "Gibbs",
+    "HeldOut",
     "History",
     "Intractable",
     "IntractableError",

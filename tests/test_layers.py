@@ -40,7 +40,8 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | shown | data | batches likelihood objective | moving | fit",
+    "learning": "divergence latent optimizer | shown | data | batches likelihood objective"
+    " | history moving | held_out steps | fit",
     "learning/objective": "base | *",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",

@@ -12,7 +12,7 @@ import numpy as np
 
 from energydsl._messages import brief, described
 from energydsl.language.expression.operation import is_real
-from energydsl.learning.fit import History
+from energydsl.learning.history import History
 from energydsl.reporting.canvas import COLOURS, figure_of, saved
 from energydsl.run.sampling import Chains, check_chains
 

@@ -17,6 +17,8 @@ from jax import Array
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.data import split
+from energydsl.learning.divergence import LossKind
+from energydsl.learning.shown import masks_of
 
 
 class AbstractObjective(eqx.Module):
@@ -37,6 +39,12 @@ class AbstractObjective(eqx.Module):
     missing_entries: ClassVar[bool] = False
     """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which
     `energydsl.learning.shown.masks_of` tells from the values."""
+
+    loss_kind: ClassVar[LossKind] = "other"
+    """What the loss says of the model. A ``"measure"`` is a mean over examples that is smaller if
+    the model describes them better, so that it is computed of held-out data too. A
+    ``"difference"`` of energies between data and samples is near 0 for a good model, and says
+    nothing more. Of ``"other"`` losses nothing is assumed."""
 
     def of_one_example(self) -> AbstractObjective:
         """The objective of a single example that has inputs of its own; by default the same.
@@ -69,6 +77,21 @@ class AbstractObjective(eqx.Module):
         Returns:
             The loss, the new state, and scalars for the history by name.
         """
+
+
+def check_applies(ebm: EBM, objective: AbstractObjective, data: Configuration) -> None:
+    """Raise TypeError or ValueError if an objective does not apply to a model and its data."""
+    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
+    if lacking and not objective.missing_entries:
+        name, count = next(iter(lacking.items()))
+        raise TypeError(
+            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
+            "are missing. Use MaximumLikelihood(), which sums them out where that is exact, or "
+            "ContrastiveDivergence(), which draws them."
+        )
+    if split(ebm, data)[0]:
+        objective = objective.of_one_example()
+    objective.check(*at_first(ebm, data))
 
 
 def at_first(ebm: EBM, data: Configuration) -> tuple[EBM, Configuration]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from energydsl.analysis.conditional import AbstractConditional, conditional_for,
 from energydsl.analysis.incidence import SiteFactors, measures, no_law, site_factors
 from energydsl.compiler.ebm import EBM
 from energydsl.language.variable import Variable
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import latent, visible
 from energydsl.learning.objective.base import AbstractObjective
 
@@ -27,6 +30,8 @@ class PseudoLikelihood(AbstractObjective):
 
     Source: Besag (1975), The Statistician 24(3), 179-195.
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         hidden = [w.name for w in latent(ebm)]

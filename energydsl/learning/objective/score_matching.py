@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import latent, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import energy_shown, why_not_summed
@@ -36,6 +37,8 @@ class ScoreMatching(AbstractObjective):
     Source: explicit: Hyvarinen (2005), JMLR 6, 695-709, theorem 1; denoising: Vincent (2011),
     Neural Computation 23(7), 1661-1674, eq. (9).
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     method: Literal["denoising", "explicit"] = "denoising"
     noise: float = eqx.field(default=0.1, converter=float)
