@@ -173,3 +173,49 @@ def test_a_broken_loss_is_told_of_a_stream_too():
 def test_a_stream_that_cannot_begin_is_refused(data, options, message):
     with pytest.raises(ValueError, match=message):
         fit(data, **options)
+
+
+def test_a_function_of_the_step_learns_what_a_stream_does():
+    streamed, history = fit(stream())
+    numbered, same_history = fit(spins)
+    assert same(streamed, numbered)
+    assert np.array_equal(history["loss"], same_history["loss"])
+
+
+def test_a_function_resumes_without_reading_what_was_used(tmp_path):
+    asked = []
+
+    def batch_of(step):
+        asked.append(step)
+        return spins(step)
+
+    objective = ed.ContrastiveDivergence(start="persistent", chains=8)
+    whole, history = fit(spins, objective)
+    fit(batch_of, objective, steps=11, checkpoint=tmp_path)
+    asked.clear()
+    resumed, same_history = fit(batch_of, objective, checkpoint=tmp_path)
+    assert same(whole, resumed) and np.array_equal(history["loss"], same_history["loss"])
+    # The first batch is checked, and the last one of the earlier run.
+    assert set(asked) == {0, 10, *range(11, 30)}
+
+
+def test_a_function_of_other_batches_is_noticed(tmp_path):
+    fit(spins, steps=11, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"of another run.*data was"):
+        fit(lambda step: spins(step + 1), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="data are other batches among the first 11"):
+        fit(lambda step: spins(step + (step > 5)), checkpoint=tmp_path)
+
+
+def test_a_bad_batch_of_a_function_stops_the_run_with_what_was_learnt(monkeypatch):
+    monkeypatch.setattr(batches, "WINDOW_STEPS", 5)
+    with pytest.warns(UserWarning, match=r"stopped after 12 steps: batch 12: .*outside spin"):
+        ended, _ = fit(lambda step: spins(step) * (1 + (step == 12)))
+    assert same(ended, fit(spins, steps=12)[0])
+
+
+def test_a_function_takes_neither_batch_nor_epochs():
+    with pytest.raises(ValueError, match="batch=5 and a function of the step's number"):
+        fit(spins, batch=5)
+    with pytest.raises(ValueError, match="epochs=2 and data that is no array"):
+        fit(spins, steps=None, epochs=2)
