@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from energydsl._identity import content
 from energydsl._types import Configuration
@@ -60,6 +61,8 @@ class AbstractSource(abc.ABC):
 class _Shuffled(AbstractReader):
     data: Configuration
     size: int = eqx.field(static=True)
+    places: tuple[tuple[str, NamedSharding], ...] = eqx.field(static=True)
+    """How the examples of a batch are divided among devices, by variable."""
 
     def batch(self, order: Array, key: Array, t: Array, i: Array) -> tuple[Array, Configuration]:
         count = count_of(self.data)
@@ -73,17 +76,29 @@ class _Shuffled(AbstractReader):
 
         order = lax.cond(place == 0, shuffled, lambda: order)
         rows = lax.dynamic_slice(order, (place * self.size,), (self.size,))
-        return order, {n: a[rows] for n, a in self.data.items()}
+        batch = {n: a[rows] for n, a in self.data.items()}
+        divided = {n: lax.with_sharding_constraint(batch[n], place) for n, place in self.places}
+        return order, batch | divided
+
+
+def _places(data: Configuration, size: int) -> Iterator[tuple[str, NamedSharding]]:
+    """How examples are divided among devices, for variables whose batches can be divided alike."""
+    for name, array in data.items():
+        place = array.sharding
+        if isinstance(place, NamedSharding):
+            shards = len(array) // place.shard_shape(array.shape)[0]
+            if size % shards == 0:
+                yield name, place
 
 
 class Whole(AbstractSource):
-    """Examples that are all on the device, shuffled anew for each epoch."""
+    """Examples that are all on the device or devices, shuffled anew for each epoch."""
 
     def __init__(self, data: Configuration, size: int) -> None:
         self.first, self.size = data, size
         self.order = jnp.arange(count_of(data), dtype=jnp.int32)
         self.per_epoch = count_of(data) // size
-        self.reader = _Shuffled(data, size)
+        self.reader = _Shuffled(data, size, tuple(_places(data, size)))
 
     def read(self, count: int) -> tuple[AbstractReader, int]:
         return self.reader, count

@@ -80,9 +80,10 @@ def fit(
         data: an array for each variable that is not latent, inputs included, with the examples
             along the first axis; or one array, if there is one such variable. An input that is the
             same for all examples is given to the EBM instead, by `EBM.given`. Given inputs, the
-            loss is that of $p(y \mid x)$, for any objective. Or batches of one size, one for each
-            step: a function that returns the batch of step 0, 1, 2 and so on, or an iterator, with
-            which learning ends.
+            loss is that of $p(y \mid x)$, for any objective. Arrays whose examples are divided
+            among devices stay so, and each device computes its part of the gradient. Or batches of
+            one size, one for each step: a function that returns the batch of step 0, 1, 2 and so
+            on, or an iterator, with which learning ends.
         key: a `jax.random.key`; equal keys give equal results.
         optimizer: an optax optimizer; Adam with learning rate 0.01 if not given. It sees a dict of
             the parameters by name, so that ``optax.masked`` and ``optax.multi_transform`` treat

@@ -1,6 +1,10 @@
 """Where each step's examples come from: data held whole, and streams."""
 
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
 
 import equinox as eqx
 import jax
@@ -219,3 +223,48 @@ def test_a_function_takes_neither_batch_nor_epochs():
         fit(spins, batch=5)
     with pytest.raises(ValueError, match="epochs=2 and data that is no array"):
         fit(spins, steps=None, epochs=2)
+
+
+DIVIDED = """
+import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+import energydsl as ed
+from energydsl.learning.batches import source_of
+rng = np.random.default_rng(0)
+s, y = ed.spin("s", 6), ed.real("y", 2)
+b, m = ed.parameter("b", np.zeros(6)), ed.parameter("m", np.zeros(2))
+ebm = ed.compile(ed.Model(-0.1 * (s[1:] * s[:-1]).sum() - b @ s + 0.5 * ((y - m) ** 2).sum()))
+data = {"s": rng.choice(np.int8([-1, 1]), (64, 6)), "y": np.float32(rng.normal(size=(64, 2)))}
+mesh = jax.make_mesh((2,), ("data",))
+place = jax.NamedSharding(mesh, jax.P("data"))
+split = {n: jax.device_put(a, place) for n, a in data.items()}
+
+
+def learn(objective, data, **options):
+    learnt, history = ed.fit(ebm, objective, data, key=jax.random.key(0), steps=100, every=50,
+                             held_out=data, average=0.9, progress=False, **options)
+    leaves = jax.tree.leaves(learnt.parameters)
+    return np.concatenate([*map(np.ravel, leaves), history.held_out.values])
+
+
+for batch in (None, 16, 15):
+    source = source_of(ebm, split, batch)
+    key = jax.random.key(0)
+    first = jnp.zeros((), int)
+    _, one = eqx.filter_jit(lambda r: r.batch(source.order, key, first, first))(source.reader)
+    halves = {n: len(a.sharding.device_set) for n, a in one.items()}
+    assert batch == 15 or halves == {"s": 2, "y": 2}, halves
+    assert all(not a.sharding.is_fully_replicated for a in one.values() if batch != 15)
+    for objective in (ed.MaximumLikelihood(), ed.ContrastiveDivergence(start="persistent")):
+        whole, half = (learn(objective, d, batch=batch) for d in (data, split))
+        # Two halves are added in another order: float32's rounding, over 100 steps.
+        np.testing.assert_allclose(half, whole, rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_examples_divided_among_devices_learn_what_they_do_on_one():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    script = textwrap.dedent(DIVIDED)
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | flags, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
