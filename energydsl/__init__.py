@@ -118,6 +118,7 @@ from energydsl.learning.objective import (
     MaximumLikelihood,
     PseudoLikelihood,
     ScoreMatching,
+    Variational,
 )
 from energydsl.normalizer import (
     AbstractPlan,
@@ -188,6 +189,7 @@ __all__ = [
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
+    "Variational",
     "animate_samples",
     "apply",
     "arctan",

@@ -16,7 +16,8 @@ ORDER = {
     " | evidence merge skeleton parameters | model | missing mixture",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
-    " | along view | apply select convolution | numpy_functions | range sampled | finite_part",
+    " | along view | apply select convolution sparse | numpy_functions interval | range sampled"
+    " | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
@@ -40,7 +41,7 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "divergence latent optimizer | shown | data | batches likelihood objective"
+    "learning": "divergence latent optimizer | guide shown | data | batches likelihood objective"
     " | history moving | held_out steps | fit",
     "learning/objective": "base | *",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",

@@ -177,7 +177,7 @@ WRITTEN = [
     ("x << 1", TypeError, r"left_shift \(<<\)"),
     ("x >> 1", TypeError, r"right_shift \(>>\)"),
     ("s * [1, 2, 3, 4]", TypeError, r"got \[1, 2, 3, 4\]; .*Write np.array"),
-    ("s * sp.eye_array(4)", TypeError, r"dia_array of shape \(4, 4\).*x @ S @ y"),
+    ("s * sp.eye_array(4)", TypeError, r"dia_array of shape \(4, 4\).*S @ x, or x @ S @ y"),
     ("s * pd.Series(range(4))", TypeError, r"Series of shape \(4,\); .*np.asarray"),
     ("pd.Series(range(4)) * s", TypeError, r"pandas enters as an array: table.to_numpy\(\)"),
     ("s * (lambda a: a)", TypeError, r"function <lambda>; .*ed.apply\(function, x\)"),

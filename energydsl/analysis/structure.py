@@ -297,6 +297,13 @@ class Structure:
         """The function in a slot, without its arrays."""
         return self._static[leaf.slot]
 
+    def completed(self, factor: Factor, arguments: Sequence[Any]) -> list[Any]:
+        """The arguments of one factor, with functions made of their arrays and all the rest."""
+        return [
+            eqx.combine(value, self.static(leaf)) if isinstance(leaf, Whole) else value
+            for leaf, value in zip(factor.leaves, arguments, strict=True)
+        ]
+
     @cached_property
     def degrees(self) -> tuple[Degrees, ...]:
         """For each batch of factors, the degrees in each of its site leaves, and jointly."""
@@ -331,15 +338,10 @@ class Structure:
         """A factor as a function of its leaves, some of them first, and their abstract values."""
         order = [*moving, *(k for k in range(len(factor.leaves)) if k not in moving)]
         place = {k: i for i, k in enumerate(order)}
-        static = {
-            k: self.static(leaf) for k, leaf in enumerate(factor.leaves) if isinstance(leaf, Whole)
-        }
 
         def energy(*values: Any) -> jax.Array:
             arguments = [values[place[k]] for k in range(len(order))]
-            for k, rest in static.items():
-                arguments[k] = eqx.combine(arguments[k], rest)
-            return factor.energy(*arguments)
+            return factor.energy(*self.completed(factor, arguments))
 
         return energy, [self.abstract(factor.leaves[k]) for k in order]
 

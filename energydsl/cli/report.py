@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from energydsl.cli.terminal import tables_of
 from energydsl.compiler import compile as compiler
 from energydsl.language.model import Model
 from energydsl.reporting.page import Page
@@ -16,7 +17,11 @@ from energydsl.run.files import write_whole
 
 
 def write_report(
-    module: ModuleType, model: Model, options: Mapping[str, Any], numbers: Any, folder: Path
+    module: ModuleType,
+    model: Model,
+    options: Mapping[str, Any],
+    numbers: Mapping[str, Any],
+    folder: Path,
 ) -> Path:
     """Write ``report.html`` into the folder of a run, from what the run returned and saved there.
 
@@ -24,14 +29,15 @@ def write_report(
         module: the zoo model.
         model: what it declares by default.
         options: the options of the run.
-        numbers: what it returned, as JSON data.
+        numbers: what it returned, in words.
         folder: where its pictures and chains are.
     """
     summary, _, text = (inspect.getdoc(module) or "").partition("\n")
     page = Page(module.__name__.rpartition(".")[2].replace("_", " "), summary)
     page.prose(text)
     page.section("Results")
-    page.table(("", "value"), [*flat(numbers)])
+    for header, *rows in tables_of(numbers):
+        page.table(header, rows)
     for picture in sorted(folder.glob("*.png")):
         page.picture(picture.read_bytes(), picture.stem.replace("_", " "))
     for file in sorted(folder.glob("*.nc")):
@@ -44,20 +50,6 @@ def write_report(
     path = folder / "report.html"
     write_whole(path, str(page).encode())
     return path
-
-
-def flat(numbers: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested numbers as rows of a dotted name and a text."""
-    match numbers:
-        case dict():
-            for key, value in numbers.items():
-                yield from flat(value, f"{name}.{key}" if name else str(key))
-        case list():
-            yield name, ", ".join(text for item in numbers for _, text in flat(item))
-        case float():
-            yield name, f"{numbers:.6g}"
-        case _:
-            yield name, str(numbers)
 
 
 def _posterior(file: Path) -> dict[str, Any]:

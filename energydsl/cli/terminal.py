@@ -30,20 +30,28 @@ def plain(value: Any) -> Any:
     return plain(np.asarray(value).tolist())
 
 
-def print_numbers(numbers: Mapping[str, Any]) -> None:
-    """Print single numbers in lines, then nested ones as a table in its narrower orientation."""
+def tables_of(numbers: Mapping[str, Any]) -> list[list[list[str]]]:
+    """Single numbers, one in each row, and cases in the narrower orientation; headers first."""
     cases = {
         name: {key: _text(one) for key, one in flat(value).items()}
         for name, value in numbers.items()
         if isinstance(value, dict)
     }
-    print_grid([[name, _text(v)] for name, v in numbers.items() if name not in cases])
+    single = [[name, _text(v)] for name, v in numbers.items() if name not in cases]
+    tables = [[["", ""], *single]] if single else []
     if cases:
         columns = list(dict.fromkeys(key for case in cases.values() for key in case))
         grid = [["", *columns]]
         grid += [[name, *(case.get(c, "") for c in columns)] for name, case in cases.items()]
         across = [list(row) for row in zip(*grid, strict=True)]
-        print_grid(min(grid, across, key=lambda g: sum(_widths(g))))
+        tables.append(min(grid, across, key=lambda g: sum(_widths(g))))
+    return tables
+
+
+def print_numbers(numbers: Mapping[str, Any]) -> None:
+    """Print single numbers in lines, then cases as a table."""
+    for header, *rows in tables_of(numbers):
+        print_grid([header, *rows] if any(header) else rows)
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -27,6 +27,9 @@ class AbstractKernel(eqx.Module):
     The state of a chain contains adapted quantities such as a step size, but nothing that follows
     from the EBM and the configuration.
     """
+
+    independent: ClassVar[bool] = False
+    """Whether each step is an independent exact draw, so that convergence is no question."""
 
     @abc.abstractmethod
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.random as jr
@@ -25,6 +25,8 @@ class ExactDraws(AbstractKernel):
     Each connected component is drawn by the cheapest rule for log Z that provides draws: by
     enumeration, by a Cholesky factor, layer by layer, or ancestrally. No warmup is needed.
     """
+
+    independent: ClassVar[bool] = True
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> None:
         return None

@@ -463,7 +463,8 @@ def _scalar(energy: object) -> Expression:
         )
     if energy.shape:
         raise ValueError(
-            f"Model got an energy of shape {energy.shape}; expected a scalar. Sum it with .sum()."
+            f"Model got an energy of shape {energy.shape}; expected a scalar. Sum it with .sum(), "
+            "or make a network with out_size='scalar'."
         )
     return energy
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from energydsl._messages import ON_HISTORY, hinted
+from energydsl.compiler.ebm import EBM
 from energydsl.learning.objective.base import AbstractObjective
 
 
@@ -60,6 +61,17 @@ class History(dict[str, np.ndarray]):
     held_out: HeldOut | None = None
     stopped: str | None = None
     seconds: float = 0.0
+
+    @property
+    def guide(self) -> EBM:
+        """The guide that `energydsl.Variational` learnt beside the model."""
+        guide = getattr(self.objective, "guide", None)
+        if not isinstance(guide, EBM):
+            raise AttributeError(
+                f"This history of {type(self.objective).__name__} has no guide; ed.Variational "
+                "learns one."
+            )
+        return guide
 
     def __missing__(self, name: str) -> NoReturn:
         raise KeyError(f"The history has no {name!r}; it has {', '.join(self)}.")

@@ -33,25 +33,34 @@ def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:
         return ebm.energy(v)
     if any(law.derivatives > 1 for law, _ in layer.values()):
         return ebm.free_energy(v)
+    means, entropy = moments_of(ebm, layer, lax.stop_gradient(totals_of(ebm, layer, v)))
+    return ebm.model.energy_anywhere({**v, **means}) - entropy
+
+
+def moments_of(
+    ebm: EBM, layer: IndependentSites, totals: dict[str, Array]
+) -> tuple[Configuration, Array]:
+    """The means of latents in which the energy is linear, and their entropy."""
     means, entropy = {}, jnp.zeros(())
-    for name, total in lax.stop_gradient(_totals(ebm, layer, v)).items():
+    for name, total in totals.items():
         law, _ = layer[name]
         means[name] = law.mean(total)
         entropy += jnp.sum(law.log_normalizer(total) + total[0] * means[name])
-    return ebm.model.energy_anywhere({**v, **_spread(ebm, layer, means)}) - entropy
+    return _spread(ebm, layer, means), entropy
 
 
 def draw_latents(
     ebm: EBM, layer: IndependentSites, v: Configuration, *, key: Array
 ) -> Configuration:
     """A draw of the latents from their conditional distribution given v."""
-    totals = _totals(ebm, layer, v)
+    totals = totals_of(ebm, layer, v)
     keys = jr.split(key, len(totals))
     drawn = {n: layer[n][0].draw(t, key=k) for (n, t), k in zip(totals.items(), keys, strict=True)}
     return _spread(ebm, layer, drawn)
 
 
-def _totals(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:
+def totals_of(ebm: EBM, layer: IndependentSites, v: Configuration) -> dict[str, Array]:
+    """The numbers that determine the conditional distribution of each latent given v."""
     blank = {w.name: jnp.zeros(w.shape, w.domain.energy_dtype) for w in latent(ebm)}
     return measured(ebm.model.energy_anywhere, {**v, **blank}, layer)[1]
 

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax.random as jr
 import numpy as np
 from jax import Array, lax
+from scipy.special import logsumexp
 
 from energydsl._messages import brief, described
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import Configuration, IntractableError, check_key
 from energydsl.compiler.ebm import EBM, check_compiled, log_partition, log_partitions
-from energydsl.learning.data import check_examples, split
+from energydsl.learning.data import check_examples, count_of, split
+from energydsl.learning.guide import at_data, check_guide, log_weights
 from energydsl.learning.shown import energy_shown
 from energydsl.normalizer import Intractable, error_of
 from energydsl.normalizer.log_z import LogZ
@@ -30,7 +33,10 @@ class LogLikelihood:
             for proven bounds; infinite where nothing is known of the error.
         lower: `value` for the upper end of log Z's confidence interval.
         upper: `value` for its lower end.
-        kind: the kind of log Z, which says what `lower` and `upper` mean: see `LogZ`.
+        kind: the kind of log Z, which says what `lower` and `upper` mean: see `LogZ`. Of a result
+            with a guide it is "bound": the expectation of `value` is at most the log-likelihood.
+            `standard_error` is then that of the guide's draws, `lower` lies 1.96 of these below
+            `value`, and `upper` is infinite.
         examples: log p of each example.
     """
 
@@ -43,6 +49,8 @@ class LogLikelihood:
 
     def __str__(self) -> str:
         text = f"{self.value:.5g} nats per example, mean of {len(self.examples):,}"
+        if self.kind == "bound":
+            return f"at least {text}, +- {self.standard_error:.2g} (a bound by draws of the guide)"
         if self.kind == "exact":
             return f"{text} (log Z exact)"
         if self.kind == "quadrature":
@@ -57,7 +65,13 @@ class LogLikelihood:
 
 @described
 def log_likelihood(
-    ebm: EBM, data: Mapping[str, Any] | Any, *, log_z: LogZ | None = None
+    ebm: EBM,
+    data: Mapping[str, Any] | Any,
+    *,
+    log_z: LogZ | None = None,
+    guide: EBM | None = None,
+    samples: int = 100,
+    key: Array | None = None,
 ) -> LogLikelihood:
     r"""The mean of $\log p(v) = -F(v) - \log Z$ over examples, with latents summed out.
 
@@ -68,14 +82,29 @@ def log_likelihood(
             the result is that of $\log p(v \mid x)$.
         log_z: the result of `estimate_log_partition`, if no exact rule applies. Its kind and error
             become those of the log-likelihood.
+        guide: a model of the latents given the data, such as ``history.guide`` of
+            `energydsl.Variational`. With $z_k$ drawn from it, the result is the mean of
+            $\log \tfrac1K \sum_k p(v, z_k) / q(z_k \mid v)$, whose expectation is a lower bound
+            of the log-likelihood that rises with K (Burda et al. 2016, theorem 1).
+        samples: K, the number of draws of the guide for each example.
+        key: a `jax.random.key` for these draws.
 
     Raises:
         IntractableError: there is no exact rule for F(v), or none for log Z and no `log_z`.
-        ValueError, TypeError: the data does not fit the variables, or is empty.
+        ValueError, TypeError: the data does not fit the variables, or is empty; or the guide does
+            not fit the model.
     """
     check_compiled(ebm, "log_likelihood")
     examples = check_examples(ebm, data, "log_likelihood")
     inputs, _ = split(ebm, examples)
+    if guide is not None:
+        if log_z is not None:
+            raise TypeError(
+                "log_likelihood got log_z and guide; a bound by a guide needs exact log Z, which "
+                "the EBM has itself. Leave log_z out."
+            )
+        check_key(key, "log_likelihood", ebm)
+        return _bound(ebm, guide, examples, inputs, samples, key)
     if inputs and log_z is not None:
         raise TypeError(
             "log_likelihood got log_z and data with inputs; every example has a log Z of its own, "
@@ -101,6 +130,39 @@ def log_likelihood(
         log_z.kind,
         -energies - each,
     )
+
+
+def _bound(
+    ebm: EBM, guide: EBM, examples: Configuration, inputs: Configuration, samples: int, key: Any
+) -> LogLikelihood:
+    """The bound by draws of a guide, with the error that comes from their number."""
+    check_compiled(guide, "log_likelihood(guide=...)")
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(
+            f"log_likelihood got samples={brief(samples)}; expected a whole number of at least 2."
+        )
+    check_guide(ebm, guide)
+    log_z, each = _exact(ebm, inputs)
+    logs = np.asarray(_guided(ebm, guide, examples, samples, key), np.float64)
+    bounds = np.asarray(logsumexp(logs, axis=1)) - math.log(samples) - each
+    shares = np.exp(logs - logs.max(axis=1, keepdims=True))
+    spread = shares.var(axis=1, ddof=1) / samples / shares.mean(axis=1) ** 2
+    error = math.hypot(math.sqrt(spread.sum()) / len(bounds), log_z.standard_error)
+    mean = float(bounds.mean())
+    return LogLikelihood(mean, error, mean - 1.96 * error, math.inf, "bound", bounds)
+
+
+@eqx.filter_jit
+def _guided(ebm: EBM, guide: EBM, examples: Configuration, samples: int, key: Array) -> Array:
+    """Log weights, (example, draw)."""
+
+    def one(example: tuple[Configuration, Array]) -> Array:
+        inputs, v = split(ebm, example[0])
+        at = ebm.given(inputs)
+        return log_weights(at, at_data(at, guide, v), v, samples, key=example[1])[0]
+
+    keys = jr.split(key, count_of(examples))
+    return lax.map(one, (examples, keys), batch_size=16)
 
 
 def _exact(ebm: EBM, inputs: Configuration) -> tuple[LogZ, np.ndarray]:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import paramax
-from jax import Array
 
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
@@ -23,8 +22,9 @@ class Moving(NamedTuple):
 
     slots: Any
     """The model's slots, with None in place of everything that is not learnt."""
-    own: dict[str, Array]
-    """The objective's arrays by their paths, such as ``log_z`` or ``network.layers[0].weight``."""
+    own: dict[str, Any]
+    """The objective's arrays by their paths, such as ``log_z`` or ``network.layers[0].weight``; for
+    a model that learns beside the first one, its slots in the same way."""
 
     @property
     def empty(self) -> bool:
@@ -53,17 +53,30 @@ class Moving(NamedTuple):
 
 def moving_of(ebm: EBM, objective: AbstractObjective) -> Moving:
     """The arrays of a model and an objective that are learnt, with their present values."""
-    slots = eqx.filter(ebm.model.slots, ebm.model.learnt)
-    return Moving(slots, {n: jnp.asarray(a) for n, a in _named(objective) if _learns(a)})
+    own = {n: jnp.asarray(a) for n, a in _named(objective) if _learns(a)}
+    return Moving(_learnt(ebm), own | {n: _learnt(getattr(objective, n)) for n in objective.learns})
+
+
+def _learnt(ebm: EBM) -> Any:
+    return eqx.filter(ebm.model.slots, ebm.model.learnt)
 
 
 def moved(ebm: EBM, objective: AbstractObjective, moving: Moving) -> tuple[EBM, AbstractObjective]:
     """The EBM and the objective with these values of the learnt arrays."""
-    slots = eqx.combine(moving.slots, ebm.model.slots)
-    leaves = [moving.own.get(name, leaf) for name, leaf in _named(objective)]
+
+    def at(name: str, leaf: Any) -> Any:
+        if name not in moving.own:
+            return leaf
+        return _with(leaf, moving.own[name]) if name in objective.learns else moving.own[name]
+
+    leaves = [at(name, leaf) for name, leaf in _named(objective)]
     structure = jax.tree.structure(objective, is_leaf=_is_setting)
-    new = eqx.tree_at(lambda e: e.model.slots, ebm, slots)
-    return new, jax.tree.unflatten(structure, leaves)
+    return _with(ebm, moving.slots), jax.tree.unflatten(structure, leaves)
+
+
+def _with(ebm: EBM, slots: Any) -> EBM:
+    """The EBM with these values of what learns."""
+    return eqx.tree_at(lambda e: e.model.slots, ebm, eqx.combine(slots, ebm.model.slots))
 
 
 def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +25,9 @@ from energydsl.normalizer.base import AbstractPlan, AbstractRule, Fields, Lack, 
 
 MAX_ARROWS = 5_000_000
 """The largest number of (parent, child) pairs of sites in a batch for which the rule applies."""
+
+
+NO_LEAF = "no site is drawn from one normalised conditional density and is in no other factor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +74,7 @@ class Directed(AbstractRule):
         )
         return Offer(
             operations=np.where(removed > 0, 1.0, np.inf),
-            reason=lambda _: (
-                "no site is drawn from one normalised conditional density and is in no other factor"
-            ),
+            reason=lambda _: "; ".join([NO_LEAF, *doubts(structure)]),
             plan=plan,
             rest=_rest(structure, found, mixed) if mixed.any() else None,
             done=done if mixed.any() else None,
@@ -99,6 +100,12 @@ class DirectedPlan(AbstractPlan):
     @property
     def leaves(self) -> tuple[str, ...]:
         return _names(self.structure, self.structure.free) if self.structure.partial else ()
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether draws are differentiable functions of parameters, inputs and parents."""
+        densities = (self.structure.function(self.structure.factors[r.number]) for r in self.rows)
+        return all(getattr(density, "reparametrised", False) for density in densities)
 
     def log_partition(self, model: Model, fields: Fields | None = None) -> Array:
         return jnp.zeros(())
@@ -204,6 +211,16 @@ def normalised_densities(structure: Structure) -> list[tuple[Rows, np.ndarray]]:
             batch = Rows(structure, number, rows, np.zeros(len(rows), int))
             listed.append((batch, found.drawn[number].sites[rows]))
     return listed
+
+
+def doubts(structure: Structure, names: Collection[str] | None = None) -> list[str]:
+    """Why densities of these variables are not taken to be normalised; by default of all."""
+    told = [
+        getattr(structure.function(f), "doubt", "")
+        for f in structure.factors
+        if names is None or (f.sites and _child(f).variable.name in names)
+    ]
+    return list(dict.fromkeys(filter(None, told)))
 
 
 def _plan(rule: AbstractRule, structure: Structure, components: np.ndarray) -> DirectedPlan:
@@ -315,11 +332,11 @@ def _has_draws(structure: Structure, factor: Factor) -> bool:
     NotImplementedError or RuntimeError: the density then has no draws.
     """
     shape = _child(factor).index.shape[1:]
-    static, returned = structure.function(factor), []
+    returned = []
 
-    def one(density: Any, *rest: Any) -> Array:
-        drawing = _Watched(eqx.combine(density, static), jr.key(0), returned)
-        return factor.energy(drawing, *rest)
+    def one(*arrays: Any) -> Array:
+        density, *rest = structure.completed(factor, arrays)
+        return factor.energy(_Watched(density, jr.key(0), returned), *rest)
 
     try:
         jax.eval_shape(one, *map(structure.abstract, factor.leaves))

@@ -91,9 +91,10 @@ def diagnose(chains: Chains) -> Diagnosis:
     """Check chains for convergence problems.
 
     Entries that never change are distinguished from converged ones, and chains that stay in
-    different modes from chains that mix slowly. For a variable of more than about 2,000 sites,
-    R-hat is the split R-hat without rank normalisation of every site, and ESS is computed for a
-    random subset of the sites.
+    different modes from chains that mix slowly. Draws that are independent and exact by
+    construction, as those of `ExactDraws`, are checked for NaN and infinities only. For a variable
+    of more than about 2,000 sites, R-hat is the split R-hat without rank normalisation of every
+    site, and ESS is computed for a random subset of the sites.
 
     Args:
         chains: the result of `energydsl.sample`.
@@ -108,11 +109,14 @@ def diagnose(chains: Chains) -> Diagnosis:
     title = f"{count} chains x {draws:,} draws of {chains.kernel} in {chains.seconds:.2f} s"
     traces = _traces(chains) if draws >= FEWEST else []
     numbers = {trace.name: _numbers(trace, chains.seconds) for trace in traces}
-    findings = [*_of_run(chains), *(f for trace in traces for f in _of_trace(trace))]
+    findings = [*_of_run(chains), *(f for trace in traces for f in _of_finite(trace))]
+    exact = chains.kernel.independent
+    if not exact:
+        findings += [f for trace in traces for f in _of_trace(trace)]
     if traces and not any(v.domain.discrete for v in chains.ebm.structure.skeleton.free):
         bfmi = _bfmi(chains.stats["energy"])
         numbers["energy"]["e_bfmi"] = float(bfmi.min())
-        findings += _of_energy(bfmi)
+        findings += [] if exact else _of_energy(bfmi)
     findings.sort(key=lambda f: f.level)
     return Diagnosis(title, tuple(findings), numbers)
 
@@ -203,11 +207,14 @@ def _of_energy(bfmi: np.ndarray) -> Iterator[Finding]:
         yield Finding("warning", "e_bfmi", said)
 
 
-def _of_trace(trace: Trace) -> Iterator[Finding]:
+def _of_finite(trace: Trace) -> Iterator[Finding]:
     if not trace.finite.all():
         where = trace.describe(np.flatnonzero(~trace.finite))
         said = f"NaN or infinite in some draw, and left out of all other diagnostics: {where}."
         yield Finding("error", "finite", said)
+
+
+def _of_trace(trace: Trace) -> Iterator[Finding]:
     yield from _of_frozen(trace)
     if len(trace.live):
         yield from _of_mixing(trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from energydsl.analysis.joint_states import Rows
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.normalizer.directed import normalised_densities
+from energydsl.normalizer.directed import doubts, normalised_densities
 from energydsl.run.predictive import flat_draws
 from energydsl.run.sampling import Chains
 
@@ -58,6 +59,11 @@ def observations(model: Model) -> list[Observed]:
     if not model.observed:
         return []
     structure, found = Structure(model.unconditioned()), {}
+    if reasons := doubts(structure, model.observed):
+        warnings.warn(
+            f"The tree has no log-likelihoods of some observations: {'; '.join(reasons)}.",
+            stacklevel=5,
+        )
     for rows, sites in normalised_densities(structure):
         variable, local = _owner(structure, sites)
         held = model.skeleton.mask(variable).ravel()[local].all(axis=1)

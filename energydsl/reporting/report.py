@@ -138,7 +138,8 @@ def add_draws(page: Page, draws: Mapping[str, np.ndarray]) -> None:
     which = f"The first {MAX_CHAINS} chains. " if many else ""
     page.figure(
         _traces(scalars),
-        f"{which}Left: draws. Right: histograms of their ranks; flat ones mean chains that agree.",
+        f"{which}Left: draws, or their mean so far for a scalar of two values. Right: histograms "
+        "of their ranks; flat ones mean chains that agree.",
     )
 
 
@@ -210,12 +211,14 @@ def _traces(scalars: dict[str, np.ndarray]) -> Figure:
         ranks = _ranks(draws)
         # Ten draws of a chain in each bin, so that chance alone does not make them look uneven.
         bins = np.linspace(0, draws.size, min(20, max(2, draws.shape[1] // 10)) + 1)
+        # A trace of two values would be a solid bar.
+        many = len(np.unique(draws)) > 2
         for number, trace in enumerate(draws[:MAX_CHAINS]):
             colour = COLOURS[number % len(COLOURS)]
-            left.plot(trace, color=colour, lw=0.6)
+            left.plot(trace if many else _running_mean(trace), color=colour, lw=0.6)
             counts = np.histogram(ranks[number], bins)[0]
             right.stairs(counts, bins, baseline=None, color=colour)
-        left.set_ylabel(name)
+        left.set_ylabel(name if many else f"mean of {name}")
         right.axhline(draws.shape[1] / (len(bins) - 1), color="0.6", lw=0.8)
         right.set_ylim(bottom=0)
         for axes in (left, right):
@@ -224,6 +227,11 @@ def _traces(scalars: dict[str, np.ndarray]) -> Figure:
     panels[-1, 0].set_xlabel("draw")
     panels[-1, 1].set_xlabel("rank among the draws of all chains")
     return figure
+
+
+def _running_mean(trace: np.ndarray) -> np.ndarray:
+    """The mean of all draws up to each."""
+    return np.cumsum(trace) / np.arange(1, len(trace) + 1)
 
 
 def _ranks(draws: np.ndarray) -> np.ndarray:

@@ -277,17 +277,47 @@ def test_a_sparse_matrix_declares_its_stored_entries(form):
     assert {(a, b - 3) for a, b in edges.tolist()} == set(zip(rows, columns, strict=True))
 
 
+@pytest.mark.parametrize("form", [sp.coo_array, sp.csr_array, sp.csc_matrix, sp.csr_matrix])
+def test_a_sparse_matrix_times_a_vector(form):
+    dense = np.array([[0, 2.0, 0, -1], [0, 0, 0, 0], [0.5, 1, 3, 0]], np.float32)
+    matrix, x, data = form(dense), ed.real("x", 4), random(3)
+    arrays = {"x": random(4)}
+    squares = np.sum((data - dense @ arrays["x"]) ** 2)
+    for energy in (((data - matrix @ x) ** 2).sum(), ((x @ matrix.T - data) ** 2).sum()):
+        np.testing.assert_allclose(ed.Model(energy).energy(arrays), squares, rtol=1e-5)
+
+    spins = ed.compile(ed.Model(((matrix @ ed.spin("s", 4)) ** 2).sum())).structure.edges
+    # Padding joins no sites: only those of one row interact.
+    assert {(a, b) for a, b in spins.tolist()} == {(1, 3), (0, 1), (0, 2), (1, 2)}
+
+
+def test_a_square_of_a_sparse_product_is_gaussian():
+    dense = np.array([[0, 2.0, 0], [0, 0, 0], [0.5, 1, 3], [1, 0, 0], [0, 0, 1.5]])
+    x, data = ed.real("x", 3), np.array([1.0, 2, -1, 0.5, 0])
+    ebm = ed.compile(ed.Model(((data - sp.csr_array(dense) @ x) ** 2).sum() / 2))
+    precision = dense.T @ dense
+    mean = np.linalg.solve(precision, dense.T @ data)
+    rest = 0.5 * np.sum((data - dense @ mean) ** 2)
+    expected = 0.5 * np.linalg.slogdet(2 * np.pi * np.linalg.inv(precision))[1] - rest
+    np.testing.assert_allclose(ed.log_partition(ebm), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ("x @ S @ x", ValueError, r"x @ S @ y got x \(3,\), S \(3, 4\), y \(3,\)"),
-        ("(x @ S).sum()", TypeError, r"write x @ S @ y"),
-        ("S @ y", TypeError, "is no array.*x @ S @ y"),
+        ("x @ S @ x", ValueError, r"x @ S @ y got S with 4 columns and y of shape \(3,\)"),
+        ("S @ x", ValueError, r"shape \(3, 4\) and a view of shape \(3,\)"),
+        ("x[None] @ S", ValueError, "expected a vector of 3 elements"),
+        ("y * S", TypeError, "stands in products with vectors"),
+        ("S.multiply(y)", TypeError, "is no array"),
+        ("full @ z", ValueError, "one row has 2000.*Write long rows apart"),
     ],
 )
-def test_a_sparse_matrix_stands_between_two_views(wrong, error, message):
+def test_a_sparse_matrix_stands_in_products_with_vectors(wrong, error, message):
     matrix = sp.coo_array(([1.0], ([0], [1])), shape=(3, 4))
-    names = {"x": ed.real("x", 3), "y": ed.real("y", 4), "S": matrix}
+    long = sp.csr_array((np.ones(2000), (np.zeros(2000, int), np.arange(2000))), shape=(2000, 2000))
+    names = {"x": ed.real("x", 3), "y": ed.real("y", 4), "S": matrix,
+             "z": ed.real("z", 2000), "full": long}  # fmt: skip
     with pytest.raises(error, match=message):
         eval(wrong, names)
 

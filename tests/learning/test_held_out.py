@@ -147,6 +147,22 @@ def test_inputs_of_held_out_data():
     )
 
 
+def test_an_evidence_bound_is_measured_with_the_guide_as_it_is_learnt():
+    x, h = ed.binary("x", 4), ed.binary("h", 2, latent=True)
+    W = ed.parameter("W", np.float32(np.random.default_rng(0).normal(size=(4, 2))))
+    ebm = ed.compile(ed.Model(-(x @ W @ h)))
+    guide = ed.Model(-(ed.parameter("m", np.zeros(2)) @ h))
+    data, held_out = (TRAIN + 1) // 2, (OTHER + 1) // 2
+    learnt, history = fit(ed.Variational(guide), data, ebm, held_out=held_out)
+    # h has the mean m whatever the data, by which the bound is computed here.
+    q = 1 / (1 + np.exp(-np.asarray(history.guide.parameters["m"])))
+    entropy = -(q * np.log(q) + (1 - q) * np.log(1 - q)).sum()
+    bound = (held_out @ np.asarray(learnt.parameters["W"]) @ q).mean() + entropy
+    expected = float(ed.log_partition(learnt)) - bound
+    assert history.held_out.name == "loss"
+    assert history.held_out.values[-1] == pytest.approx(expected, rel=1e-5)  # float32
+
+
 class Scripted(ed.AbstractObjective):
     """A loss whose value on held-out data is read from a list; J is the number of steps, halved."""
 

@@ -1,6 +1,7 @@
 import equinox as eqx
 import flowjax.bijections as bijections
 import flowjax.distributions as flows
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -238,3 +239,34 @@ def test_a_potential_of_the_users_own_may_claim_it():
     ebm = ed.compile(ed.Model(Logistic()(X).sum()))
     assert chosen(ebm) == {"normalised"}
     assert value(ebm, "quadrature") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_reason_names_parameters_that_need_not_meet_their_constraints():
+    beta, y = ed.real("beta", 2), ed.binary("y", 3)
+    prior = ed.LogDensity(dist.Normal)(beta, 0.0, 1.0)
+    odds = ed.exp(np.arange(6.0).reshape(3, 2) @ beta)
+    for probs, doubted in ((odds / (1 + odds), True), (1 / (1 + odds), False)):
+        ebm = ed.compile(ed.Model(prior + ed.LogDensity(dist.Bernoulli)(y, probs=probs)))
+        assert applies(ebm, "normalised") != doubted
+        if doubted:
+            told = reason(ebm, "normalised")
+            assert "BernoulliProbs always has probs in [0, 1]; give logits=" in told
+
+
+def test_parameters_of_densities_may_be_outputs_of_networks():
+    z, x = ed.real("z", 3), ed.binary("x", 5)
+    network = eqx.nn.MLP(3, 5, 4, 1, key=jr.key(0))
+    prior = ed.LogDensity(dist.Normal)(z, 0.0, 1.0)
+    ebm = ed.compile(
+        ed.Model(prior + ed.LogDensity(dist.Bernoulli)(x, logits=ed.Neural(network)(z)))
+    )
+    assert applies(ebm, "normalised")
+    values = {"z": jnp.array([0.5, -1, 2]), "x": jnp.array([0, 1, 1, 0, 1])}
+    expected = dist.Normal(0, 1).log_prob(values["z"]).sum()
+    expected += dist.BernoulliLogits(network(values["z"])).log_prob(values["x"]).sum()
+    np.testing.assert_allclose(ebm.log_prob(values), expected, rtol=1e-5)
+    drawn = ed.sample(ebm, ed.ExactDraws(), key=jr.key(1), chains=2, warmup=0, draws=2000).draws
+    logits = jax.vmap(network)(jnp.asarray(drawn["z"].reshape(-1, 3)))
+    off = drawn["x"].reshape(-1, 5) - jax.nn.sigmoid(logits)
+    spread = np.sqrt(np.mean(jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits), axis=0) / len(off))
+    assert (np.abs(np.mean(off, axis=0)) < 5.5 * spread).all()

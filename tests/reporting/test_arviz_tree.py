@@ -253,6 +253,24 @@ def test_arviz_compares_directed_models(posterior):
     assert np.isfinite(loo.elpd) and loo.n_data_points == 3
 
 
+def test_observations_whose_density_is_not_known_to_be_one_are_told():
+    beta, y = ed.real("beta"), ed.binary("y", 3)
+    odds = ed.exp(np.arange(3.0) * beta)
+    likelihood = ed.LogDensity(dist.Bernoulli)(y, probs=odds / (1 + odds))
+    model = ed.Model(likelihood + 0.5 * beta**2).condition(y=np.array([0, 1, 1]))
+    drawn = ed.sample(
+        ed.compile(model),
+        ed.Langevin(step_size=0.1),
+        key=jax.random.key(0),
+        chains=1,
+        warmup=0,
+        draws=3,
+    )
+    with pytest.warns(UserWarning, match=r"no log-likelihoods of some .* probs in \[0, 1\]"):
+        tree = to_arviz(drawn)
+    assert "log_likelihood" not in tree.children
+
+
 def test_declared_axes_give_way_to_given_ones_and_to_other_shapes(posterior):
     other = dataclasses.replace(posterior, draws=posterior.draws | {"z": np.ones((2, 200))})
     assert to_arviz(other)["posterior"]["z"].dims == ("chain", "draw")

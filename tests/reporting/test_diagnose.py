@@ -1,5 +1,6 @@
 """Diagnoses: each thing that can be wrong is found, alone, and nothing where nothing is."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -55,6 +56,15 @@ def found(chains):
 def message(chains, name):
     (said,) = [f.message for f in diagnose(chains).findings if f.name == name]
     return said
+
+
+def test_exact_draws_need_no_convergence():
+    draws = {"s": np.concatenate([coins(4, 25, 2), np.ones((4, 25, 1), np.int8)], axis=2)}
+    few = chains_of(draws)
+    exact = dataclasses.replace(few, kernel=ed.ExactDraws())
+    assert {name for _, name in found(few)} >= {"frozen", "rhat"} and found(exact) == []
+    infinite = dataclasses.replace(exact, stats={"energy": np.full((4, 25), np.inf)})
+    assert found(infinite) == [("error", "finite")]
 
 
 def test_nothing_is_wrong_with_independent_draws():

@@ -25,6 +25,7 @@ from energydsl.language.expression.rearrange import Rearrange as Rearrange
 from energydsl.language.expression.rearrange import roll as roll
 from energydsl.language.expression.reduction import Sum as Sum
 from energydsl.language.expression.select import take as take
+from energydsl.language.expression.sparse import SparseProduct as SparseProduct
 from energydsl.language.expression.tree import Environment as Environment
 from energydsl.language.expression.tree import Expression as Expression
 from energydsl.language.expression.tree import evaluate as evaluate

@@ -191,7 +191,7 @@ def _instead(value: object) -> str:
     if isinstance(value, list | tuple):
         return " Write np.array(...) for a list of numbers; terms in a list are added by sum(...)."
     if sp.issparse(value):
-        return " A sparse matrix S is used between two views: x @ S @ y."
+        return " A sparse matrix S stands in products with vectors: S @ x, or x @ S @ y."
     if callable(getattr(value, "__array__", None)):
         return " Write np.asarray(...) for a table or a tensor of another library."
     if callable(value):

@@ -1,18 +1,17 @@
-"""Matrix products, dense and sparse."""
+"""Matrix products."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import scipy.sparse as sp
 from jax import Array
 
 from energydsl.language.expression.leaf import as_expression
 from energydsl.language.expression.operation import MULTIPLY, Text, as_float, bracket
-from energydsl.language.expression.tree import Expression, makes
+from energydsl.language.expression.tree import Expression, make, makes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,40 +26,14 @@ class MatMul(Expression):
         return f"{left} @ {right}", MULTIPLY
 
 
-@dataclasses.dataclass(frozen=True)
-class SparseProduct:
-    """The first half, ``x @ S``, of ``x @ S @ y`` with a SciPy sparse matrix S.
-
-    Each stored entry of S couples two sites; entries that are not stored make no factor.
-    """
-
-    left: Expression
-    matrix: sp.sparray | sp.spmatrix
-
-    def __matmul__(self, right: Expression) -> Expression:
-        m: Any = sp.coo_array(self.matrix)
-        left, (rows, columns) = self.left, m.coords
-        if left.shape != (m.shape[0],) or getattr(right, "shape", None) != (m.shape[1],):
-            raise ValueError(
-                f"x @ S @ y got x {left.shape}, S {m.shape}, y {getattr(right, 'shape', '?')}; "
-                "expected x of S's rows and y of S's columns."
-            )
-        return (np.asarray(m.data) * left[rows] * right[columns]).sum()
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise TypeError(
-            "A sparse matrix is used between two views: write x @ S @ y. For another use of S, "
-            "write out its entries: (S.data * x[S.row] * y[S.col]).sum()."
-        )
-
-
 @makes("matmul")
 def matmul(left: object, right: Any) -> Any:
     """The product ``left @ right`` of vectors and matrices; the left one may be a stack of them."""
-    a = as_expression(left)
+    if sp.issparse(left):
+        return make("sparse", left, right)
     if sp.issparse(right):
-        return SparseProduct(a, right)
-    b = as_expression(right)
+        return make("sparse", right.T, left)
+    a, b = as_expression(left), as_expression(right)
     if a.ndim > 2 and b.ndim in (1, 2) and a.shape[-1] == b.shape[0]:
         product = matmul(a.reshape(-1, a.shape[-1]), b)
         return product.reshape(*a.shape[:-1], *b.shape[1:])

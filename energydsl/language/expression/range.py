@@ -5,6 +5,7 @@ True means that a statement is proven, False that it is not proven.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from numpyro.distributions import constraints
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.expression.apply import Apply
 from energydsl.language.expression.elementwise import Elementwise
+from energydsl.language.expression.interval import EVERYTHING, Interval, applied, power, total
 from energydsl.language.expression.leaf import Value, View
 from energydsl.language.expression.operation import CONDITIONS
 from energydsl.language.expression.product import MatMul
@@ -74,7 +76,20 @@ def lies_in(operand: Expression, constraint: Any) -> bool:
         return seen.finite
     if constraint == constraints.positive:
         return seen.finite and seen.positive
+    if seen.finite and _holds_all(constraint, seen.within):
+        return True
     return isinstance(operand, View) and domain_in(operand.variable.domain, constraint)
+
+
+def _holds_all(constraint: Any, within: Interval) -> bool:
+    """Whether a constraint on single real numbers allows all numbers of an interval."""
+    if constraint.event_dim or constraint.is_discrete:
+        return False
+    low, high = (getattr(constraint, f"{which}_bound", None) for which in ("lower", "upper"))
+    if low is None:
+        return False
+    ends = [within.low] if high is None else [within.low, within.high]
+    return all(map(math.isfinite, ends)) and meets(ends, constraint)
 
 
 class Range(NamedTuple):
@@ -83,10 +98,50 @@ class Range(NamedTuple):
     fixed: bool
     finite: bool
     positive: bool
+    within: Interval = EVERYTHING
+    """Bounds of its values."""
 
 
 def range_of(node: Expression, *below: Range) -> Range:
     """What is proven of a node, from what is proven of its children."""
+    seen, within = _signs_of(node, *below), _within(node, *(b.within for b in below))
+    return seen._replace(positive=seen.positive or within.low > 0, within=within)
+
+
+def _within(node: Expression, *below: Interval) -> Interval:
+    """Bounds of a node's values."""
+    match node:
+        case View(variable=variable):
+            return _of_domain(variable.domain)
+        case Value(value=int() | float() as number):
+            return Interval(number, number)
+        case Elementwise(operation="power", static=float() | int() as exponent):
+            return power(below[0], exponent)
+        case Elementwise(operation=operation):
+            return applied(operation, below)
+        case Gather() | Select():
+            return below[0]
+        case Rearrange():
+            return below[0] if len(below) == 1 else EVERYTHING
+        case Sum(children=(child,)):
+            return total(below[0], child.size // node.size) if node.size else EVERYTHING
+    return EVERYTHING
+
+
+def _of_domain(domain: AbstractDomain) -> Interval:
+    """Bounds of the entries of a variable."""
+    if domain.levels is not None:
+        return Interval(float(min(domain.values)), float(max(domain.values)))
+    if domain.constraint == constraints.simplex:
+        return Interval(0.0, 1.0)
+    if domain.event_ndim:
+        return EVERYTHING
+    low = getattr(domain.constraint, "lower_bound", -math.inf)
+    return Interval(float(low), float(getattr(domain.constraint, "upper_bound", math.inf)))
+
+
+def _signs_of(node: Expression, *below: Range) -> Range:
+    """Whether a node is fixed, finite and positive, from what is proven of its children."""
     fixed = all(b.fixed for b in below)
     finite = all(b.finite for b in below)
     positive = all(b.positive for b in below)

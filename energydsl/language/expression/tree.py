@@ -286,13 +286,18 @@ class Expression:
         axes: Any = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
         return make("reshape", self, axes)
 
-    def __array__(self, *args: object, **kwargs: object) -> NoReturn:
+    def __array__(self, *args: object, **kwargs: object) -> np.ndarray:
+        if sys._getframe(1).f_code.co_name.startswith("_matmul"):
+            # SciPy leaves S @ x to the operand on the right if that is no array of numbers.
+            opaque = np.empty((), object)
+            opaque[()] = self
+            return opaque
         raise TypeError(
             f"{self!r:.200} is no array: its values are not known yet. NumPy's functions make "
             "expressions of it, such as np.exp(x), and ed.apply(function, x) calls any function of "
             "JAX. Write ed.take(array, k) for array[k] with a variable k as the index, and "
-            "x @ S @ y for a sparse matrix S. A masked array goes to the right of x; a table of "
-            "pandas enters as an array: table.to_numpy()."
+            "S @ x for products with a sparse matrix S. A masked array goes to the right of x; a "
+            "table of pandas enters as an array: table.to_numpy()."
         )
 
     def __float__(self) -> NoReturn:

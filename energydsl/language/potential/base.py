@@ -56,6 +56,11 @@ class AbstractPotential(eqx.Module):
         return None
 
     @property
+    def reparametrised(self) -> bool:
+        """Whether what `draw` returns is a differentiable function of the parameters."""
+        return False
+
+    @property
     def name(self) -> str:
         """The name in messages and in printed models."""
         return type(self).__name__

@@ -22,19 +22,21 @@ from energydsl.language.potential.support import (
     support_of,
     value_outside,
     variable_of,
+    words_of,
 )
 
 
 class Family(eqx.Module):
     """Minus the log-density of a family, with its parameters as arguments.
 
-    `assured` is true if parameters that depend on variables certainly meet the family's
-    constraints, and if there are as many as the view has levels where the family requires it.
+    `doubt` says why the density may not be normalised; it is empty if parameters that depend on
+    variables certainly meet the family's constraints, and if there are as many as the view has
+    levels where the family requires it.
     """
 
     family: type[dist.Distribution] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
-    assured: bool = eqx.field(static=True)
+    doubt: str = eqx.field(static=True)
 
     @property
     def name(self) -> str:
@@ -42,6 +44,11 @@ class Family(eqx.Module):
         first = _names(self.family)[: len(self.names)]
         which = "" if self.names == first else f"[{', '.join(self.names)}]"
         return self.family.__name__ + which
+
+    @property
+    def reparametrised(self) -> bool:
+        """Whether draws are differentiable functions of the parameters."""
+        return set(self.names) <= set(self.family.reparametrized_params)
 
     def energy(self, x: Array, *parameters: Array) -> Array:
         if _of_labels(self.family):
@@ -53,7 +60,7 @@ class Family(eqx.Module):
         return self.family(**dict(zip(self.names, parameters, strict=True))).sample(key)
 
     def normalised(self, domain: AbstractDomain, shape: tuple[int, ...]) -> bool:
-        return self.assured and is_density_family(self.family, domain)
+        return not self.doubt and is_density_family(self.family, domain)
 
 
 def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any]) -> Expression:
@@ -68,14 +75,24 @@ def minus_log_density(family: Any, view: Expression, parameters: dict[str, Any])
     operands = [as_expression(_parameter(parameters[n])) for n in names]
     for name, operand in zip(names, operands, strict=True):
         _check_constraint(f"{family.__name__}'s {name}", needs[name], operand)
-    assured = all(lies_in(o, needs[n]) for n, o in zip(names, operands, strict=True))
+    unproven = [n for n, o in zip(names, operands, strict=True) if not lies_in(o, needs[n])]
+    doubt = _doubt(family, unproven)
     if _of_labels(family):
         _check_levels(family.__name__, view, max((o.shape or (0,))[-1] for o in operands))
-        assured = assured and variable_of(view) is not None
+        if variable_of(view) is None:
+            doubt = doubt or f"{family.__name__} is over a function of labels"
     else:
         check_support(family.__name__, support_of(family, parameters), view)
     ndims = (family.support.event_dim, *(needs[n].event_dim for n in names))
-    return Apply.of(Family(family, names, assured), (view, *operands), ndims).sum()
+    return Apply.of(Family(family, names, doubt), (view, *operands), ndims).sum()
+
+
+def _doubt(family: Any, unproven: list[str]) -> str:
+    if not unproven:
+        return ""
+    needed = " and ".join(f"{n} in {words_of(family.arg_constraints[n])}" for n in unproven)
+    other = "; give logits= instead" if unproven == ["probs"] else ""
+    return f"it is not shown that {family.__name__} always has {needed}{other}"
 
 
 def _is_point(family: Any) -> bool:

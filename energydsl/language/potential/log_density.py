@@ -60,6 +60,11 @@ class LogDensity(AbstractPotential):
         named = isinstance(kind, type) or _is_either(kind)
         return f"LogDensity[{(kind if named else type(kind)).__name__}]"
 
+    @property
+    def reparametrised(self) -> bool:
+        """Whether draws are differentiable functions of the parameters, as those of flows are."""
+        return bool(getattr(self.distribution, "has_rsample", True))
+
     def energy(self, x: Array) -> Array:
         return -jnp.sum(self.distribution.log_prob(x))
 

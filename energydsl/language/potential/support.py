@@ -67,7 +67,7 @@ def check_support(name: str, support: Any, given: object) -> None:
         outside = value_outside(view, support)
         if outside is not None:
             raise ValueError(
-                f"LogDensity got {view!s:.80} for {name}, whose support is {_described(support)}; "
+                f"LogDensity got {view!s:.80} for {name}, whose support is {words_of(support)}; "
                 f"it can be {outside:.3g}, which lies outside. Declare the variables over domains "
                 "that keep it inside, or write a transform that does, such as np.exp(x)."
             )
@@ -78,7 +78,7 @@ def check_support(name: str, support: Any, given: object) -> None:
         return
     raise ValueError(
         f"LogDensity got {view}, which is {domain}, for {name}, whose support is "
-        f"{_described(support)}; expected all values of the variable in the support. Declare the "
+        f"{words_of(support)}; expected all values of the variable in the support. Declare the "
         f"variable by {_declaration(support)}."
     )
 
@@ -120,7 +120,8 @@ def _bounds(support: Any) -> tuple[str, str] | None:
     return f"{np.asarray(ends[0]).item():g}", f"{np.asarray(ends[1]).item():g}"
 
 
-def _described(support: Any) -> str:
+def words_of(support: Any) -> str:
+    """A support or a constraint in a few words."""
     bounds, low = _bounds(support), getattr(support, "lower_bound", None)
     if support == constraints.boolean:
         return "{0, 1}"

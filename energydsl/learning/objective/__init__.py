@@ -7,3 +7,4 @@ from energydsl.learning.objective.contrastive_divergence import (
 from energydsl.learning.objective.maximum_likelihood import MaximumLikelihood as MaximumLikelihood
 from energydsl.learning.objective.pseudo_likelihood import PseudoLikelihood as PseudoLikelihood
 from energydsl.learning.objective.score_matching import ScoreMatching as ScoreMatching
+from energydsl.learning.objective.variational import Variational as Variational

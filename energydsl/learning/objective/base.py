@@ -27,7 +27,8 @@ class AbstractObjective(eqx.Module):
     Its fields are its settings and its own arrays. Every floating-point array among the fields,
     such as a learnt log Z or the weights of a recognition network, is learnt together with the
     model's parameters, with the same loss and optimizer, unless `energydsl.fixed` freezes it. The
-    arrays inside a field that is a kernel or a model are not learnt. `check`, `init` and `loss` are
+    arrays inside a field that is a kernel or a model are not learnt; the parameters of compiled
+    models in the fields that `learns` names are. `check`, `init` and `loss` are
     called with all paramax wrappers already replaced by their values.
 
     An objective need not know of a model's inputs. If data have values of them, `check` and `init`
@@ -35,6 +36,9 @@ class AbstractObjective(eqx.Module):
     alone, as a batch of one, given its inputs; the value and the scalars are averaged over the
     batch. The state must then be the same for all examples.
     """
+
+    learns: ClassVar[tuple[str, ...]] = ()
+    """The names of the fields that are compiled models which learn beside the model."""
 
     missing_entries: ClassVar[bool] = False
     """Whether `loss` accepts data of which some entries are missing. A batch then has masks, which

@@ -9,7 +9,8 @@ from numpyro.distributions import constraints
 
 import energydsl as ed
 from energydsl.language.expression import as_expression, variables_of
-from energydsl.language.expression.range import domain_in, lies_in
+from energydsl.language.expression.range import domain_in, lies_in, range_of
+from energydsl.language.expression.tree import fold
 
 VIEWS = {
     "x": ed.real("x"),
@@ -28,7 +29,8 @@ RULES = [
     "({a} + {b})", "({a} - {b})", "({a} * {b})", "({a} / {b})", "ed.exp(0.1 * ed.tanh({a}))",
     "ed.log({a})", "ed.sqrt({a})", "ed.softplus({a})", "ed.maximum({a}, {b})", "(-{a})",
     "ed.minimum({a}, {b})", "({a}**2)", "({a}**-1)", "({a}**0.5)", "abs({a})",
-    "({a}**ed.tanh({b}))",
+    "({a}**ed.tanh({b}))", "ed.sin({a})", "ed.cosh(0.1 * {a})", "ed.arctan({a})", "ed.sign({a})",
+    "ed.exp({a})", "(1 / (1 + ed.exp({a})))", "(q * p).sum()", "ed.log1p(abs({a}))", "({a}**3)",
     "ed.where({a} > {b}, {a}, {b})", "ed.logaddexp({a}, {b})", "(p * {a}).sum()", "(p / {a})[0]",
     "ed.Table(np.array([-1.0, 2.0]))(b)",
 ]  # fmt: skip
@@ -57,13 +59,20 @@ def test_what_is_claimed_holds(text, seed):
     expression = eval(text, {"ed": ed, "np": np, **VIEWS})
     if not variables_of(expression):
         return
-    finite, positive = (lies_in(expression, c) for c in (constraints.real, constraints.positive))
-    assert finite or not positive
+    finite, positive, unit, nonnegative = (lies_in(expression, c) for c in (
+        constraints.real, constraints.positive, constraints.unit_interval, constraints.nonnegative
+    ))  # fmt: skip
+    assert finite or not (positive or unit or nonnegative)
     if finite:
         model = ed.Model(expression)
         values = np.array([value(model, k) for k in jr.split(jr.key(seed), 6)])
         assert np.isfinite(values).all()
         assert (values > 0).all() or not positive
+        assert (values >= 0).all() or not nonnegative
+        assert ((values >= 0) & (values <= 1)).all() or not unit
+        low, high = fold(expression, range_of).within
+        slack = 1e-6 * (1 + np.abs(values))
+        assert ((low - slack <= values) & (values <= high + slack)).all()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +82,28 @@ def test_what_is_claimed_holds(text, seed):
 )  # fmt: skip
 def test_scales_that_are_recognised(text):
     assert lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.positive)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 / (1 + ed.exp(-x))", "0.5 + 0.5 * ed.tanh(x)", "u / 2", "v**2", "abs(v)", "b", "1 - b",
+     "p", "0.1 * ed.maximum(n, c)", "ed.exp(-t)", "t / (1 + t)", "ed.exp(x) / (1 + ed.exp(x))",
+     "ed.where(x > t, 0.2, u / 2)", "q * b", "(x > 0) & (t > 1)", "ed.sin(x)**2",
+     "(q + u + b + 0 * x).sum() / 4", "0.5 * (1 + s)", "-s * 0.5 + 0.5"],
+)  # fmt: skip
+def test_probabilities(text):
+    """Those that interval arithmetic cannot bound are not claimed: it takes x in e^x / (1 + e^x)
+    at its two places for two variables."""
+    unseen = {"t / (1 + t)", "ed.exp(x) / (1 + ed.exp(x))"}
+    claimed = lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.unit_interval)
+    assert claimed == (text not in unseen)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 - u", "0.6 + 0.5 * ed.tanh(x)", "1 / ed.exp(x)", "2 * b", "w * b", "x * b", "v"]
+)
+def test_what_need_not_be_a_probability(text):
+    assert not lies_in(eval(text, {"ed": ed, **VIEWS}), constraints.unit_interval)
 
 
 @pytest.mark.parametrize(

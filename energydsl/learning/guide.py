@@ -1,0 +1,141 @@
+"""Guides: directed models of latent variables given data, beside the model that they stand for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax import Array, lax
+
+from energydsl._types import Configuration, Refusal
+from energydsl.analysis.conditional import conditional_for
+from energydsl.analysis.layer import latent_layer
+from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.learning.latent import latent, moments_of, totals_of, visible
+from energydsl.normalizer import Intractable
+from energydsl.normalizer.base import Normalizer, Planned
+from energydsl.normalizer.directed import DirectedPlan
+from energydsl.normalizer.evaluate import draw, prepare
+
+Route = Literal["means", "paths", "scores"]
+"""How the gradient of an expectation under a guide is had: at the guide's means, where that is
+exact; through draws that are differentiable; or by the score function."""
+
+
+def check_guide(ebm: EBM, guide: EBM) -> None:
+    """Raise TypeError or ValueError unless a guide is a distribution of a model's latents.
+
+    Its free variables must be the model's latent ones, and its inputs variables that data show.
+    """
+    latents, own = {w.name: w for w in latent(ebm)}, {w.name: w for w in latent(guide)}
+    if not latents:
+        raise TypeError(
+            "Variational needs a model with latent variables, which the guide infers. Declare them "
+            "with latent=True; without any, use MaximumLikelihood() or ContrastiveDivergence()."
+        )
+    if shown := [v.name for v in visible(guide)]:
+        raise ValueError(
+            f"The guide is to be a model of latents alone, and {shown} are not latent. Declare "
+            "what it is given with given=True, and use the model's own latent variables."
+        )
+    if latents.keys() != own.keys():
+        raise ValueError(
+            f"The guide has the latent variables {sorted(own)}, and the model {sorted(latents)}; "
+            "expected the same."
+        )
+    seen = {v.name: v for v in (*visible(ebm), *ebm.model.inputs)}
+    inputs = {v.name: v for v in guide.model.inputs}
+    if unknown := sorted(inputs.keys() - seen.keys()):
+        raise ValueError(
+            f"The guide has the inputs {unknown}, which data do not show; expected some of "
+            f"{sorted(seen)}."
+        )
+    for name, variable in (own | inputs).items():
+        other = (latents | seen)[name]
+        if (variable.shape, variable.domain) != (other.shape, other.domain):
+            raise ValueError(f"The guide has {variable}, and the model {other}; expected the same.")
+    if isinstance(_draws(guide), Intractable):
+        raise TypeError(
+            f"Variational needs a guide with exact log Z and exact draws: {_draws(guide)}. Write "
+            "it by normalised densities: ed.LogDensity(dist.Normal)(z, mean, deviation)."
+        )
+
+
+def route_of(ebm: EBM, guide: EBM) -> Route:
+    """The way to the gradient with the least noise."""
+    layer = latent_layer(guide.structure)
+    alone = not isinstance(layer, Refusal) and all(a.derivatives == 1 for a, _ in layer.values())
+    laws = [conditional_for(ebm.structure, w) for w in latent(ebm)]
+    if alone and all(not isinstance(law, Refusal) and law.derivatives == 1 for law in laws):
+        return "means"
+    return "scores" if _directed(guide) is None else "paths"
+
+
+def at_data(ebm: EBM, guide: EBM, v: Configuration) -> EBM:
+    """The guide given one example, and the model's own inputs."""
+    known = {**ebm.model.evidence, **v}
+    return guide.given({w.name: known[w.name] for w in guide.model.inputs})
+
+
+def bound_by_means(ebm: EBM, guide: EBM, v: Configuration) -> Array:
+    r"""$E_q[-E(v, z)] + H(q)$ for independent latents in which the energy is linear.
+
+    The mean energy is then the energy at the means.
+    """
+    layer = latent_layer(guide.structure)
+    assert not isinstance(layer, Refusal)
+    means, entropy = moments_of(guide, layer, totals_of(guide, layer, {}))
+    return entropy - ebm.model.energy_anywhere({**ebm.model.blank(), **v, **means})
+
+
+def log_weights(
+    ebm: EBM, guide: EBM, v: Configuration, samples: int, *, key: Array
+) -> tuple[Array, Array]:
+    r"""$\log w = -E(v, z) - \log q(z)$ of draws z from the guide, and $\log q(z)$.
+
+    The mean of w is an unbiased estimate of $e^{-F(v)}$. The weights are differentiable through the
+    draws if `route_of` says "paths"; otherwise draws are constants.
+    """
+    plan, keys = _directed(guide), jr.split(key, samples)
+    if plan is None:
+        plans = _draws(guide)
+        assert isinstance(plans, Planned)
+        still = jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, guide.model)
+        kept = prepare(still, plans)
+        zs = jax.vmap(lambda k: draw(still, plans, kept, key=k))(keys)
+    else:
+        zs = jax.vmap(lambda k: plan.draw_prepared(guide.model, None, key=k))(keys)
+        zs = {w.name: zs[w.name] for w in latent(guide)}
+    log_q = jax.vmap(lambda z: -guide.energy(z))(zs) - log_z_of(guide)
+    energies = jax.vmap(lambda z: ebm.energy({**v, **z}))(zs)
+    return -energies - log_q, log_q
+
+
+def log_z_of(ebm: EBM) -> Array:
+    """Log Z; without any work for a model of normalised densities, whose log Z is 0."""
+    if _only_directed(ebm.normalizer) is not None:
+        return jnp.zeros(())
+    return jnp.asarray(log_partition(ebm))
+
+
+def _draws(guide: EBM) -> Normalizer:
+    return guide.conclusions.survey.choose("draw")
+
+
+def _directed(guide: EBM) -> DirectedPlan | None:
+    """The plan of ancestral draws, if these are differentiable functions of the parameters."""
+    plan = _only_directed(_draws(guide))
+    return plan if plan is not None and plan.differentiable else None
+
+
+def _only_directed(plans: Normalizer) -> DirectedPlan | None:
+    """The plan of a model that is a product of normalised conditional densities alone."""
+    if isinstance(plans, Intractable) or plans.held or len(plans.plans) != 1:
+        return None
+    (plan,) = plans.plans
+    if isinstance(plan, DirectedPlan) and not plan.structure.partial:
+        return plan
+    return None
