@@ -410,9 +410,10 @@ data = rng.integers(0, 2, (1000, 64)).astype(np.int8)
 ebm, history = ed.fit(
     ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=8_000,
     optimizer=optax.adam(1e-3), batch=64, checkpoint=sys.argv[1] or None, progress=False,
+    held_out=data[:50], every=500, patience=100, average=0.99,
 )
 leaves = [np.asarray(a) for a in jax.tree.leaves(ebm.parameters)]
-np.savez(sys.argv[2], history["loss"], *leaves)
+np.savez(sys.argv[2], history["loss"], history.held_out.values, *leaves)
 """
 
 
