@@ -31,6 +31,9 @@ MAX_ROWS = 8
 ACROSS, SIDE = 4, 160
 """The chains in one row of an animation, and the least pixels along the longer side of each."""
 
+WIDE = 30
+"""The ratio of the largest and the smallest value from which a learning curve is logarithmic."""
+
 STEPS_PER_MEAN = 50
 """A learning curve's mean is over this share of its steps."""
 
@@ -100,7 +103,7 @@ def plot_history(history: History, path: str | PathLike | None = None) -> Figure
             _plot_steps(axes, history[name])
         if held_out is not None and (name == "loss" if beside else name not in history):
             _plot_held_out(axes, held_out)
-        if name == "gradient_norm" and (history[name] > 0).all():
+        if name in ("loss", "gradient_norm") and _spans(history[name]):
             axes.set_yscale("log")
         axes.set_ylabel(name.replace("_", " "))
         axes.margins(x=0)
@@ -109,6 +112,11 @@ def plot_history(history: History, path: str | PathLike | None = None) -> Figure
         panels[0].legend(frameon=False)
     panels[-1].set_xlabel("step")
     return saved(figure, path)
+
+
+def _spans(values: np.ndarray) -> bool:
+    """Whether values are best seen on a logarithmic axis: all above 0, and of several sizes."""
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
 
 
 def _plot_steps(axes: Axes, values: np.ndarray) -> None:

@@ -233,6 +233,9 @@ def test_learning_curves_show_held_out_data_beside_the_loss_or_below(tmp_path):
         "held-out data",
     ]
     curves.held_out = ed.HeldOut("minus log-likelihood", steps, values)
+    assert first.get_yscale() == "linear"
+    curves["loss"] = np.geomspace(300, 1, 200)
+    assert plot_history(curves).axes[0].get_yscale() == "log"
     labels = [axes.get_ylabel() for axes in plot_history(curves).axes]
     assert labels == ["loss", "held-out\nminus log-likelihood", "learning rate"]
 
