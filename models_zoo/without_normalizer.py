@@ -47,8 +47,8 @@ HIDDEN = slice(3 * SIDE, 5 * SIDE)
 
 
 WORDS = {
-    "log Z": "refused: {log_partition}",
-    "the most probable picture": "refused: {map_configuration}",
+    "log Z": "{log_partition}",
+    "the most probable picture": "{map_configuration}",
     "log p(digit) / p(noisy copy)": "{log_ratio_to_noisy:.2f} on average",
     "digits preferred to their noisy copies": "{share_preferred_to_noisy:.1%}",
     "wrong pixels in completed rows": "{completion_wrong:.1%}",

@@ -18,9 +18,12 @@ from energydsl._types import Configuration, IntractableError, check_key
 from energydsl.compiler.ebm import EBM, check_compiled, log_partition, log_partitions
 from energydsl.learning.data import check_examples, count_of, split
 from energydsl.learning.guide import at_data, check_guide, log_weights
-from energydsl.learning.shown import energy_shown
+from energydsl.learning.shown import bytes_of, energy_shown
 from energydsl.normalizer import Intractable, error_of
 from energydsl.normalizer.log_z import LogZ
+
+BATCH_BYTES, MOST = 2**26, 256
+"""The memory that examples which are computed at once may take, and the most of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,9 @@ def log_likelihood(
             f"log_likelihood got log_z={brief(log_z)}; expected what ed.estimate_log_partition "
             "returns, or a number that is known to be exact as ed.LogZ.exact(number)."
         )
-    energies = np.asarray(_energies(ebm, examples), np.float64)
+    each_bytes = bytes_of(ebm, {n: a[0] for n, a in examples.items()})
+    together = int(np.clip(BATCH_BYTES // max(each_bytes, 1), 1, MOST))
+    energies = np.asarray(_energies(ebm, examples, together), np.float64)
     mean = float(-energies.mean())
     return LogLikelihood(
         mean - log_z.value,
@@ -187,5 +192,5 @@ def _exact(ebm: EBM, inputs: Configuration) -> tuple[LogZ, np.ndarray]:
 
 
 @eqx.filter_jit
-def _energies(ebm: EBM, examples: Configuration) -> Array:
-    return lax.map(energy_shown(ebm), examples, batch_size=256)
+def _energies(ebm: EBM, examples: Configuration, together: int) -> Array:
+    return lax.map(energy_shown(ebm), examples, batch_size=together)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import Configuration, IntractableError, Refusal
+from energydsl.analysis.layer import latent_layer
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
 from energydsl.language.missing import MISMATCH, may_be_missing, partly_shown, seen, shown
@@ -106,6 +107,17 @@ def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
         return ebm.free_energy(v) if latent(ebm) else ebm.energy(v)
 
     return energy
+
+
+def bytes_of(ebm: EBM, example: Configuration) -> float:
+    """Predicted memory in bytes of `energy_shown` for one example; 0 if it is in closed form."""
+    v, masks = masks_of(ebm, example)
+    at, v = ebm.at_inputs(v)
+    if not masks and not isinstance(latent_layer(ebm.structure), Refusal):
+        return 0.0
+    rest = given_shown(at, v, masks) if masks else at.model.condition(at.model.placed(v))
+    plans = ebm.conclusions.normalizer_of(rest)
+    return 0.0 if isinstance(plans, Intractable) else plans.bytes
 
 
 def why_not_summed(ebm: EBM, data: Configuration) -> str | None:
