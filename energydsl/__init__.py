@@ -120,6 +120,7 @@ from energydsl.learning.objective import (
     ScoreMatching,
     Variational,
 )
+from energydsl.learning.start import AbstractStart, Buffer, Noisy
 from energydsl.normalizer import (
     AbstractPlan,
     AbstractRule,
@@ -149,9 +150,11 @@ __all__ = [
     "AbstractPlan",
     "AbstractPotential",
     "AbstractRule",
+    "AbstractStart",
     "BeliefPropagation",
     "Bounds",
     "Bracket",
+    "Buffer",
     "Chains",
     "Configuration",
     "ContrastiveDivergence",
@@ -180,6 +183,7 @@ __all__ = [
     "Mode",
     "Model",
     "Neural",
+    "Noisy",
     "Numerical",
     "Offer",
     "PseudoLikelihood",

@@ -48,6 +48,7 @@ ABSENT = {
     "MH Metropolis": "write ed.MetropolisHastings(proposal)",
     "MALA ULA": "write ed.Langevin()",
     "CD PCD": "write ed.ContrastiveDivergence()",
+    "ReplayBuffer SampleBuffer": "write ed.ContrastiveDivergence(start=ed.Buffer(2000))",
     "Ising ising": "write the energy of s = ed.spin('s', n): ed.Model(-J * (s[1:] * s[:-1]).sum())",
     "RBM": "write the energy: ed.Model(-(x @ W @ h) - b @ x - c @ h)",
     "Variable": 'declare it over its domain, such as ed.spin("s", 4)',

@@ -13,7 +13,7 @@ ORDER = {
     "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
     " | compiler | kernel | estimator | run | learning | reporting | io | cli | __main__",
     "language": "domain | variable | expression | declare potential"
-    " | evidence merge skeleton parameters | model | missing mixture",
+    " | evidence merge skeleton parameters | model | missing mixture noised",
     "language/domain": "base | finite continuous | *",
     "language/expression": "operation | tree | leaf | product rearrange reduction | elementwise"
     " | along view | apply select convolution sparse | numpy_functions interval | range sampled"
@@ -41,13 +41,14 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "divergence latent optimizer | guide shown | data | batches likelihood objective"
-    " | history moving | held_out steps | fit",
+    "learning": "divergence latent optimizer | guide shown | data"
+    " | batches likelihood start | objective | history moving | held_out steps | fit",
     "learning/objective": "base | *",
+    "learning/start": "base | * | choose",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",
     "io": "tabulate | *",
     "io/uai": "words | network evidence | *",
-    "cli": "zoo words | terminal report | networks | commands",
+    "cli": "zoo words | terminal | report networks | commands",
 }
 """The order of each folder: a file imports from those before it there, and from nothing after.
 

@@ -52,9 +52,17 @@ class AbstractGradientKernel(AbstractKernel):
 
     @abc.abstractmethod
     def move(
-        self, ebm: EBM, point: Point, state: Any, *, key: Array
+        self, ebm: EBM, point: Point, state: Any, *, random: Any
     ) -> tuple[Point, Any, dict[str, Array]]:
-        """One transition: returns the new point, state and statistics."""
+        """One transition by one chain's part of `randoms`: the new point, state and statistics."""
+
+    def randoms(self, key: Array, chains: int, size: int) -> Any:
+        """The random part of one move of each chain, with the chains on the first axis.
+
+        By default it is a key for each. A kernel that needs a few numbers per coordinate, of which
+        a chain has `size`, draws them for all chains at once, which is much faster.
+        """
+        return jr.split(key, chains)
 
     def at(self, ebm: EBM, z: Array, x: Configuration) -> Point:
         """The point at the coordinates z."""
@@ -80,7 +88,9 @@ class AbstractGradientKernel(AbstractKernel):
     def step(
         self, ebm: EBM, x: Configuration, state: Any, *, key: Array
     ) -> tuple[Configuration, Any, dict[str, Array]]:
-        point, state, info = self.move(ebm, self.enter(ebm, x), state, key=key)
+        point = self.enter(ebm, x)
+        random = jax.tree.map(lambda a: a[0], self.randoms(key, 1, point.z.size))
+        point, state, info = self.move(ebm, point, state, random=random)
         return self.leave(ebm, point), state, info
 
     def moves(self, ebm: EBM) -> np.ndarray:
@@ -134,12 +144,12 @@ class PointEnsemble(AbstractEnsemble):
     def advance(
         self, ebm: EBM, tables: Any, carry: Any, *, key: Array
     ) -> tuple[Any, dict[str, Array]]:
-        def one(point: Point, state: Any, key: Array) -> Any:
-            point, state, info = self.kernel.move(ebm, point, state, key=key)
+        def one(point: Point, state: Any, random: Any) -> Any:
+            point, state, info = self.kernel.move(ebm, point, state, random=random)
             return (point, state), info
 
         points, states = carry
-        return jax.vmap(one)(points, states, jr.split(key, len(points.energy)))
+        return jax.vmap(one)(points, states, self.kernel.randoms(key, *points.z.shape))
 
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
         return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])

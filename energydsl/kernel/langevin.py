@@ -49,13 +49,20 @@ class Langevin(AbstractGradientKernel):
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Tuned:
         return Tuned.begin(self.step_size, warmup if self.adjusted else 0)
 
+    def randoms(self, key: Array, chains: int, size: int) -> tuple[Array, Array | None]:
+        """Standard normals, and for the Metropolis test a uniform number, all in one call."""
+        u = open_uniform(key, (chains, size + self.adjusted))
+        # The barrier prevents XLA from recomputing the normals wherever they are used.
+        noise = lax.optimization_barrier(_normal(u[:, :size]))
+        return noise, u[:, size] if self.adjusted else None
+
     def move(
-        self, ebm: EBM, point: Point, state: Tuned, *, key: Array
+        self, ebm: EBM, point: Point, state: Tuned, *, random: tuple[Array, Array | None]
     ) -> tuple[Point, Tuned, dict[str, Array]]:
         h = state.value
-        noise, height = _noise(key, point.z.size)
+        noise, height = random
         new = self.at(ebm, point.z - h * point.slope + jnp.sqrt(2 * h) * noise, point.x)
-        if not self.adjusted:
+        if height is None:
             return new, state, {"step_size": h}
 
         back = point.z - new.z + h * new.slope
@@ -65,13 +72,6 @@ class Langevin(AbstractGradientKernel):
         point = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, point)
         info = {"acceptance_rate": accept, "step_size": h}
         return point, state.learn(accept, self.target), info
-
-
-def _noise(key: Array, size: int) -> tuple[Array, Array]:
-    """Standard normals and one uniform number, drawn in one call, which is faster than two."""
-    u = open_uniform(key, (size + 1,))
-    # The barrier prevents XLA from recomputing the normals wherever they are used.
-    return lax.optimization_barrier(_normal(u[:size])), u[size]
 
 
 def _normal(u: Array) -> Array:

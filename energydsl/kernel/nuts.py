@@ -69,12 +69,13 @@ class NUTS(AbstractGradientKernel):
         return NUTSState(state.i, state.adapt_state, state.rng_key, warmup)
 
     def move(
-        self, ebm: EBM, point: Point, state: NUTSState, *, key: Array
+        self, ebm: EBM, point: Point, state: NUTSState, *, random: Array
     ) -> tuple[Point, NUTSState, dict[str, Array]]:
         # NumPyro sets up its adaptation in `init`; the rest of the initial state is replaced.
-        blank, sample = self._numpyro(ebm, point, key, state.warmup)
+        blank, sample = self._numpyro(ebm, point, random, state.warmup)
         new = sample(
-            blank._replace(i=state.steps, adapt_state=state.adaptation, rng_key=key), (ebm, point.x)
+            blank._replace(i=state.steps, adapt_state=state.adaptation, rng_key=random),
+            (ebm, point.x),
         )
         info = {
             "acceptance_rate": new.accept_prob,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 
 from energydsl.language.domain import AbstractDomain, Binary
-from energydsl.language.expression import Expression, View, fold, where
+from energydsl.language.expression import Expression, View, substituted, where
 from energydsl.language.model import Model, over
 from energydsl.language.variable import Variable
 
@@ -50,7 +49,7 @@ def partly_shown(model: Model, variables: Iterable[Variable]) -> Model:
         else:
             replaced[v.name] = where(mask == 1, value, view)
             terms.append((mask * (view**2 / 2 + math.log(2 * math.pi) / 2)).sum())
-    energy = _substituted(model.expression, replaced)
+    energy = substituted(model.expression, replaced)
     return over(sum(terms, energy), model)
 
 
@@ -64,14 +63,3 @@ def _differ(domain: AbstractDomain, a: Expression, b: Expression) -> Expression:
     low, high = (float(level) for level in domain.values)
     u, w = ((2 * view - (low + high)) / (high - low) for view in (a, b))
     return (1 - u * w) / 2
-
-
-def _substituted(root: Expression, replaced: dict[str, Expression]) -> Expression:
-    """The expression with these expressions in place of variables, by name."""
-
-    def rule(node: Expression, *children: Expression) -> Expression:
-        if isinstance(node, View):
-            return replaced.get(node.variable.name, node)
-        return dataclasses.replace(node, children=children) if children else node
-
-    return fold(root, rule)

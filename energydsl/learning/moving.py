@@ -15,6 +15,7 @@ from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel
 from energydsl.language.model import Model
 from energydsl.learning.objective.base import AbstractObjective
+from energydsl.learning.start import AbstractStart
 
 
 class Moving(NamedTuple):
@@ -86,8 +87,8 @@ def _named(objective: AbstractObjective) -> list[tuple[str, Any]]:
 
 
 def _is_setting(part: Any) -> bool:
-    """Whether a part is not learnt: frozen arrays, kernels and models."""
-    return isinstance(part, paramax.NonTrainable | AbstractKernel | EBM | Model)
+    """Whether a part is not learnt: frozen arrays, kernels, starts and models."""
+    return isinstance(part, paramax.NonTrainable | AbstractKernel | AbstractStart | EBM | Model)
 
 
 def _learns(leaf: Any) -> bool:

@@ -112,7 +112,8 @@ def energy_shown(ebm: EBM) -> Callable[[Configuration], Array]:
 def bytes_of(ebm: EBM, example: Configuration) -> float:
     """Predicted memory in bytes of `energy_shown` for one example; 0 if it is in closed form."""
     v, masks = masks_of(ebm, example)
-    at, v = ebm.at_inputs(v)
+    inputs = {w.name for w in ebm.model.inputs} & v.keys()
+    at, v = ebm.given({n: v[n] for n in inputs}), {n: a for n, a in v.items() if n not in inputs}
     if not masks and not isinstance(latent_layer(ebm.structure), Refusal):
         return 0.0
     rest = given_shown(at, v, masks) if masks else at.model.condition(at.model.placed(v))

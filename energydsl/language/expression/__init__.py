@@ -18,6 +18,7 @@ from energydsl.language.expression.leaf import View as View
 from energydsl.language.expression.leaf import as_expression as as_expression
 from energydsl.language.expression.leaf import declared as declared
 from energydsl.language.expression.leaf import owned as owned
+from energydsl.language.expression.leaf import substituted as substituted
 from energydsl.language.expression.numpy_functions import FUNCTIONS as FUNCTIONS
 from energydsl.language.expression.product import MatMul as MatMul
 from energydsl.language.expression.rearrange import Gather as Gather

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax import Array
 from energydsl._messages import brief
 from energydsl._types import is_traced, unmasked
 from energydsl.language.expression.operation import ATOM, Text, is_real, number_text
-from energydsl.language.expression.tree import Environment, Expression, slot_number
+from energydsl.language.expression.tree import Environment, Expression, fold, slot_number
 from energydsl.language.variable import Variable
 
 
@@ -197,6 +198,17 @@ def _instead(value: object) -> str:
     if callable(value):
         return " Any function of JAX is a factor: ed.apply(function, x)."
     return " (To add it to a model, make it a model first: ed.Model(expression).)"
+
+
+def substituted(root: Expression, replaced: Mapping[str, Expression]) -> Expression:
+    """The expression with these expressions in place of variables, by name."""
+
+    def rule(node: Expression, *children: Expression) -> Expression:
+        if isinstance(node, View):
+            return replaced.get(node.variable.name, node)
+        return dataclasses.replace(node, children=children) if children else node
+
+    return fold(root, rule)
 
 
 def _value_text(leaf: Value) -> Text:

@@ -27,9 +27,9 @@ class AbstractObjective(eqx.Module):
     Its fields are its settings and its own arrays. Every floating-point array among the fields,
     such as a learnt log Z or the weights of a recognition network, is learnt together with the
     model's parameters, with the same loss and optimizer, unless `energydsl.fixed` freezes it. The
-    arrays inside a field that is a kernel or a model are not learnt; the parameters of compiled
-    models in the fields that `learns` names are. `check`, `init` and `loss` are
-    called with all paramax wrappers already replaced by their values.
+    arrays inside a field that is a kernel, a start or a model are not learnt; the parameters of
+    compiled models in the fields that `learns` names are. `check`, `init` and `loss` are called
+    with all paramax wrappers already replaced by their values.
 
     An objective need not know of a model's inputs. If data have values of them, `check` and `init`
     are called with those of the first example, and `loss` of `of_one_example` for each example

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,15 +17,26 @@ from energydsl._types import Configuration, Refusal
 from energydsl.analysis.incidence import no_law
 from energydsl.analysis.layer import IndependentSites, latent_layer
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
+from energydsl.kernel.base import AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
 from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import draw_latents, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import hidden_given, masks_of
+from energydsl.learning.start import AbstractStart, Noisy, Walkers, start_of
 
 CHAINS = 100
 """The default number of chains."""
+
+FOREVER = 2**31 - 1
+"""A warmup that outlasts learning."""
+
+
+class _Tuning(NamedTuple):
+    """The state where a kernel adapts: that of the start, and chains with adapted settings."""
+
+    kept: Any
+    carry: Any
 
 
 @described
@@ -41,18 +52,31 @@ class ContrastiveDivergence(AbstractObjective):
 
     Args:
         k: the number of steps of the kernel per step of learning.
-        kernel: the kernel that moves the chains, with fixed settings (there is no warmup); by
-            default the applicable one with the cheapest steps, such as Gibbs or Langevin.
+        kernel: the kernel that moves the chains; by default the applicable one with the cheapest
+            steps, such as Gibbs or Langevin.
         start: where the chains of each step begin: ``"data"``, at the batch (CD);
-            ``"persistent"``, where the previous step left them (persistent CD); or ``"noise"``,
-            at random configurations.
-        chains: the number of chains, 100 by default; with ``start="data"``, one per example. If the
-            examples have inputs, each example has this number of chains, by default one.
+            ``"persistent"``, where the previous step left them (persistent CD); ``"noise"``, at
+            random configurations; `energydsl.Buffer`, at entries of a replay buffer;
+            `energydsl.Noisy`, at noisy data (recovery likelihood); or at draws from NumPyro
+            distributions, one or a dict of them by name, or from an EBM with exact draws.
+        chains: the number of chains, 100 by default; with ``start="data"`` or `energydsl.Noisy`,
+            one per example. If the examples have inputs, each example has this number of chains, by
+            default one.
         settle: the number of steps of the kernel that draw latents and missing entries given the
             data, if they cannot be drawn in closed form.
+        penalty: $\alpha \geq 0$; the loss has the additional term $\alpha \,
+            (\overline{F(v)^2} + \overline{F(\tilde v)^2})$, which keeps the energies of a network
+            near 0. It pulls the model away from the most likely one.
+        tune: whether the kernel adapts its settings, such as the step size of `energydsl.Langevin`
+            with its Metropolis test or of `energydsl.NUTS`, as it does in warmup. It never ends,
+            because the distribution changes as long as learning lasts; the rate of adaptation
+            decays. As a chain's steps then depend on its past, samples are biased a little. Without
+            it, settings stay as given. A kernel that does not adapt is not affected, such as
+            Langevin without the test. Not for chains that begin at the data.
 
     Source: Hinton (2002), Neural Computation 14(8), 1771-1800; persistent: Tieleman (2008),
-    ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32.
+    ICML, 1064-1071; from noise: Nijkamp et al. (2019), NeurIPS 32; the penalty: Du & Mordatch
+    (2019), NeurIPS 32, section 3.3.
     """
 
     missing_entries: ClassVar[bool] = True
@@ -60,9 +84,11 @@ class ContrastiveDivergence(AbstractObjective):
 
     k: int = 1
     kernel: AbstractKernel | None = None
-    start: Literal["data", "persistent", "noise"] = "data"
+    start: AbstractStart = eqx.field(default="data", converter=start_of)  # type: ignore[assignment]
     chains: int | None = None
     settle: int = 10
+    penalty: float = eqx.field(default=0.0, converter=float)
+    tune: bool = False
 
     def __check_init__(self) -> None:
         for name in ("k", "chains", "settle"):
@@ -74,25 +100,32 @@ class ContrastiveDivergence(AbstractObjective):
                     f"ContrastiveDivergence got {name}={value!r}; expected a whole number of at "
                     "least 1."
                 )
-        if self.start not in ("data", "persistent", "noise"):
+        if not 0 <= self.penalty < float("inf"):
             raise ValueError(
-                f"ContrastiveDivergence got start={self.start!r}; expected 'data', 'persistent' "
-                "or 'noise'."
+                f"ContrastiveDivergence got penalty={self.penalty}; expected a finite number of at "
+                "least 0."
             )
-        if self.start == "data" and self.chains is not None:
+        if self.start.at_examples and self.chains is not None:
             raise ValueError(
-                f"ContrastiveDivergence got chains={self.chains} with start='data', which has one "
-                "chain per example; leave chains out, or give batch= to fit."
+                f"ContrastiveDivergence got chains={self.chains} with a start at the data, which "
+                "has one chain per example; leave chains out, or give batch= to fit."
+            )
+        if self.start.at_examples and self.tune:
+            raise ValueError(
+                "ContrastiveDivergence got tune=True with a start at the data, whose chains last "
+                "for one step of learning; give the kernel its settings, or use "
+                "start='persistent'."
             )
 
     def of_one_example(self) -> ContrastiveDivergence:
-        if self.start == "persistent":
+        if self.tune:
             raise TypeError(
-                "ContrastiveDivergence got start='persistent' and data with inputs: the chains "
-                "would pass from the distribution of one example to that of another. Use "
-                "start='data' or 'noise'."
+                "ContrastiveDivergence got tune=True and data with inputs: what is adapted to the "
+                "distribution of one example would serve that of another. Leave tune out."
             )
-        return dataclasses.replace(self, chains=None if self.start == "data" else self.chains or 1)
+        start = self.start.of_one_example()
+        chains = None if start.at_examples else self.chains or 1
+        return dataclasses.replace(self, start=start, chains=chains)
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
@@ -100,8 +133,16 @@ class ContrastiveDivergence(AbstractObjective):
                 f"ContrastiveDivergence got the kernel {brief(self.kernel)}; expected one such as "
                 "ed.Gibbs()."
             )
-        check_covered(ebm, self._moving(ebm))
+        self.start.check(ebm, self._count(data))
         shown, masks = masks_of(ebm, jax.tree.map(lambda a: a[0], data))
+        if isinstance(self.start, Noisy):
+            if masks:
+                raise TypeError(
+                    f"Noisy adds noise to whole examples, and entries of {list(masks)} are "
+                    "missing. Use start='data', 'persistent' or 'noise'."
+                )
+            ebm, shown = _noisy_example(self.start, ebm, shown)
+        check_covered(ebm, self._moving(ebm))
         wrong = no_law(ebm.structure, ebm.model, {**ebm.start(key=jr.key(0)), **shown})
         if wrong is not None:
             raise ValueError(
@@ -113,51 +154,84 @@ class ContrastiveDivergence(AbstractObjective):
             check_covered(rest, self._moving(rest))
 
     def init(self, ebm: EBM, data: Configuration, *, key: Array) -> Any:
-        return self._random(ebm, key) if self.start == "persistent" else None
+        if isinstance(self.start, Noisy):
+            return None
+        walkers = self._walkers(ebm, data)
+        if not self.tune:
+            return self.start.init(walkers, key=key)
+        key, begin_key = jr.split(key)
+        return _Tuning(self.start.init(walkers, key=key), walkers.anew(key=begin_key))
 
     def loss(
         self, ebm: EBM, batch: Configuration, state: Any, *, key: Array
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        still, layer = _frozen(ebm), latent_layer(ebm.structure)
+        if isinstance(self.start, Noisy):
+            ups, downs, info = self._recovery(self.start, ebm, batch, key)
+        else:
+            ups, downs, state, info = self._divergence(ebm, batch, state, key)
+        value = jnp.mean(ups) - jnp.mean(downs)
+        if self.penalty:
+            value += self.penalty * (jnp.mean(ups**2) + jnp.mean(downs**2))
+        return value, (state, info)
+
+    def _divergence(
+        self, ebm: EBM, batch: Configuration, state: Any, key: Array
+    ) -> tuple[Array, Array, Any, dict[str, Array]]:
+        """The energies of the batch and of the samples, the new state, and statistics."""
+        layer = latent_layer(ebm.structure)
         batch, masks = masks_of(ebm, batch)
         if masks:
             layer = Refusal("entries of the data are missing")
         exact = not isinstance(layer, Refusal)
         energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
-        filled, ensemble, carry = batch, self._ensemble(still), state
-        if self.start == "persistent":
-            carry = ensemble.refresh(still, carry)
+        walkers = self._walkers(_frozen(ebm), batch)
+        if isinstance(state, _Tuning):
+            walkers, state = dataclasses.replace(walkers, adapted=state.carry), state.kept
+        filled, begin_key = batch, key
         # A key is split only if needed: in a small model that costs as much as a layer.
-        if not exact or self.start != "persistent":
-            key, clamp_key, start_key = jr.split(key, 3)
-            if not exact or self.start == "data":
-                filled = self._filled(still, layer, batch, masks, clamp_key)
-            if self.start == "data":
-                carry = ensemble.start(still, filled, key=start_key, warmup=0)
-            elif self.start == "noise":
-                carry = self._random(still, start_key)
-        carry, info = _advance(
-            still, ensemble, carry, jr.split(key, self.k) if self.k > 1 else key[None]
-        )
-        samples = ensemble.configurations(still, carry)
+        if not exact or self.start.draws:
+            key, clamp_key, begin_key = jr.split(key, 3)
+            if not exact or self.start.at_examples:
+                filled = self._filled(walkers.ebm, layer, batch, masks, clamp_key)
+        examples = filled if self.start.at_examples else {}
+        carry, begun = self.start.begin(walkers, state, examples, key=begin_key)
+        carry, info = walkers.advanced(carry, self.k, key=key)
+        samples = walkers.configurations(carry)
+        state = self.start.keep(walkers, state, begun, carry)
+        state = _Tuning(state, carry) if self.tune else state
 
         names = [v.name for v in visible(ebm)] if exact else list(samples)
         ups = jax.vmap(energy)({n: filled[n] for n in names})
         downs = jax.vmap(energy)(lax.stop_gradient({n: samples[n] for n in names}))
-        state = carry if self.start == "persistent" else None
-        return jnp.mean(ups) - jnp.mean(downs), (state, info)
+        return ups, downs, state, info
+
+    def _recovery(
+        self, start: Noisy, ebm: EBM, batch: Configuration, key: Array
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """The energies of examples and of what chains recover from their noisy versions."""
+        target = _frozen(start.conditional(ebm))
+        ensemble = self._moving(target).ensemble(target)
+
+        def one(x: Configuration, key: Array) -> tuple[Array, Array, dict[str, Array]]:
+            noise_key, chain_key = jr.split(key)
+            clean, inputs = start.at_a_rung(ebm, x, key=noise_key)
+            walkers = Walkers(target.given(inputs), ensemble, 1)
+            found, info = start.recovered(walkers, self.k, key=chain_key)
+            own = start.at_level(ebm, inputs)
+            return own.energy(clean), own.energy(lax.stop_gradient(found)), info
+
+        ups, downs, info = jax.vmap(one)(batch, jr.split(key, _size(batch)))
+        return ups, downs, {n: jnp.mean(a) for n, a in info.items()}
 
     def _moving(self, ebm: EBM) -> AbstractKernel:
         return cheapest(ebm) if self.kernel is None else self.kernel
 
-    def _ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        return self._moving(ebm).ensemble(ebm)
+    def _count(self, batch: Configuration) -> int:
+        return _size(batch) if self.start.at_examples else self.chains or CHAINS
 
-    def _random(self, ebm: EBM, key: Array) -> Any:
-        """Chains at random configurations, in the ensemble's representation."""
-        place_key, start_key = jr.split(key)
-        xs = jax.vmap(lambda k: ebm.start(key=k))(jr.split(place_key, self.chains or CHAINS))
-        return self._ensemble(ebm).start(ebm, xs, key=start_key, warmup=0)
+    def _walkers(self, ebm: EBM, batch: Configuration) -> Walkers:
+        warmup = FOREVER if self.tune else 0
+        return Walkers(ebm, self._moving(ebm).ensemble(ebm), self._count(batch), warmup)
 
     def _filled(
         self,
@@ -191,8 +265,7 @@ class ContrastiveDivergence(AbstractObjective):
                 return ebm.model.placed(settle(v, masks, key))
             return ebm.model.placed({**v, **draw_latents(ebm, layer, v, key=key)})
 
-        size = len(next(iter(batch.values())))
-        return jax.vmap(one)(batch, masks, jr.split(key, size))
+        return jax.vmap(one)(batch, masks, jr.split(key, _size(batch)))
 
 
 def _frozen(ebm: EBM) -> EBM:
@@ -200,15 +273,12 @@ def _frozen(ebm: EBM) -> EBM:
     return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, ebm)
 
 
-def _advance(
-    ebm: EBM, ensemble: AbstractEnsemble, carry: Any, keys: Array
-) -> tuple[Any, dict[str, Array]]:
-    """One step per key; returns the chains and the last step's statistics, averaged over chains."""
-    tables = ensemble.load(ebm)
+def _noisy_example(start: Noisy, ebm: EBM, x: Configuration) -> tuple[EBM, Configuration]:
+    """The EBM of a chain that recovers an example, and where the chain begins."""
+    target = start.conditional(ebm)
+    _, inputs = start.at_a_rung(ebm, x, key=jr.key(0))
+    return target.given(inputs), {n: jnp.zeros_like(a) for n, a in x.items()}
 
-    def step(carry: Any, key: Array) -> tuple[Any, dict[str, Array]]:
-        return ensemble.advance(ebm, tables, carry, key=key)
 
-    carry, _ = lax.scan(step, carry, keys[:-1])
-    carry, info = step(carry, keys[-1])
-    return carry, {n: jnp.mean(a) for n, a in info.items()}
+def _size(batch: Configuration) -> int:
+    return len(next(iter(batch.values())))

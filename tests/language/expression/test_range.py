@@ -100,6 +100,18 @@ def test_probabilities(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [("n**-1", 1 / 3, 1), ("2 - u", 0, 2), ("v * u", -2, 2), ("abs(v - 2)", 1, 3), ("v**3", -1, 1),
+     ("ed.where(x > 0, u, v)", -1, 2), ("-u", -2, 0), ("(n * q).sum() - 1", -1, 2), ("1 / (v - 2)",
+      -1, -1 / 3), ("ed.maximum(u, v)", 0, 2), ("ed.minimum(u, v)", -1, 1), ("ed.softplus(x)", 0,
+      np.inf), ("(p * u).sum()", 0, 6), ("abs(v - 0.5)", 0, 1.5)],
+)  # fmt: skip
+def test_bounds(text, low, high):
+    found = fold(eval(text, {"ed": ed, **VIEWS}), range_of).within
+    np.testing.assert_allclose(found, (low, high), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
     "text", ["1 - u", "0.6 + 0.5 * ed.tanh(x)", "1 / ed.exp(x)", "2 * b", "w * b", "x * b", "v"]
 )
 def test_what_need_not_be_a_probability(text):

@@ -100,6 +100,22 @@ def test_the_bound_is_below_by_the_divergence_of_the_guide():
     assert tighter.lower < tighter.value
 
 
+def test_every_example_has_draws_of_its_own():
+    """The variance of the mean over 64 copies of an example is a 64th of that of one alone; with
+    common draws it would be the same. The ratio of two variances of 40 draws is below 12 but for a
+    chance of 1e-12."""
+    ebm, guide = linear(), ed.compile(gaussian_guide(np.zeros((2, 3)), np.eye(2)))
+    objective = ed.Variational(guide)
+
+    @eqx.filter_jit
+    def spread(count):
+        batch = {"x": jnp.broadcast_to(X[0], (count, 3))}
+        keys = jr.split(jr.key(count), 40)
+        return jax.vmap(lambda k: objective.loss(ebm, batch, None, key=k)[0])(keys).var()
+
+    assert spread(64) < 12 / 64 * spread(1)
+
+
 def test_both_models_learn_and_the_guide_returns_with_the_history():
     ebm = linear().replace(W=0.1 * jr.normal(jr.key(3), (3, 2)))
     given = ed.real("x", 3, given=True)
@@ -213,6 +229,22 @@ def test_the_score_function_is_unbiased(importance, pairs):
     for drawn, wanted in pairs_of:
         error = np.std(drawn, axis=0) / np.sqrt(len(drawn))
         assert (np.abs(np.mean(drawn, axis=0) - wanted) < 6 * error + 1e-5).all()
+
+
+def test_a_bound_by_many_draws_is_near_the_exact_likelihood_and_tells_its_error():
+    ebm, guide = machine(), of_spins()
+    exact = ed.log_likelihood(ebm, SHOWN)
+    found = [
+        ed.log_likelihood(ebm, SHOWN, guide=guide, samples=500, key=k)
+        for k in jr.split(jr.key(0), 30)
+    ]
+    values = np.array([one.value for one in found])
+    error = np.mean([one.standard_error for one in found])
+    # The bias of the logarithm is half the variance of the mean weight.
+    assert abs(values.mean() - exact.value) < 6 * error / np.sqrt(30) + error**2 * len(SHOWN)
+    assert 0.4 < values.std(ddof=1) / error < 1.8
+    np.testing.assert_allclose(found[0].lower, found[0].value - 1.96 * found[0].standard_error)
+    assert "at least" in str(found[0])
 
 
 def test_a_directed_guide_of_bits_has_no_differentiable_draws():
