@@ -110,7 +110,8 @@ from energydsl.language.potential import (
     Table,
 )
 from energydsl.learning.bias import bias_from
-from energydsl.learning.fit import History, fit
+from energydsl.learning.fit import fit
+from energydsl.learning.history import HeldOut, History
 from energydsl.learning.likelihood import LogLikelihood, log_likelihood
 from energydsl.learning.objective import (
     AbstractObjective,
@@ -169,6 +170,7 @@ __all__ = [
     "Expression",
     "Finding",
     "Gibbs",
+    "HeldOut",
     "History",
     "Intractable",
     "IntractableError",

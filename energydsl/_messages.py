@@ -17,7 +17,14 @@ ELSEWHERE = {
     "progress_bar": "the progress bar is switched off by progress=False",
     "init_params": "the initial configuration is start=",
     "seed random_seed rng_key": "the random key is key=jax.random.key(0)",
-    "epochs num_steps": "the number of updates is steps=",
+    "num_steps max_steps iterations": "the number of updates is steps=",
+    "num_epochs n_epochs max_epochs": "the number of epochs is epochs=",
+    "validation_data validation val_data eval_set": "data to judge by are held_out=",
+    "early_stopping": "give held_out=data and patience=5",
+    "ema ema_decay": "an average of the parameters is asked for by average=0.999",
+    "weight_decay l2 penalty": (
+        "the optimizer decays weights: optimizer=optax.adamw(0.01, weight_decay=1e-4)"
+    ),
     "batch_size": "the number of examples per step is batch=",
     "learning_rate lr": "give the learning rate to the optimizer: optimizer=optax.adam(0.01)",
     "constraint constraints": "a constraint has its own name, such as positive=True",

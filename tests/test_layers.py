@@ -41,8 +41,8 @@ ORDER = {
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",
-    "learning": "latent optimizer | guide shown | bias data noise | batches likelihood start"
-    " | objective | moving | fit",
+    "learning": "divergence latent optimizer | guide shown | bias data noise"
+    " | batches likelihood start | objective | history moving | held_out steps | fit",
     "learning/objective": "base | conditionals | * | choose",
     "learning/start": "base | * | choose",
     "reporting": "statistics canvas page pointwise tex | groups | * | report",

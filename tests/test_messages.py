@@ -162,7 +162,7 @@ LEARNT = [
     ("ed.fit(ebm, DATA, ed.MaximumLikelihood(), key=KEY)", TypeError, r"objective ndarray of shape \(5, 4\); .*fit\(ebm, objective, data"),
     ("ed.fit(ed.MaximumLikelihood(), ebm, DATA, key=KEY)", TypeError, "compiled model first"),
     ("ed.fit(ebm, ed.MaximumLikelihood, DATA, key=KEY)", TypeError, r"an instance of it is MaximumLikelihood\(\)"),
-    ("ed.fit(ebm, ed.MaximumLikelihood(), DATA, key=KEY, epochs=3)", TypeError, "is steps="),
+    ("ed.fit(ebm, ed.MaximumLikelihood(), DATA, key=KEY, num_epochs=3)", TypeError, "is epochs="),
     ("ed.fit(ebm, ed.MaximumLikelihood(), DATA, key=KEY, lr=3)", TypeError, "optax.adam"),
     ("ed.fit(ebm, ed.MaximumLikelihood(), DATA, key=KEY, optimizer=optax.adam)", TypeError, "function adam; expected"),
     ("ed.fit(nothing, ed.MaximumLikelihood(), DATA, key=KEY)", ValueError, "nothing to learn"),

@@ -1,10 +1,10 @@
-"""The batches of examples for learning, from arrays or from a stream."""
+"""The batches of examples for learning, from arrays, an iterator or a function."""
 
 from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from energydsl._identity import content
 from energydsl._types import Configuration
@@ -39,11 +40,13 @@ class AbstractSource(abc.ABC):
     """The number of examples per step."""
     order: Array
     """The initial order of the examples, which the reader updates from step to step."""
+    per_epoch: int | None = None
+    """The number of steps that show each example once; None if there is no such number."""
     ended: str = "the data ended"
     """The reason why there are no more batches, if so."""
 
     def passed(self, steps: int) -> str:
-        """The digest of the batches of the first steps of a stream; empty for arrays."""
+        """A digest by which a resume knows the batches of the first steps; empty for arrays."""
         return ""
 
     @abc.abstractmethod
@@ -58,6 +61,8 @@ class AbstractSource(abc.ABC):
 class _Shuffled(AbstractReader):
     data: Configuration
     size: int = eqx.field(static=True)
+    places: tuple[tuple[str, NamedSharding], ...] = eqx.field(static=True)
+    """How the examples of a batch are divided among devices, by variable."""
 
     def batch(self, order: Array, key: Array, t: Array, i: Array) -> tuple[Array, Configuration]:
         count = count_of(self.data)
@@ -71,16 +76,29 @@ class _Shuffled(AbstractReader):
 
         order = lax.cond(place == 0, shuffled, lambda: order)
         rows = lax.dynamic_slice(order, (place * self.size,), (self.size,))
-        return order, {n: a[rows] for n, a in self.data.items()}
+        batch = {n: a[rows] for n, a in self.data.items()}
+        divided = {n: lax.with_sharding_constraint(batch[n], place) for n, place in self.places}
+        return order, batch | divided
+
+
+def _places(data: Configuration, size: int) -> Iterator[tuple[str, NamedSharding]]:
+    """How examples are divided among devices, for variables whose batches can be divided alike."""
+    for name, array in data.items():
+        place = array.sharding
+        if isinstance(place, NamedSharding):
+            shards = len(array) // place.shard_shape(array.shape)[0]
+            if size % shards == 0:
+                yield name, place
 
 
 class Whole(AbstractSource):
-    """Examples that are all on the device, shuffled anew for each epoch."""
+    """Examples that are all on the device or devices, shuffled anew for each epoch."""
 
     def __init__(self, data: Configuration, size: int) -> None:
         self.first, self.size = data, size
         self.order = jnp.arange(count_of(data), dtype=jnp.int32)
-        self.reader = _Shuffled(data, size)
+        self.per_epoch = count_of(data) // size
+        self.reader = _Shuffled(data, size, tuple(_places(data, size)))
 
     def read(self, count: int) -> tuple[AbstractReader, int]:
         return self.reader, count
@@ -114,53 +132,52 @@ class _Window(AbstractReader):
         return order, {n: a[i] for n, a in self.batches.items()}
 
 
-class Stream(AbstractSource):
-    """Batches from an iterator; each is checked, and several are on the device at once."""
+class AbstractBatches(AbstractSource):
+    """Batches that are made on the host, of which several are on the device at once.
 
-    def __init__(self, ebm: EBM, batches: Iterator[Any]) -> None:
-        try:
-            first = next(batches)
-        except StopIteration:
-            raise ValueError("fit got an iterator of data that yields no batch.") from None
-        self.ebm, self.seals = ebm, [b""]
-        self.batches = itertools.chain([first], batches)
+    Args:
+        ebm: the compiled model, by which each batch is checked.
+        first: the first batch, which the others must be like.
+    """
+
+    def __init__(self, ebm: EBM, first: Any) -> None:
+        self.ebm = ebm
         self.first = check_examples(ebm, first, "fit", masks=True)
         self.size, self.order = count_of(self.first), jnp.zeros(0, jnp.int32)
         each = sum(a.nbytes for a in self.first.values())
         self.room = max(1, min(WINDOW_STEPS, WINDOW_BYTES // each))
+        self.number = 0
+        """The number of batches that have been read."""
+
+    @abc.abstractmethod
+    def following(self) -> Iterator[Any]:
+        """The batches from `number` on."""
 
     def read(self, count: int) -> tuple[AbstractReader, int]:
         window = {n: np.zeros((self.room, *a.shape), a.dtype) for n, a in self.first.items()}
         found = 0
-        for batch in itertools.islice(self.batches, min(count, self.room)):
+        for batch in itertools.islice(self.following(), min(count, self.room)):
             try:
-                checked = self._check(batch)
+                checked = self.check(batch)
             except (TypeError, ValueError) as error:
-                self.ended, self.batches = f"batch {self.number}: {error}", iter(())
+                self.ended = f"batch {self.number}: {error}"
+                self.stop()
                 break
             for n, a in checked.items():
                 window[n][found] = a
-            self._pass(checked)
+            self.used(checked)
             found += 1
         return _Window({n: jnp.asarray(a) for n, a in window.items()}), found
 
-    def skip(self, steps: int) -> None:
-        for batch in itertools.islice(self.batches, steps):
-            self._pass(self._check(batch))
+    def used(self, batch: Configuration) -> None:
+        """Note that a batch has been read."""
+        self.number += 1
 
-    def passed(self, steps: int) -> str:
-        return self.seals[steps].hex() if steps < len(self.seals) else "fewer"
+    def stop(self) -> None:
+        """Give no more batches, as one does not fit the model."""
 
-    @property
-    def number(self) -> int:
-        """The number of batches that have been read."""
-        return len(self.seals) - 1
-
-    def _pass(self, batch: Configuration) -> None:
-        """Update the digest of all batches read so far."""
-        self.seals.append(bytes.fromhex(content(self.seals[-1], batch).digest))
-
-    def _check(self, batch: Any) -> Configuration:
+    def check(self, batch: Any) -> Configuration:
+        """A batch as arrays, after all checks."""
         checked = check_examples(self.ebm, batch, "fit", masks=True)
         if checked.keys() != self.first.keys():
             differ = sorted(checked.keys() ^ self.first.keys())
@@ -176,6 +193,55 @@ class Stream(AbstractSource):
         return checked
 
 
+class Stream(AbstractBatches):
+    """Batches from an iterator."""
+
+    def __init__(self, ebm: EBM, batches: Iterator[Any]) -> None:
+        try:
+            first = next(batches)
+        except StopIteration:
+            raise ValueError("fit got an iterator of data that yields no batch.") from None
+        super().__init__(ebm, first)
+        self.seals = [b""]
+        self.batches = itertools.chain([first], batches)
+
+    def following(self) -> Iterator[Any]:
+        return self.batches
+
+    def stop(self) -> None:
+        self.batches = iter(())
+
+    def skip(self, steps: int) -> None:
+        for batch in itertools.islice(self.batches, steps):
+            self.used(self.check(batch))
+
+    def used(self, batch: Configuration) -> None:
+        super().used(batch)
+        self.seals.append(bytes.fromhex(content(self.seals[-1], batch).digest))
+
+    def passed(self, steps: int) -> str:
+        """The digest of all batches of the first steps."""
+        return self.seals[steps].hex() if steps < len(self.seals) else "fewer"
+
+
+class Numbered(AbstractBatches):
+    """Batches from a function of the step's number, which reads none of those before."""
+
+    def __init__(self, ebm: EBM, batch_of: Callable[[int], Any]) -> None:
+        super().__init__(ebm, batch_of(0))
+        self.batch_of = batch_of
+
+    def following(self) -> Iterator[Any]:
+        return map(self.batch_of, itertools.count(self.number))
+
+    def skip(self, steps: int) -> None:
+        self.number = steps
+
+    def passed(self, steps: int) -> str:
+        """The digest of the last batch of the first steps."""
+        return content(self.check(self.batch_of(steps - 1))).digest if steps else ""
+
+
 def source_of(ebm: EBM, data: Mapping[str, Any] | Any, size: int | None) -> AbstractSource:
     """The source of examples for `fit`.
 
@@ -188,6 +254,13 @@ def source_of(ebm: EBM, data: Mapping[str, Any] | Any, size: int | None) -> Abst
                 f"fit got batch={size} and an iterator, which gives whole batches; leave out batch."
             )
         return Stream(ebm, data)
+    if callable(data):
+        if size is not None:
+            raise ValueError(
+                f"fit got batch={size} and a function of the step's number, which returns whole "
+                "batches; leave out batch."
+            )
+        return Numbered(ebm, data)
     checked = check_examples(ebm, data, "fit")
     return Whole(checked, _size(size, count_of(checked)))
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from energydsl._messages import brief
 from energydsl._types import Configuration
@@ -80,7 +82,21 @@ def check_examples(
         n: v.domain.check(arrays[n], arrays[n].shape, f"The data of {n!r}")
         for n, v in shown.items()
     }
-    return checked | seen_entries
+    return {n: _automatic(a) for n, a in (checked | seen_entries).items()}
+
+
+def _automatic(array: Array) -> Array:
+    """The array on the same devices, on a mesh whose axes JAX need not be told of at each step.
+
+    Axes of the explicit kind, which `jax.make_mesh` makes, refuse to take some of the examples.
+    """
+    place = array.sharding
+    if not isinstance(place, NamedSharding) or AxisType.Explicit not in place.mesh.axis_types:
+        return array
+    names = place.mesh.axis_names
+    devices = np.asarray(place.mesh.devices)
+    mesh = Mesh(devices, names, axis_types=(AxisType.Auto,) * len(names))
+    return jax.device_put(array, NamedSharding(mesh, place.spec))
 
 
 def split(ebm: EBM, batch: Configuration) -> tuple[Configuration, Configuration]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -32,12 +33,24 @@ class Moving(NamedTuple):
         """Whether there are no such arrays."""
         return not jax.tree.leaves(self)
 
+    def named(self, ebm: EBM) -> dict[str, Any]:
+        """The arrays by the names of the parameters, as optimizers and their masks see them.
+
+        The objective's own have names such as ``objective.log_z``.
+        """
+        records = zip(ebm.model.skeleton.slots, self.slots, strict=True)
+        named = {str(r.name): arrays for r, arrays in records if jax.tree.leaves(arrays)}
+        return named | {f"objective.{name}": array for name, array in self.own.items()}
+
+    def with_named(self, ebm: EBM, named: Mapping[str, Any]) -> Moving:
+        """These arrays with the values that they have in `named`."""
+        records = zip(ebm.model.skeleton.slots, self.slots, strict=True)
+        slots = tuple(named.get(str(record.name), arrays) for record, arrays in records)
+        return Moving(slots, {name: named[f"objective.{name}"] for name in self.own})
+
     def not_finite(self, ebm: EBM) -> list[str]:
         """The names of the arrays that contain NaN or an infinity."""
-        records = zip(ebm.model.skeleton.slots, self.slots, strict=True)
-        named = [(str(record.name), arrays) for record, arrays in records]
-        named += [(f"the objective's {name}", array) for name, array in self.own.items()]
-        return [name for name, arrays in named if not _finite(arrays)]
+        return [name for name, arrays in self.named(ebm).items() if not _finite(arrays)]
 
 
 def moving_of(ebm: EBM, objective: AbstractObjective) -> Moving:

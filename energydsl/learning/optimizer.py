@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -37,3 +38,18 @@ class Update(eqx.Module):
 
     def __call__(self, slope: Any, state: Any, parameters: Any, value: Array) -> tuple[Any, Any]:
         return self.program(self.numbers, slope, state, parameters, value)
+
+
+def learning_rate(state: Any) -> Array | None:
+    """The learning rate of an update, if the state after it tells one and only one.
+
+    `optax.inject_hyperparams` keeps it there; the state of a bare schedule has only a count.
+    """
+    parts = jax.tree.leaves(state, is_leaf=_is_injected)
+    told = [part.hyperparams.get("learning_rate") for part in parts if _is_injected(part)]
+    rates = [jnp.asarray(rate) for rate in told if rate is not None]
+    return rates[0] if len(rates) == 1 and not rates[0].shape else None
+
+
+def _is_injected(part: Any) -> bool:
+    return hasattr(part, "hyperparams")

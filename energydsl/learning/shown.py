@@ -31,8 +31,8 @@ def read(variable: Variable, data: Any) -> tuple[Any, np.ndarray | None]:
     Raises:
         ValueError: entries of a variable of this domain cannot be missing.
     """
-    if isinstance(data, jax.Array):
-        data = np.asarray(data) if variable.domain.real_line else data
+    if isinstance(data, jax.Array) and variable.domain.real_line and jnp.isnan(data).any():
+        data = np.asarray(data)
     masked = isinstance(data, np.ma.MaskedArray)
     missing = np.ma.getmaskarray(data) if masked else None
     if variable.domain.real_line and not isinstance(data, jax.Array):

@@ -12,11 +12,12 @@ import numpy as np
 
 from energydsl._messages import brief, described
 from energydsl.language.expression.operation import is_real
-from energydsl.learning.fit import History
+from energydsl.learning.history import HeldOut, History
 from energydsl.reporting.canvas import COLOURS, figure_of, saved
 from energydsl.run.sampling import Chains, check_chains
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 GAP_COLOUR, GAP_GREY = "#D5DEEC", 220
@@ -29,6 +30,9 @@ MAX_ROWS = 8
 
 ACROSS, SIDE = 4, 160
 """The chains in one row of an animation, and the least pixels along the longer side of each."""
+
+WIDE = 30
+"""The ratio of the largest and the smallest value from which a learning curve is logarithmic."""
 
 STEPS_PER_MEAN = 50
 """A learning curve's mean is over this share of its steps."""
@@ -66,10 +70,11 @@ def plot_energy(chains: Chains, path: str | PathLike | None = None) -> Figure:
 
 @described
 def plot_history(history: History, path: str | PathLike | None = None) -> Figure:
-    """Plot what was recorded of learning: the loss and the objective's other scalars at each step.
+    """Plot what was recorded of learning: the loss and the other scalars at each step.
 
     A pale line shows each step, a dark one the mean over the last 2 % of all steps, in which the
-    noise of batches and chains is smaller.
+    noise of batches and chains is smaller. The measure of held-out data, if there are any, stands
+    beside the loss if it is a loss itself, and otherwise below it; a mark shows its lowest value.
 
     Args:
         history: the history that `energydsl.fit` returns with the learnt EBM.
@@ -87,19 +92,56 @@ def plot_history(history: History, path: str | PathLike | None = None) -> Figure
     count = len(next(iter(history.values()), ()))
     if not count:
         raise ValueError("The history has no steps: there is nothing to plot.")
-    window = max(1, count // STEPS_PER_MEAN)
-    figure = figure_of(9, 2.4 * len(history))
-    panels = figure.subplots(len(history), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (name, values) in zip(panels, history.items(), strict=True):
-        axes.plot(values, color=COLOURS[0], lw=0.8, alpha=0.35 if window > 1 else 1.0)
-        if window > 1:
-            mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
-            axes.plot(np.arange(window - 1, count), mean, color=COLOURS[0], lw=1.4)
+    names, held_out = list(history), history.held_out
+    beside = held_out is not None and held_out.name == "loss"
+    if held_out is not None and not beside:
+        names.insert(1, f"held-out\n{held_out.name}")
+    figure = figure_of(9, 2.4 * len(names))
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        if name in history:
+            _plot_steps(axes, history[name])
+        if held_out is not None and (name == "loss" if beside else name not in history):
+            _plot_held_out(axes, held_out)
+        if name in ("loss", "gradient_norm") and _spans(history[name]):
+            axes.set_yscale("log")
         axes.set_ylabel(name.replace("_", " "))
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
+    if beside:
+        panels[0].legend(frameon=False)
     panels[-1].set_xlabel("step")
     return saved(figure, path)
+
+
+def _spans(values: np.ndarray) -> bool:
+    """Whether values are best seen on a logarithmic axis: all above 0, and of several sizes."""
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
+
+
+def _plot_steps(axes: Axes, values: np.ndarray) -> None:
+    window, label = max(1, len(values) // STEPS_PER_MEAN), "data learnt from"
+    if window == 1:
+        axes.plot(values, color=COLOURS[0], lw=0.8, label=label)
+        return
+    mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    steps = np.arange(window - 1, len(values))
+    axes.plot(values, color=COLOURS[0], lw=0.8, alpha=0.35)
+    axes.plot(steps, mean, color=COLOURS[0], lw=1.4, label=label)
+
+
+def _plot_held_out(axes: Axes, held_out: HeldOut) -> None:
+    axes.plot(
+        held_out.steps, held_out.values, ".-", color=COLOURS[1], lw=1.2, label="held-out data"
+    )
+    best = held_out.best
+    if best is not None:
+        low = held_out.values[held_out.steps == best]
+        axes.plot([best], low, "o", mfc="none", ms=9, color=COLOURS[1])
+        axes.annotate(
+            f"lowest after {best} steps", (best, low[0]), xytext=(0, 10),
+            textcoords="offset points", ha="center", color=COLOURS[1],
+        )  # fmt: skip
 
 
 @described

@@ -14,7 +14,7 @@ import numpy as np
 
 from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM, check_compiled
-from energydsl.learning.fit import History
+from energydsl.learning.history import History
 from energydsl.reporting.arviz_tree import record_of
 from energydsl.reporting.canvas import COLOURS, figure_of
 from energydsl.reporting.diagnose import diagnose

@@ -1,6 +1,10 @@
 """Where each step's examples come from: data held whole, and streams."""
 
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
 
 import equinox as eqx
 import jax
@@ -173,3 +177,95 @@ def test_a_broken_loss_is_told_of_a_stream_too():
 def test_a_stream_that_cannot_begin_is_refused(data, options, message):
     with pytest.raises(ValueError, match=message):
         fit(data, **options)
+
+
+def test_a_function_of_the_step_learns_what_a_stream_does():
+    streamed, history = fit(stream())
+    numbered, same_history = fit(spins)
+    assert same(streamed, numbered)
+    assert np.array_equal(history["loss"], same_history["loss"])
+
+
+def test_a_function_resumes_without_reading_what_was_used(tmp_path):
+    asked = []
+
+    def batch_of(step):
+        asked.append(step)
+        return spins(step)
+
+    objective = ed.ContrastiveDivergence(start="persistent", chains=8)
+    whole, history = fit(spins, objective)
+    fit(batch_of, objective, steps=11, checkpoint=tmp_path)
+    asked.clear()
+    resumed, same_history = fit(batch_of, objective, checkpoint=tmp_path)
+    assert same(whole, resumed) and np.array_equal(history["loss"], same_history["loss"])
+    # The first batch is checked, and the last one of the earlier run.
+    assert set(asked) == {0, 10, *range(11, 30)}
+
+
+def test_a_function_of_other_batches_is_noticed(tmp_path):
+    fit(spins, steps=11, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"of another run.*data was"):
+        fit(lambda step: spins(step + 1), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="data are other batches among the first 11"):
+        fit(lambda step: spins(step + (step > 5)), checkpoint=tmp_path)
+
+
+def test_a_bad_batch_of_a_function_stops_the_run_with_what_was_learnt(monkeypatch):
+    monkeypatch.setattr(batches, "WINDOW_STEPS", 5)
+    with pytest.warns(UserWarning, match=r"stopped after 12 steps: batch 12: .*outside spin"):
+        ended, _ = fit(lambda step: spins(step) * (1 + (step == 12)))
+    assert same(ended, fit(spins, steps=12)[0])
+
+
+def test_a_function_takes_neither_batch_nor_epochs():
+    with pytest.raises(ValueError, match="batch=5 and a function of the step's number"):
+        fit(spins, batch=5)
+    with pytest.raises(ValueError, match="epochs=2 and data that is no array"):
+        fit(spins, steps=None, epochs=2)
+
+
+DIVIDED = """
+import equinox as eqx, jax, jax.numpy as jnp, numpy as np
+import energydsl as ed
+from energydsl.learning.batches import source_of
+rng = np.random.default_rng(0)
+s, y = ed.spin("s", 6), ed.real("y", 2)
+b, m = ed.parameter("b", np.zeros(6)), ed.parameter("m", np.zeros(2))
+ebm = ed.compile(ed.Model(-0.1 * (s[1:] * s[:-1]).sum() - b @ s + 0.5 * ((y - m) ** 2).sum()))
+data = {"s": rng.choice(np.int8([-1, 1]), (64, 6)), "y": np.float32(rng.normal(size=(64, 2)))}
+mesh = jax.make_mesh((2,), ("data",))
+place = jax.NamedSharding(mesh, jax.P("data"))
+split = {n: jax.device_put(a, place) for n, a in data.items()}
+
+
+def learn(objective, data, **options):
+    learnt, history = ed.fit(ebm, objective, data, key=jax.random.key(0), steps=30, every=10,
+                             held_out=data, average=0.9, progress=False, **options)
+    leaves = jax.tree.leaves(learnt.parameters)
+    return np.concatenate([*map(np.ravel, leaves), history.held_out.values])
+
+
+for batch in (None, 16, 15):
+    source = source_of(ebm, split, batch)
+    key = jax.random.key(0)
+    first = jnp.zeros((), int)
+    _, one = eqx.filter_jit(lambda r: r.batch(source.order, key, first, first))(source.reader)
+    halves = {n: len(a.sharding.device_set) for n, a in one.items()}
+    assert batch == 15 or halves == {"s": 2, "y": 2}, halves
+    assert all(not a.sharding.is_fully_replicated for a in one.values() if batch != 15)
+    persistent = ed.ContrastiveDivergence(start="persistent", chains=8)
+    for objective in (ed.MaximumLikelihood(), persistent):
+        whole, half = (learn(objective, d, batch=batch) for d in (data, split))
+        # Two halves are added in another order: float32's rounding, over 30 steps.
+        np.testing.assert_allclose(half, whole, rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_examples_divided_among_devices_learn_what_they_do_on_one():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    script = textwrap.dedent(DIVIDED)
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | flags, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

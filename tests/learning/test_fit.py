@@ -22,7 +22,7 @@ import scipy.stats
 import energydsl as ed
 from energydsl._identity import content
 from energydsl.learning import fit as fitting
-from energydsl.learning.fit import History
+from energydsl.learning.history import History
 from energydsl.learning.moving import moving_of
 from energydsl.learning.optimizer import Update
 from energydsl.run import loop as running
@@ -377,7 +377,7 @@ def test_an_update_that_is_not_finite_is_left_out_at_the_end():
 def test_ctrl_c_returns_what_was_reached(monkeypatch, tmp_path):
     ebm, data = rbm(), bits()
     objective = ed.ContrastiveDivergence(start="persistent", chains=8)
-    compute, calls = fitting._run_chunk, []
+    compute, calls = fitting.run_chunk, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -385,7 +385,7 @@ def test_ctrl_c_returns_what_was_reached(monkeypatch, tmp_path):
             signal.raise_signal(signal.SIGINT)
         return compute(*arguments)
 
-    monkeypatch.setattr(fitting, "_run_chunk", interrupted)
+    monkeypatch.setattr(fitting, "run_chunk", interrupted)
     monkeypatch.setattr(running, "CHUNK_SECONDS", 0.0)  # chunks of one step
     with pytest.warns(UserWarning, match=r"interrupted after \d+ of 50 steps"):
         part, history = fit(ebm, objective, data, batch=10, steps=50, checkpoint=tmp_path)
@@ -410,9 +410,10 @@ data = rng.integers(0, 2, (1000, 64)).astype(np.int8)
 ebm, history = ed.fit(
     ebm, ed.ContrastiveDivergence(start="persistent"), data, key=jax.random.key(3), steps=8_000,
     optimizer=optax.adam(1e-3), batch=64, checkpoint=sys.argv[1] or None, progress=False,
+    held_out=data[:50], every=500, patience=100, average=0.99,
 )
 leaves = [np.asarray(a) for a in jax.tree.leaves(ebm.parameters)]
-np.savez(sys.argv[2], history["loss"], *leaves)
+np.savez(sys.argv[2], history["loss"], history.held_out.values, *leaves)
 """
 
 
@@ -719,9 +720,9 @@ def test_a_broken_loss_returns_the_last_good_arrays_of_both():
 def test_an_update_of_an_objective_that_is_not_finite_is_named():
     bad = optax.GradientTransformation(
         lambda params: (),
-        lambda g, s, p=None: (g._replace(own={n: a * jnp.nan for n, a in g.own.items()}), s),
+        lambda g, s, p=None: (g | {"objective.own": jnp.full_like(g["objective.own"], jnp.nan)}, s),
     )
-    with pytest.warns(UserWarning, match="last update of the objective's own is not finite"):
+    with pytest.warns(UserWarning, match="last update of objective.own is not finite"):
         after, history = fit(ed.compile(chain(1.0)), BreaksItself(99, 0.0), spins(), steps=1,
                              optimizer=bad)  # fmt: skip
     assert history.objective.own == 2.0 and floats(after)[0] == 1.0

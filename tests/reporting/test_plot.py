@@ -219,6 +219,27 @@ def test_a_short_history_has_one_line_and_an_empty_one_none(untyped):
         plot_history({"loss": [1.0]})
 
 
+def test_learning_curves_show_held_out_data_beside_the_loss_or_below(tmp_path):
+    curves = history(loss=np.linspace(3, 1, 200), learning_rate=np.full(200, 0.1))
+    steps, values = np.array([50, 100, 150]), np.array([2.0, 1.5, np.inf])
+    curves.held_out = ed.HeldOut("loss", steps, values)
+    first, second = plot_history(curves, tmp_path / "curves.png").axes
+    assert (first.get_ylabel(), second.get_ylabel()) == ("loss", "learning rate")
+    line = next(a for a in first.lines if a.get_label() == "held-out data")
+    np.testing.assert_array_equal(line.get_xydata(), np.stack([steps, values], 1))
+    assert [t.get_text() for t in first.texts] == ["lowest after 100 steps"]
+    assert [t.get_text() for t in first.get_legend().get_texts()] == [
+        "data learnt from",
+        "held-out data",
+    ]
+    curves.held_out = ed.HeldOut("minus log-likelihood", steps, values)
+    assert first.get_yscale() == "linear"
+    curves["loss"] = np.geomspace(300, 1, 200)
+    assert plot_history(curves).axes[0].get_yscale() == "log"
+    labels = [axes.get_ylabel() for axes in plot_history(curves).axes]
+    assert labels == ["loss", "held-out\nminus log-likelihood", "learning rate"]
+
+
 def test_an_animation_shows_all_chains_draw_by_draw(chains, tmp_path):
     path = ed.animate_samples(chains, tmp_path / "chains.gif", frames=7)
     with Image.open(path) as moving:

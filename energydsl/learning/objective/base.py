@@ -17,6 +17,8 @@ from jax import Array
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.data import split
+from energydsl.learning.divergence import LossKind
+from energydsl.learning.shown import masks_of
 
 
 class DoesNotFit(TypeError):
@@ -53,6 +55,12 @@ class AbstractObjective(eqx.Module):
     def needs_data(self) -> bool:
         """Whether it learns from data; without, `check`, `init` and `loss` get an empty dict."""
         return True
+
+    loss_kind: ClassVar[LossKind] = "other"
+    """What the loss says of the model. A ``"measure"`` is a mean over examples that is smaller if
+    the model describes them better, so that it is computed of held-out data too. A
+    ``"difference"`` of energies between data and samples is near 0 for a good model, and says
+    nothing more. Of ``"other"`` losses nothing is assumed."""
 
     def of_one_example(self) -> AbstractObjective:
         """The objective of a single example that has inputs of its own; by default the same.
@@ -93,6 +101,20 @@ class AbstractObjective(eqx.Module):
         Returns:
             The loss, the new state, and scalars for the history by name.
         """
+
+
+def check_fits(objective: AbstractObjective, ebm: EBM, data: Configuration) -> None:
+    """Raise TypeError or ValueError unless an objective applies to a model and its data."""
+    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
+    if lacking and not objective.missing_entries:
+        name, count = next(iter(lacking.items()))
+        raise DoesNotFit(
+            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
+            "are missing."
+        )
+    if split(ebm, data)[0]:
+        objective = objective.of_one_example()
+    objective.check(*at_first(ebm, data))
 
 
 def at_first(ebm: EBM, data: Configuration) -> tuple[EBM, Configuration]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from energydsl._types import Configuration, IntractableError
 from energydsl.compiler.ebm import EBM
-from energydsl.learning.data import split
-from energydsl.learning.objective.base import AbstractObjective, DoesNotFit, at_first
+from energydsl.learning.objective.base import AbstractObjective, DoesNotFit, check_fits
 from energydsl.learning.objective.contrastive_divergence import ContrastiveDivergence
 from energydsl.learning.objective.maximum_likelihood import MaximumLikelihood
 from energydsl.learning.objective.noise_contrastive import NoiseContrastive
 from energydsl.learning.objective.pseudo_likelihood import PseudoLikelihood
 from energydsl.learning.objective.ratio_matching import RatioMatching
 from energydsl.learning.objective.score_matching import ScoreMatching
-from energydsl.learning.shown import masks_of
 
 OBJECTIVES: tuple[type[AbstractObjective], ...] = (
     MaximumLikelihood,
@@ -31,7 +29,7 @@ def check_applies(objective: AbstractObjective, ebm: EBM, data: Configuration) -
     If it does not fit them, the message names those that do.
     """
     try:
-        _check(objective, ebm, data)
+        check_fits(objective, ebm, data)
     except DoesNotFit as error:
         others = [f"{kind.__name__}()" for kind in OBJECTIVES if _fits(kind, ebm, data)]
         *most, last = others or ["no objective of this package"]
@@ -39,23 +37,10 @@ def check_applies(objective: AbstractObjective, ebm: EBM, data: Configuration) -
         raise TypeError(f"{error} Use {listed}.") from None
 
 
-def _check(objective: AbstractObjective, ebm: EBM, data: Configuration) -> None:
-    lacking = {n: int((~a).sum()) for n, a in masks_of(ebm, data)[1].items() if not a.all()}
-    if lacking and not objective.missing_entries:
-        name, count = next(iter(lacking.items()))
-        raise DoesNotFit(
-            f"{type(objective).__name__} needs every entry of the data, and {count} of {name!r} "
-            "are missing."
-        )
-    if split(ebm, data)[0]:
-        objective = objective.of_one_example()
-    objective.check(*at_first(ebm, data))
-
-
 def _fits(kind: type[AbstractObjective], ebm: EBM, data: Configuration) -> bool:
     """Whether an objective with its default settings applies."""
     try:
-        _check(kind(), ebm, data)
+        check_fits(kind(), ebm, data)
     except (TypeError, ValueError, IntractableError):
         return False
     return True

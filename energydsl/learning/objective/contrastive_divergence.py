@@ -19,6 +19,7 @@ from energydsl.analysis.layer import IndependentSites, latent_layer
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import draw_latents, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import hidden_given, masks_of
@@ -79,6 +80,7 @@ class ContrastiveDivergence(AbstractObjective):
     """
 
     missing_entries: ClassVar[bool] = True
+    loss_kind: ClassVar[LossKind] = "difference"
 
     k: int = 1
     kernel: AbstractKernel | None = None

@@ -12,6 +12,7 @@ from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.value_checks import no_growth
 from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.learning.shown import energy_shown, why_not_summed
 from energydsl.normalizer import Intractable
@@ -29,6 +30,7 @@ class MaximumLikelihood(AbstractObjective):
     """
 
     missing_entries: ClassVar[bool] = True
+    loss_kind: ClassVar[LossKind] = "measure"
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         if isinstance(ebm.normalizer, Intractable):

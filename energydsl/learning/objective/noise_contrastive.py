@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ from jax.scipy.special import logsumexp
 from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM, log_partition
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.noise import (
     AbstractNoise,
     DistributionNoise,
@@ -65,6 +66,8 @@ class NoiseContrastive(AbstractObjective):
 
     Source: Gutmann & Hyvarinen (2012), JMLR 13, 307-361, section 2, with $\nu = T_n / T_d$.
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     noise: Any = None
     ratio: int = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -9,6 +11,7 @@ from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.incidence import SiteFactors
 from energydsl.compiler.ebm import EBM
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.objective.conditionals import (
@@ -31,6 +34,8 @@ class PseudoLikelihood(AbstractObjective):
 
     Source: Besag (1975), The Statistician 24(3), 179-195.
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         check_conditionals("PseudoLikelihood", ebm, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.nn as nn
 import jax.numpy as jnp
 from jax import Array
@@ -10,6 +12,7 @@ from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.analysis.incidence import SiteFactors
 from energydsl.compiler.ebm import EBM
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import visible
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.learning.objective.conditionals import (
@@ -36,6 +39,8 @@ class RatioMatching(AbstractObjective):
     Source: Hyvarinen (2007), Computational Statistics & Data Analysis 51(5), 2499-2512;
     for more levels: Dawid, Lauritzen & Parry (2012), Annals of Statistics 40(1), 593-608.
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     def check(self, ebm: EBM, data: Configuration) -> None:
         many = [str(v) for v in visible(ebm) if v.domain.levels is None]

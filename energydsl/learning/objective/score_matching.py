@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ from jax import Array
 from energydsl._messages import described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.latent import visible
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.learning.shown import check_inside, coordinates_shown, energy_shown, why_not_summed
@@ -56,6 +57,8 @@ class ScoreMatching(AbstractObjective):
     (2019), UAI, 574-584, eq. (8), which reduces the variance of eq. (7); denoising: Vincent (2011),
     Neural Computation 23(7), 1661-1674, eq. (9).
     """
+
+    loss_kind: ClassVar[LossKind] = "measure"
 
     method: Method = "denoising"
     noise: float = eqx.field(default=0.1, converter=float)

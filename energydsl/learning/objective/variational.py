@@ -16,6 +16,7 @@ from energydsl._types import Configuration
 from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
 from energydsl.language.model import Model
+from energydsl.learning.divergence import LossKind
 from energydsl.learning.guide import (
     at_data,
     bound_by_means,
@@ -67,6 +68,7 @@ class Variational(AbstractObjective):
     """
 
     learns: ClassVar[tuple[str, ...]] = ("guide",)
+    loss_kind: ClassVar[LossKind] = "measure"
 
     guide: EBM = eqx.field(converter=_compiled)
     samples: int = 1
