@@ -115,6 +115,7 @@ from energydsl.learning.history import HeldOut, History
 from energydsl.learning.likelihood import LogLikelihood, log_likelihood
 from energydsl.learning.objective import (
     AbstractObjective,
+    Adversarial,
     ContrastiveDivergence,
     MaximumEntropy,
     MaximumLikelihood,
@@ -155,6 +156,7 @@ __all__ = [
     "AbstractPotential",
     "AbstractRule",
     "AbstractStart",
+    "Adversarial",
     "BeliefPropagation",
     "Bounds",
     "Bracket",

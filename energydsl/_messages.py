@@ -135,6 +135,8 @@ ON_HISTORY = {
     "loss": 'write history["loss"]',
     "params parameters": "ed.fit returns the learnt EBM, too: learnt, history = ed.fit(...), "
     "learnt.parameters",
+    "guide": "a guide learns beside the model in ed.fit(ebm, ed.Variational(guide), data, key=key)",
+    "generator": "a generator learns beside the model by ed.Adversarial(generator)",
 }
 """What to write for attributes that users look for on a history."""
 

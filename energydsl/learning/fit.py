@@ -158,7 +158,7 @@ def fit(
 
 def _source(ebm: EBM, objective: AbstractObjective, data: Any, batch: int | None) -> AbstractSource:
     """The source of examples; an objective that needs none must not be given any."""
-    if objective.needs_data == (data is None):
+    if objective.needs_data is not None and objective.needs_data == (data is None):
         name = type(objective).__name__
         if data is None:
             raise TypeError(

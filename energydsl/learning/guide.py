@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import Array, lax
+from jax.scipy.special import logsumexp
 
+from energydsl._messages import brief
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import conditional_for
 from energydsl.analysis.layer import latent_layer
+from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM, log_partition
-from energydsl.learning.latent import latent, moments_of, totals_of, visible
+from energydsl.language.model import Model
+from energydsl.language.variable import Variable
+from energydsl.learning.latent import frozen, latent, moments_of, totals_of, visible
 from energydsl.normalizer import Intractable
 from energydsl.normalizer.base import Normalizer, Planned
 from energydsl.normalizer.directed import DirectedPlan
@@ -25,13 +31,28 @@ Route = Literal["means", "paths", "scores"]
 exact; through draws that are differentiable; or by the score function."""
 
 
+def compiled(given: object) -> EBM:
+    """A guide or a generator as an EBM, compiled if it is a model.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(given, Model):
+        return compile_model(given)
+    if not isinstance(given, EBM):
+        raise TypeError(
+            f"Got the guide or generator {brief(given)}; expected a model of its variables, such "
+            "as ed.Model(ed.LogDensity(dist.Normal)(z, mean, deviation))."
+        )
+    return given
+
+
 def check_guide(ebm: EBM, guide: EBM) -> None:
     """Raise TypeError or ValueError unless a guide is a distribution of a model's latents.
 
     Its free variables must be the model's latent ones, and its inputs variables that data show.
     """
-    latents, own = {w.name: w for w in latent(ebm)}, {w.name: w for w in latent(guide)}
-    if not latents:
+    if not latent(ebm):
         raise TypeError(
             "Variational needs a model with latent variables, which the guide infers. Declare them "
             "with latent=True; without any, use MaximumLikelihood() or ContrastiveDivergence()."
@@ -41,26 +62,50 @@ def check_guide(ebm: EBM, guide: EBM) -> None:
             f"The guide is to be a model of latents alone, and {shown} are not latent. Declare "
             "what it is given with given=True, and use the model's own latent variables."
         )
-    if latents.keys() != own.keys():
-        raise ValueError(
-            f"The guide has the latent variables {sorted(own)}, and the model {sorted(latents)}; "
-            "expected the same."
-        )
-    seen = {v.name: v for v in (*visible(ebm), *ebm.model.inputs)}
-    inputs = {v.name: v for v in guide.model.inputs}
-    if unknown := sorted(inputs.keys() - seen.keys()):
+    _check_same("guide", latent(guide), "latent", latent(ebm))
+    seen = [*visible(ebm), *ebm.model.inputs]
+    inputs = {v.name for v in guide.model.inputs}
+    if unknown := sorted(inputs - {v.name for v in seen}):
         raise ValueError(
             f"The guide has the inputs {unknown}, which data do not show; expected some of "
-            f"{sorted(seen)}."
+            f"{sorted(v.name for v in seen)}."
         )
-    for name, variable in (own | inputs).items():
-        other = (latents | seen)[name]
-        if (variable.shape, variable.domain) != (other.shape, other.domain):
-            raise ValueError(f"The guide has {variable}, and the model {other}; expected the same.")
-    if isinstance(_draws(guide), Intractable):
+    named = [v for v in seen if v.name in inputs]
+    _check_same("guide", guide.model.inputs, "visible", named)
+    _check_exact("guide", guide)
+
+
+def check_generator(ebm: EBM, generator: EBM) -> None:
+    """Raise TypeError or ValueError unless a generator is a distribution of what data show."""
+    if given := [v.name for v in generator.model.inputs]:
+        raise ValueError(f"The generator has the inputs {given}; expected a model without any.")
+    free = generator.structure.skeleton.free
+    _check_same("generator", free, "visible", visible(ebm))
+    _check_exact("generator", generator)
+
+
+def _check_same(
+    role: str, own: Sequence[Variable], kind: str, expected: Sequence[Variable]
+) -> None:
+    """Raise ValueError unless two models have variables of the same names, shapes and domains."""
+    mine, theirs = {v.name: v for v in own}, {v.name: v for v in expected}
+    if mine.keys() != theirs.keys():
+        raise ValueError(
+            f"The {role} has the {kind} variables {sorted(mine)}, and the model {sorted(theirs)}; "
+            "expected the same."
+        )
+    for name, v in mine.items():
+        if (v.shape, v.domain) != (theirs[name].shape, theirs[name].domain):
+            raise ValueError(
+                f"The {role} has {v}, and the model {theirs[name]}; expected the same."
+            )
+
+
+def _check_exact(role: str, model: EBM) -> None:
+    if isinstance(_draws(model), Intractable):
         raise TypeError(
-            f"Variational needs a guide with exact log Z and exact draws: {_draws(guide)}. Write "
-            "it by normalised densities: ed.LogDensity(dist.Normal)(z, mean, deviation)."
+            f"The {role} needs exact log Z and exact draws: {_draws(model)}. Write it by "
+            "normalised densities: ed.LogDensity(dist.Normal)(z, mean, deviation)."
         )
 
 
@@ -91,9 +136,16 @@ def bound_by_means(ebm: EBM, guide: EBM, v: Configuration) -> Array:
     return entropy - ebm.model.energy_anywhere({**ebm.model.blank(), **v, **means})
 
 
-def log_weights(
-    ebm: EBM, guide: EBM, v: Configuration, samples: int, *, key: Array
-) -> tuple[Array, Array]:
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    r"""Draws x of a guide or a generator q, with $\log w = -E(x) - \log q(x)$ of each."""
+
+    values: Configuration
+    logs: Array
+    log_q: Array
+
+
+def log_weights(ebm: EBM, guide: EBM, v: Configuration, samples: int, *, key: Array) -> Draws:
     r"""$\log w = -E(v, z) - \log q(z)$ of draws z from the guide, and $\log q(z)$.
 
     The mean of w is an unbiased estimate of $e^{-F(v)}$. The weights are differentiable through the
@@ -103,15 +155,32 @@ def log_weights(
     if plan is None:
         plans = _draws(guide)
         assert isinstance(plans, Planned)
-        still = jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, guide.model)
+        still = frozen(guide).model
         kept = prepare(still, plans)
         zs = jax.vmap(lambda k: draw(still, plans, kept, key=k))(keys)
     else:
         zs = jax.vmap(lambda k: plan.draw_prepared(guide.model, None, key=k))(keys)
-        zs = {w.name: zs[w.name] for w in latent(guide)}
+    zs = {w.name: zs[w.name] for w in guide.structure.skeleton.free}
     log_q = jax.vmap(lambda z: -guide.energy(z))(zs) - log_z_of(guide)
     energies = jax.vmap(lambda z: ebm.energy({**v, **z}))(zs)
-    return -energies - log_q, log_q
+    return Draws(zs, -energies - log_q, log_q)
+
+
+def joined(logs: Array, importance: bool = False) -> Array:
+    """The bound from the log weights of all draws: their mean, or the log of the mean weight."""
+    return logsumexp(logs) - jnp.log(len(logs)) if importance else jnp.mean(logs)
+
+
+def score_term(drawn: Draws, importance: bool = False) -> Array:
+    """Zero, with the gradient of the bound that constant draws leave out.
+
+    Each draw is compared with the others, which are its baseline.
+    """
+    logs = drawn.logs
+    others = [jnp.delete(logs, k, assume_unique_indices=True) for k in range(len(logs))]
+    rest = jnp.stack([joined(o, importance) for o in others])
+    gain = lax.stop_gradient(joined(logs, importance) - rest)
+    return jnp.sum(gain * (drawn.log_q - lax.stop_gradient(drawn.log_q)))
 
 
 def log_z_of(ebm: EBM) -> Array:

@@ -65,13 +65,19 @@ class History(dict[str, np.ndarray]):
     @property
     def guide(self) -> EBM:
         """The guide that `energydsl.Variational` learnt beside the model."""
-        guide = getattr(self.objective, "guide", None)
-        if not isinstance(guide, EBM):
-            raise AttributeError(
-                f"This history of {type(self.objective).__name__} has no guide; ed.Variational "
-                "learns one."
-            )
-        return guide
+        return self._beside("guide")
+
+    @property
+    def generator(self) -> EBM:
+        """The generator that `energydsl.Adversarial` learnt beside the model."""
+        return self._beside("generator")
+
+    def _beside(self, name: str) -> EBM:
+        """A model that the objective learnt; if there is none, `ON_HISTORY` says who learns one."""
+        model = getattr(self.objective, name, None)
+        if not isinstance(model, EBM):
+            raise AttributeError(name)
+        return model
 
     def __missing__(self, name: str) -> NoReturn:
         raise KeyError(f"The history has no {name!r}; it has {', '.join(self)}.")

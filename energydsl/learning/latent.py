@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import Array, lax
@@ -20,6 +22,11 @@ def visible(ebm: EBM) -> list[Variable]:
 def latent(ebm: EBM) -> list[Variable]:
     """The latent free variables."""
     return [v for v in ebm.structure.skeleton.free if v.latent]
+
+
+def frozen(ebm: EBM) -> EBM:
+    """The same EBM, with gradients stopped."""
+    return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, ebm)
 
 
 def slope_energy(ebm: EBM, layer: IndependentSites, v: Configuration) -> Array:

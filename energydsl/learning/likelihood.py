@@ -164,7 +164,7 @@ def _guided(ebm: EBM, guide: EBM, examples: Configuration, samples: int, key: Ar
     def one(example: tuple[Configuration, Array]) -> Array:
         inputs, v = split(ebm, example[0])
         at = ebm.given(inputs)
-        return log_weights(at, at_data(at, guide, v), v, samples, key=example[1])[0]
+        return log_weights(at, at_data(at, guide, v), v, samples, key=example[1]).logs
 
     keys = jr.split(key, count_of(examples))
     return lax.map(one, (examples, keys), batch_size=16)

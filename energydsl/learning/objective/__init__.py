@@ -1,5 +1,6 @@
 """Objectives of learning, one per file."""
 
+from energydsl.learning.objective.adversarial import Adversarial as Adversarial
 from energydsl.learning.objective.base import AbstractObjective as AbstractObjective
 from energydsl.learning.objective.contrastive_divergence import (
     ContrastiveDivergence as ContrastiveDivergence,

@@ -52,8 +52,11 @@ class AbstractObjective(eqx.Module):
     `energydsl.learning.shown.masks_of` tells from the values."""
 
     @property
-    def needs_data(self) -> bool:
-        """Whether it learns from data; without, `check`, `init` and `loss` get an empty dict."""
+    def needs_data(self) -> bool | None:
+        """Whether it learns from data; None if it may do either.
+
+        Without data, `check`, `init` and `loss` get an empty dict.
+        """
         return True
 
     loss_kind: ClassVar[LossKind] = "other"

@@ -20,7 +20,7 @@ from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
 from energydsl.learning.divergence import LossKind
-from energydsl.learning.latent import draw_latents, latent, slope_energy, visible
+from energydsl.learning.latent import draw_latents, frozen, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import hidden_given, masks_of
 from energydsl.learning.start import AbstractStart, Noisy, Walkers, start_of
@@ -184,7 +184,7 @@ class ContrastiveDivergence(AbstractObjective):
             layer = Refusal("entries of the data are missing")
         exact = not isinstance(layer, Refusal)
         energy = partial(slope_energy, ebm, layer) if exact else ebm.energy
-        walkers = self._walkers(_frozen(ebm), batch)
+        walkers = self._walkers(frozen(ebm), batch)
         if isinstance(state, _Tuning):
             walkers, state = dataclasses.replace(walkers, adapted=state.carry), state.kept
         filled, begin_key = batch, key
@@ -209,7 +209,7 @@ class ContrastiveDivergence(AbstractObjective):
         self, start: Noisy, ebm: EBM, batch: Configuration, key: Array
     ) -> tuple[Array, Array, dict[str, Array]]:
         """The energies of examples and of what chains recover from their noisy versions."""
-        target = _frozen(start.conditional(ebm))
+        target = frozen(start.conditional(ebm))
         ensemble = self._moving(target).ensemble(target)
 
         def one(x: Configuration, key: Array) -> tuple[Array, Array, dict[str, Array]]:
@@ -266,11 +266,6 @@ class ContrastiveDivergence(AbstractObjective):
             return ebm.model.placed({**v, **draw_latents(ebm, layer, v, key=key)})
 
         return jax.vmap(one)(batch, masks, jr.split(key, _size(batch)))
-
-
-def _frozen(ebm: EBM) -> EBM:
-    """The same EBM, with gradients stopped."""
-    return jax.tree.map(lambda a: lax.stop_gradient(a) if eqx.is_array(a) else a, ebm)
 
 
 def _noisy_example(start: Noisy, ebm: EBM, x: Configuration) -> tuple[EBM, Configuration]:

@@ -8,36 +8,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax import Array, lax
-from jax.scipy.special import logsumexp
+from jax import Array
 
 from energydsl._messages import brief, described
 from energydsl._types import Configuration
-from energydsl.compiler.compile import compile as compile_model
 from energydsl.compiler.ebm import EBM
-from energydsl.language.model import Model
 from energydsl.learning.divergence import LossKind
 from energydsl.learning.guide import (
     at_data,
     bound_by_means,
     check_guide,
+    compiled,
+    joined,
     log_weights,
     log_z_of,
     route_of,
+    score_term,
 )
+from energydsl.learning.latent import frozen, visible
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 from energydsl.normalizer import Intractable
-
-
-def _compiled(guide: object) -> EBM:
-    if isinstance(guide, Model):
-        return compile_model(guide)
-    if not isinstance(guide, EBM):
-        raise TypeError(
-            f"Variational got the guide {brief(guide)}; expected a model of the latent variables, "
-            "such as ed.Model(ed.LogDensity(dist.Normal)(z, mean, deviation)) with an input x."
-        )
-    return guide
 
 
 @described
@@ -56,6 +46,10 @@ class Variational(AbstractObjective):
     computed exactly (naive mean field). For other guides the gradient is that of the score
     function, with the mean of the other draws as its baseline; it is unbiased and noisier.
 
+    Without data, all variables of the model are latent and the guide has no inputs. The model stays
+    as it is and is distilled into the guide, which minimises $D_\text{KL}(q \Vert p)$. Minus the
+    loss is a lower bound of the model's $\log Z$, which need not be known.
+
     Args:
         guide: the guide, compiled or not. Its variables are the model's latent ones, and its
             inputs, declared with ``given=True``, bear the names of variables that data show.
@@ -70,7 +64,7 @@ class Variational(AbstractObjective):
     learns: ClassVar[tuple[str, ...]] = ("guide",)
     loss_kind: ClassVar[LossKind] = "measure"
 
-    guide: EBM = eqx.field(converter=_compiled)
+    guide: EBM = eqx.field(converter=compiled)
     samples: int = 1
     importance: bool = False
 
@@ -86,9 +80,18 @@ class Variational(AbstractObjective):
                 "as without; give samples=10 or more."
             )
 
+    @property
+    def needs_data(self) -> bool | None:
+        return True if self.guide.model.inputs else None
+
     def check(self, ebm: EBM, data: Configuration) -> None:
         check_guide(ebm, self.guide)
-        if isinstance(ebm.normalizer, Intractable):
+        if not data and (shown := [v.name for v in visible(ebm)]):
+            raise ValueError(
+                f"Variational got no data of {shown}. Without data, the guide is a distribution of "
+                "all variables: declare them with latent=True to distil the model into it."
+            )
+        if data and isinstance(ebm.normalizer, Intractable):
             raise DoesNotFit(f"Variational needs exact log Z, which is {ebm.normalizer}.")
         if self._route(ebm) == "scores" and self.samples < 2:
             raise ValueError(
@@ -102,35 +105,20 @@ class Variational(AbstractObjective):
     def loss(
         self, ebm: EBM, batch: Configuration, state: None, *, key: Array
     ) -> tuple[Array, tuple[None, dict[str, Array]]]:
-        route = self._route(ebm)
-
-        def bound(v: Configuration, key: Array) -> Array:
-            guide = at_data(ebm, self.guide, v)
-            if route == "means":
-                return bound_by_means(ebm, guide, v)
-            logs, log_q = log_weights(ebm, guide, v, self.samples, key=key)
-            each = self._joined(logs)
-            return each if route == "paths" else each + self._score(logs, log_q)
-
+        if not batch:
+            return -self._bound(frozen(ebm), {}, key), (None, {})
         size = len(next(iter(batch.values())))
-        bounds = jax.vmap(bound)(batch, jr.split(key, size))
+        bounds = jax.vmap(lambda v, k: self._bound(ebm, v, k))(batch, jr.split(key, size))
         return log_z_of(ebm) - jnp.mean(bounds), (None, {})
+
+    def _bound(self, ebm: EBM, v: Configuration, key: Array) -> Array:
+        guide, route = at_data(ebm, self.guide, v), self._route(ebm)
+        if route == "means":
+            return bound_by_means(ebm, guide, v)
+        drawn = log_weights(ebm, guide, v, self.samples, key=key)
+        bound = joined(drawn.logs, self.importance)
+        return bound if route == "paths" else bound + score_term(drawn, self.importance)
 
     def _route(self, ebm: EBM) -> str:
         route = route_of(ebm, self.guide)
         return "scores" if self.importance and route == "means" else route
-
-    def _joined(self, logs: Array, axis: int = -1) -> Array:
-        """The bound from the log weights of all draws."""
-        count = logs.shape[axis]
-        if self.importance:
-            return logsumexp(logs, axis=axis) - jnp.log(count)
-        return jnp.mean(logs, axis=axis)
-
-    def _score(self, logs: Array, log_q: Array) -> Array:
-        """Zero, with the gradient that the draws' distribution contributes."""
-        others = jnp.stack(
-            [jnp.delete(logs, k, assume_unique_indices=True) for k in range(len(logs))]
-        )
-        gain = lax.stop_gradient(self._joined(logs) - self._joined(others))
-        return jnp.sum(gain * (log_q - lax.stop_gradient(log_q)))

@@ -263,7 +263,7 @@ def of_normal(variable, mean=0.0):
 @pytest.mark.parametrize(
     ("guide", "error", "message"),
     [
-        (lambda: 3, TypeError, "expected a model of the latent"),
+        (lambda: 3, TypeError, "expected a model of its"),
         (lambda: of_normal(ed.real("z", 2)), ValueError, r"\['z'\] are not latent"),
         (lambda: of_normal(ed.real("u", 2, latent=True)), ValueError, r"variables \['u'\]"),
         (lambda: of_normal(ed.real("z", 3, latent=True)), ValueError, "expected the same"),
@@ -334,3 +334,51 @@ def test_a_guide_may_use_the_inputs_of_the_model():
     data = {"x": X, "u": inputs}
     _, history = ed.fit(ebm, ed.Variational(guide), data, key=jr.key(0), steps=1)
     np.testing.assert_allclose(-history["loss"][0], expected.mean(), rtol=1e-4)
+
+
+def test_a_gaussian_is_distilled_exactly():
+    z = ed.real("z", 3, latent=True)
+    root = np.linalg.cholesky(np.eye(3) + 0.4)
+    target = ed.compile(ed.Model(ed.Quadratic(np.eye(3) + 0.4, np.array([1.0, -0.5, 0.2]))(z)))
+    mean = np.linalg.solve(np.eye(3) + 0.4, [1.0, -0.5, 0.2])
+    scale = np.linalg.inv(root).T
+
+    def guide(mean):
+        density = ed.LogDensity(dist.MultivariateNormal)
+        return ed.Model(density(z, loc=ed.parameter("m", mean), covariance_matrix=scale @ scale.T))
+
+    log_z = float(ed.log_partition(target))
+    _, exact = ed.fit(target, ed.Variational(guide(mean)), key=jr.key(0), steps=1)
+    np.testing.assert_allclose(-exact["loss"][0], log_z, rtol=1e-5)
+    same, history = ed.fit(
+        target, ed.Variational(guide(np.zeros(3)), samples=20), key=jr.key(0), steps=400,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 400)),
+    )  # fmt: skip
+    np.testing.assert_allclose(history.guide.parameters["m"], mean, atol=0.03)
+    for before, after in zip(
+        jax.tree.leaves(target.parameters), jax.tree.leaves(same.parameters), strict=True
+    ):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_distillation_into_independent_spins_is_the_mean_field_bound():
+    s, h = ed.spin("s", 5, latent=True), np.array([0.4, -0.2, 0.3, 0.1, 0.6])
+    target = ed.compile(ed.Model(-(0.3 * s[1:] * s[:-1]).sum() - h @ s))
+    guide = ed.Model(-ed.parameter("f", np.zeros(5)) @ s)
+    _, history = ed.fit(
+        target, ed.Variational(guide), key=jr.key(0), steps=400, optimizer=optax.adam(0.05)
+    )
+    bound = ed.estimate_log_partition(target, ed.MeanField(), key=jr.key(0)).lower
+    np.testing.assert_allclose(-history["loss"][-1], bound, atol=1e-4)
+    assert bound < float(ed.log_partition(target))
+
+
+def test_what_may_lack_data():
+    free = ed.Model(NORMAL(Z, ed.parameter("m", np.zeros(2)), 1.0))
+    _, history = ed.fit(linear(), ed.Variational(free), X, key=jr.key(0), steps=2)
+    assert -history["loss"][0] < log_evidence(X).mean()
+    with pytest.raises(ValueError, match=r"no data of \['x'\]"):
+        ed.fit(linear(), ed.Variational(free), key=jr.key(0))
+    A, covariance = posterior_of_linear()
+    with pytest.raises(TypeError, match="fit got no data, and Variational needs some"):
+        ed.fit(linear(), ed.Variational(gaussian_guide(A, covariance)), key=jr.key(0))
