@@ -65,10 +65,10 @@ def independent(train: np.ndarray, test: np.ndarray) -> float:
     return float(np.where(test, np.log(share), np.log1p(-share)).sum(axis=1).mean())
 
 
-def sheet(images: np.ndarray, columns: int = 10) -> np.ndarray:
-    """Images side by side, with a gap of one pixel."""
+def sheet(images: np.ndarray, columns: int = 10, side: int = SIDE) -> np.ndarray:
+    """Square images side by side, with a gap of one pixel."""
     rows = -(-len(images) // columns)
-    paper = np.full((rows * columns, SIDE + 1, SIDE + 1), np.nan)
-    paper[: len(images), :SIDE, :SIDE] = images.reshape(-1, SIDE, SIDE)
-    tiles = paper.reshape(rows, columns, SIDE + 1, SIDE + 1).swapaxes(1, 2)
-    return tiles.reshape(rows * (SIDE + 1), columns * (SIDE + 1))[:-1, :-1]
+    paper = np.full((rows * columns, side + 1, side + 1), np.nan)
+    paper[: len(images), :side, :side] = images.reshape(-1, side, side)
+    tiles = paper.reshape(rows, columns, side + 1, side + 1).swapaxes(1, 2)
+    return tiles.reshape(rows * (side + 1), columns * (side + 1))[:-1, :-1]
