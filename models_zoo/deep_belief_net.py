@@ -1,6 +1,6 @@
 r"""A deep belief net of digits: a directed layer of pixels below an undirected top.
 
-$$p(x, h, g) = \prod_i \mathrm{Bernoulli}\bigl(x_i; \sigma(b + W h)_i\bigr)\;
+$$p(x, h, g) = \prod_i \mathrm{Bernoulli}(x_i; \sigma(b + W h)_i)\;
 \frac{1}{Z} e^{h^\top V g + c^\top h + d^\top g}.$$
 
 A restricted Boltzmann machine of pixels $x$ and hidden units $h$ is learnt first. It is such a net

@@ -166,6 +166,7 @@ def test_score_matching_of_a_regression():
     np.testing.assert_allclose(found.examples, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_error_of_quadratures_is_their_mean():
     x, y = ed.real("x", given=True), ed.real("y")
     ebm = ed.compile(ed.Model(abs(y - x) + 0.1 * y**2))

@@ -14,6 +14,7 @@ def bits(count):
     return (np.arange(2**count)[:, None] >> np.arange(count)) % 2
 
 
+@pytest.mark.slow
 def test_the_likelihood_is_that_of_all_states():
     rng = np.random.default_rng(0)
     test = middle(digits()[1])[:5]

@@ -55,6 +55,7 @@ def test_the_posterior_is_numpyros(run):
     assert numbers["largest_z"] < FALSE_ALARM_Z, numbers
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_integral(run):
     _, out = run
     with az.from_netcdf(out / "chains.nc") as tree:

@@ -65,6 +65,7 @@ def test_each_of_the_two_follows_its_own_term():
         assert (np.abs(np.mean(numbers, axis=0) - wanted) < 5.5 * error + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_the_energy_is_that_of_the_data_and_the_generator_follows():
     rate = optax.cosine_decay_schedule(0.03, 3000)
     learnt, history = ed.fit(
@@ -115,7 +116,7 @@ def test_a_generator_of_spins_learns_by_the_score_function():
         (lambda: ed.Model(NORMAL(X, ed.real("u", 2, given=True), 1.0)), ValueError, r"\['u'\]"),
         (lambda: ed.Model(ed.apply(lambda x: (x**4).sum(), X)), TypeError, "exact draws"),
     ],
-    ids=str,
+    ids=["no model", "another name", "another shape", "inputs", "no draws"],
 )
 def test_a_generator_that_does_not_fit_is_refused(generator, error, message):
     with pytest.raises(error, match=message):

@@ -116,6 +116,7 @@ def test_every_example_has_draws_of_its_own():
     assert spread(64) < 12 / 64 * spread(1)
 
 
+@pytest.mark.slow
 def test_both_models_learn_and_the_guide_returns_with_the_history():
     ebm = linear().replace(W=0.1 * jr.normal(jr.key(3), (3, 2)))
     given = ed.real("x", 3, given=True)
