@@ -133,9 +133,14 @@ def no_law(structure: Structure, model: Model, x: Configuration) -> str | None:
 
     Variables whose conditional is of no known family are not examined.
     """
+    numbers = [a for a in jax.tree.leaves(model.slots) if eqx.is_inexact_array(a)]
+    finite = all(bool(jnp.isfinite(a).all()) for a in numbers)
     for v in structure.skeleton.free:
         law = conditional_for(structure, v)
         if isinstance(law, Refusal):
+            continue
+        # An energy that is linear in the levels of a site is finite at all of them.
+        if finite and v.domain.levels is not None and law.derivatives == 1:
             continue
         seen = site_factors(structure, v, law, np.arange(v.size, dtype=np.int32)[None])
         if isinstance(seen, Refusal):
