@@ -46,9 +46,8 @@ class HeldOut:
 class History(dict[str, np.ndarray]):
     """What was recorded at each step, as arrays of shape (step,).
 
-    ``loss``, ``gradient_norm`` (the Euclidean norm of the loss's gradient in all that is learnt),
-    the objective's own scalars, and ``learning_rate`` if the optimizer's state tells it, as that of
-    ``optax.inject_hyperparams(optax.adam)(schedule)`` does.
+    ``loss``, the objective's own scalars, and ``learning_rate`` if the optimizer's state tells it,
+    as that of ``optax.inject_hyperparams(optax.adam)(schedule)`` does.
 
     Attributes:
         objective: the objective, with the learnt values of its own arrays.

@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 import paramax
 from jax import Array, lax
 
@@ -112,7 +111,7 @@ def _step(
     if average is not None and learner.decay is not None:
         average = averaged(average, moving, learner.decay, t)
     rate = learning_rate(optimum)
-    said = {"loss": value, "gradient_norm": optax.tree.norm(slope), **info}
+    said = {"loss": value, **info}
     said |= {} if rate is None else {"learning_rate": rate}
     return Carry(moving, change, average, optimum, state, order), said
 

@@ -103,7 +103,7 @@ def plot_history(history: History, path: str | PathLike | None = None) -> Figure
             _plot_steps(axes, history[name])
         if held_out is not None and (name == "loss" if beside else name not in history):
             _plot_held_out(axes, held_out)
-        if name in ("loss", "gradient_norm") and _spans(history[name]):
+        if name == "loss" and _spans(history[name]):
             axes.set_yscale("log")
         axes.set_ylabel(name.replace("_", " "))
         axes.margins(x=0)

@@ -201,9 +201,9 @@ def history(**scalars):
 
 def test_learning_curves_show_each_scalar_and_its_mean(tmp_path):
     loss = np.random.default_rng(0).normal(size=200)
-    figure = plot_history(history(loss=loss, gradient_norm=loss**2), tmp_path / "curves.png")
+    figure = plot_history(history(loss=loss, learning_rate=loss**2), tmp_path / "curves.png")
     first, second = figure.axes
-    assert (first.get_ylabel(), second.get_ylabel()) == ("loss", "gradient norm")
+    assert (first.get_ylabel(), second.get_ylabel()) == ("loss", "learning rate")
     each, mean = first.lines
     np.testing.assert_array_equal(each.get_ydata(), loss)
     at = list(mean.get_xdata()).index(103)
