@@ -183,6 +183,25 @@ def score_term(drawn: Draws, importance: bool = False) -> Array:
     return jnp.sum(gain * (drawn.log_q - lax.stop_gradient(drawn.log_q)))
 
 
+def evidence_bound(
+    ebm: EBM,
+    guide: EBM,
+    v: Configuration,
+    samples: int = 1,
+    importance: bool = False,
+    *,
+    key: Array,
+) -> Array:
+    r"""The bound $\mathbb{E}_q[-E(v, z) - \log q(z \mid v)]$ of $-F(v)$, for one example."""
+    route = route_of(ebm, guide)
+    at = at_data(ebm, guide, v)
+    if route == "means" and not importance:
+        return bound_by_means(ebm, at, v)
+    drawn = log_weights(ebm, at, v, samples, key=key)
+    bound = joined(drawn.logs, importance)
+    return bound if route == "paths" else bound + score_term(drawn, importance)
+
+
 def log_z_of(ebm: EBM) -> Array:
     """Log Z; without any work for a model of normalised densities, whose log Z is 0."""
     if _only_directed(ebm.normalizer) is not None:

@@ -56,7 +56,9 @@ class Moving(NamedTuple):
 def moving_of(ebm: EBM, objective: AbstractObjective) -> Moving:
     """The arrays of a model and an objective that are learnt, with their present values."""
     own = {n: jnp.asarray(a) for n, a in _named(objective) if _learns(a)}
-    return Moving(_learnt(ebm), own | {n: _learnt(getattr(objective, n)) for n in objective.learns})
+    beside = {n: getattr(objective, n) for n in objective.learns}
+    own |= {n: _learnt(model) for n, model in beside.items() if model is not None}
+    return Moving(_learnt(ebm), own)
 
 
 def _learnt(ebm: EBM) -> Any:

@@ -20,6 +20,7 @@ from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractKernel, check_covered
 from energydsl.kernel.choose import cheapest
 from energydsl.learning.divergence import LossKind
+from energydsl.learning.guide import check_guide, compiled, evidence_bound, route_of
 from energydsl.learning.latent import draw_latents, frozen, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import hidden_given, masks_of
@@ -30,6 +31,10 @@ CHAINS = 100
 
 FOREVER = 2**31 - 1
 """A warmup that outlasts learning."""
+
+
+def _maybe_compiled(guide: object) -> EBM | None:
+    return None if guide is None else compiled(guide)
 
 
 class _Tuning(NamedTuple):
@@ -67,6 +72,12 @@ class ContrastiveDivergence(AbstractObjective):
         penalty: $\alpha \geq 0$; the loss has the additional term $\alpha \,
             (\overline{F(v)^2} + \overline{F(\tilde v)^2})$, which keeps the energies of a network
             near 0. It pulls the model away from the most likely one.
+        guide: a model of the latents with the data as inputs, as in `energydsl.Variational`. The
+            free energy of data is then replaced by the guide's bound,
+            $\mathbb{E}_q[E(v, z) + \log q(z \mid v)]$, and the guide learns beside the model;
+            ``history.guide`` is the one that was learnt. With independent spins or bits this is
+            mean field for the data and chains for log Z, as deep Boltzmann machines are learnt
+            (Salakhutdinov & Hinton 2009). For starts that are not at the data.
         tune: whether the kernel adapts its settings, such as the step size of `energydsl.Langevin`
             with its Metropolis test or of `energydsl.NUTS`, as it does in warmup. It never ends,
             because the distribution changes as long as learning lasts; the rate of adaptation
@@ -79,6 +90,7 @@ class ContrastiveDivergence(AbstractObjective):
     (2019), NeurIPS 32, section 3.3.
     """
 
+    learns: ClassVar[tuple[str, ...]] = ("guide",)
     missing_entries: ClassVar[bool] = True
     loss_kind: ClassVar[LossKind] = "difference"
 
@@ -87,6 +99,7 @@ class ContrastiveDivergence(AbstractObjective):
     start: AbstractStart = eqx.field(default="data", converter=start_of)  # type: ignore[assignment]
     chains: int | None = None
     settle: int = 10
+    guide: EBM | None = eqx.field(default=None, converter=_maybe_compiled)
     penalty: float = eqx.field(default=0.0, converter=float)
     tune: bool = False
 
@@ -110,6 +123,11 @@ class ContrastiveDivergence(AbstractObjective):
                 f"ContrastiveDivergence got chains={self.chains} with a start at the data, which "
                 "has one chain per example; leave chains out, or give batch= to fit."
             )
+        if self.start.at_examples and self.guide is not None:
+            raise ValueError(
+                "ContrastiveDivergence got a guide and a start at the data; the guide stands for "
+                "the latents of data, so let the chains begin elsewhere: start='persistent'."
+            )
         if self.start.at_examples and self.tune:
             raise ValueError(
                 "ContrastiveDivergence got tune=True with a start at the data, whose chains last "
@@ -127,6 +145,19 @@ class ContrastiveDivergence(AbstractObjective):
         chains = None if start.at_examples else self.chains or 1
         return dataclasses.replace(self, start=start, chains=chains)
 
+    def _check_guide(self, ebm: EBM, guide: EBM, masks: Configuration) -> None:
+        check_guide(ebm, guide)
+        if masks:
+            raise TypeError(
+                f"ContrastiveDivergence got a guide, which is given whole examples, and entries of "
+                f"{list(masks)} are missing. Leave guide out."
+            )
+        if route_of(ebm, guide) == "scores":
+            raise ValueError(
+                "ContrastiveDivergence needs a guide of independent bits or spins in which the "
+                "energy is linear, or one with differentiable draws, such as of Normal densities."
+            )
+
     def check(self, ebm: EBM, data: Configuration) -> None:
         if self.kernel is not None and not isinstance(self.kernel, AbstractKernel):
             raise TypeError(
@@ -142,6 +173,8 @@ class ContrastiveDivergence(AbstractObjective):
                     "missing. Use start='data', 'persistent' or 'noise'."
                 )
             ebm, shown = _noisy_example(self.start, ebm, shown)
+        if self.guide is not None:
+            self._check_guide(ebm, self.guide, masks)
         check_covered(ebm, self._moving(ebm))
         wrong = no_law(ebm.structure, ebm.model, {**ebm.start(key=jr.key(0)), **shown})
         if wrong is not None:
@@ -149,7 +182,7 @@ class ContrastiveDivergence(AbstractObjective):
                 "ContrastiveDivergence needs a distribution to draw from, but at the first "
                 f"example {wrong}. Start from parameters for which it exists."
             )
-        if masks or isinstance(latent_layer(ebm.structure), Refusal):
+        if masks or (isinstance(latent_layer(ebm.structure), Refusal) and self.guide is None):
             rest = hidden_given(ebm, shown, masks)
             check_covered(rest, self._moving(rest))
 
@@ -191,7 +224,7 @@ class ContrastiveDivergence(AbstractObjective):
         # A key is split only if needed: in a small model that costs as much as a layer.
         if not exact or self.start.draws:
             key, clamp_key, begin_key = jr.split(key, 3)
-            if not exact or self.start.at_examples:
+            if self.start.at_examples or not (exact or self.guide is not None):
                 filled = self._filled(walkers.ebm, layer, batch, masks, clamp_key)
         examples = filled if self.start.at_examples else {}
         carry, begun = self.start.begin(walkers, state, examples, key=begin_key)
@@ -201,7 +234,12 @@ class ContrastiveDivergence(AbstractObjective):
         state = _Tuning(state, carry) if self.tune else state
 
         names = [v.name for v in visible(ebm)] if exact else list(samples)
-        ups = jax.vmap(energy)({n: filled[n] for n in names})
+        if self.guide is None:
+            ups = jax.vmap(energy)({n: filled[n] for n in names})
+        else:
+            keys = jr.split(jr.fold_in(key, 1), _size(batch))
+            bound = partial(evidence_bound, ebm, self.guide)
+            ups = -jax.vmap(lambda v, k: bound(v, key=k))(batch, keys)
         downs = jax.vmap(energy)(lax.stop_gradient({n: samples[n] for n in names}))
         return ups, downs, state, info
 

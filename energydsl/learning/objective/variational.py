@@ -15,15 +15,11 @@ from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.divergence import LossKind
 from energydsl.learning.guide import (
-    at_data,
-    bound_by_means,
     check_guide,
     compiled,
-    joined,
-    log_weights,
+    evidence_bound,
     log_z_of,
     route_of,
-    score_term,
 )
 from energydsl.learning.latent import frozen, visible
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
@@ -92,8 +88,11 @@ class Variational(AbstractObjective):
                 "all variables: declare them with latent=True to distil the model into it."
             )
         if data and isinstance(ebm.normalizer, Intractable):
-            raise DoesNotFit(f"Variational needs exact log Z, which is {ebm.normalizer}.")
-        if self._route(ebm) == "scores" and self.samples < 2:
+            raise DoesNotFit(
+                f"Variational needs exact log Z, which is {ebm.normalizer}. Give the guide to "
+                "ContrastiveDivergence(start='persistent', guide=guide), whose chains stand for it."
+            )
+        if route_of(ebm, self.guide) == "scores" and self.samples < 2:
             raise ValueError(
                 "Variational needs samples=2 or more for this guide, whose draws are not "
                 "differentiable: each draw is compared with the others. Give samples=8."
@@ -105,20 +104,11 @@ class Variational(AbstractObjective):
     def loss(
         self, ebm: EBM, batch: Configuration, state: None, *, key: Array
     ) -> tuple[Array, tuple[None, dict[str, Array]]]:
+        def bound(ebm: EBM, v: Configuration, key: Array) -> Array:
+            return evidence_bound(ebm, self.guide, v, self.samples, self.importance, key=key)
+
         if not batch:
-            return -self._bound(frozen(ebm), {}, key), (None, {})
+            return -bound(frozen(ebm), {}, key), (None, {})
         size = len(next(iter(batch.values())))
-        bounds = jax.vmap(lambda v, k: self._bound(ebm, v, k))(batch, jr.split(key, size))
+        bounds = jax.vmap(lambda v, k: bound(ebm, v, k))(batch, jr.split(key, size))
         return log_z_of(ebm) - jnp.mean(bounds), (None, {})
-
-    def _bound(self, ebm: EBM, v: Configuration, key: Array) -> Array:
-        guide, route = at_data(ebm, self.guide, v), self._route(ebm)
-        if route == "means":
-            return bound_by_means(ebm, guide, v)
-        drawn = log_weights(ebm, guide, v, self.samples, key=key)
-        bound = joined(drawn.logs, self.importance)
-        return bound if route == "paths" else bound + score_term(drawn, self.importance)
-
-    def _route(self, ebm: EBM) -> str:
-        route = route_of(ebm, self.guide)
-        return "scores" if self.importance and route == "means" else route

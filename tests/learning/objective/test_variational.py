@@ -383,3 +383,59 @@ def test_what_may_lack_data():
     A, covariance = posterior_of_linear()
     with pytest.raises(TypeError, match="fit got no data, and Variational needs some"):
         ed.fit(linear(), ed.Variational(gaussian_guide(A, covariance)), key=jr.key(0))
+
+
+def test_divergence_with_the_posterior_as_its_guide_is_that_with_the_free_energy():
+    """The bound is then the free energy, and so are its derivatives in the model's parameters."""
+    ebm = machine()
+    given, R = ed.binary("v", 4, given=True), ed.parameter("R", ebm.parameters["W"])
+    guide = ed.Model(-(given @ R @ SPINS) - np.array([0.3, -0.2, 0.5]) @ SPINS)
+    plain = ed.ContrastiveDivergence(start="persistent", chains=20)
+    guided = dataclasses.replace(plain, guide=guide)
+    batch, key = {"v": jnp.asarray(SHOWN)}, jr.key(3)
+    state = plain.init(ebm, batch, key=jr.key(4))
+
+    @eqx.filter_jit
+    def both(objective):
+        def loss(moving):
+            learning, own = moved(ebm, objective, moving)
+            return own.loss(learning, batch, state, key=key)[0]
+
+        return jax.value_and_grad(loss)(moving_of(ebm, objective))
+
+    (wanted, slope), (found, own) = both(plain), both(guided)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(own.slots), jax.tree.leaves(slope.slots), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # The posterior is the best guide, so that its own slope vanishes.
+    for a in jax.tree.leaves(own.own):
+        np.testing.assert_allclose(a, 0.0, atol=1e-5)
+
+
+def test_a_machine_whose_log_z_is_out_of_reach_learns_by_mean_field_and_chains():
+    """Two layers of spins above bits; the guide knows the upper layer through the data alone."""
+    v, f = ed.binary("v", 40), ed.spin("f", 30, latent=True)
+    g, given = ed.spin("g", 30, latent=True), ed.binary("v", 40, given=True)
+    draw = np.random.default_rng(1).normal
+    W, V = (ed.parameter(n, draw(scale=0.1, size=s)) for n, s in (("W", (40, 30)), ("V", (30, 30))))
+    deep = ed.compile(ed.Model(-(v @ W @ f) - f @ V @ g - ed.parameter("b", np.zeros(40)) @ v))
+    zeros = np.zeros((40, 30))
+    first, second = ed.parameter("first", zeros), ed.parameter("second", zeros)
+    guide = ed.Model(-(given @ first @ f) - given @ second @ g)
+    data = np.random.default_rng(2).integers(0, 2, (64, 40)) * (np.arange(40) < 20)
+    with pytest.raises(TypeError, match="guide=guide"):
+        ed.fit(deep, ed.Variational(guide), data, key=jr.key(0))
+    objective = ed.ContrastiveDivergence(start="persistent", guide=guide, chains=64)
+    learnt, history = ed.fit(deep, objective, data, key=jr.key(0), steps=60)
+    bias = np.asarray(learnt.parameters["b"])
+    assert bias[:20].mean() - bias[20:].mean() > 0.1
+    assert np.abs(history.guide.parameters["first"]).max() > 0.01
+    drawn = np.ma.array(data, mask=np.zeros(data.shape, bool))
+    drawn[0, 0] = np.ma.masked
+    with pytest.raises(TypeError, match="Leave guide out"):
+        ed.fit(deep, objective, drawn, key=jr.key(0))
+    with pytest.raises(ValueError, match="start='persistent'"):
+        ed.ContrastiveDivergence(guide=guide)
+    pairs = ed.Model(-(f[0] * f[1]) - given @ first @ f - given @ second @ g)
+    with pytest.raises(ValueError, match="independent bits or spins"):
+        ed.fit(deep, dataclasses.replace(objective, guide=pairs), data, key=jr.key(0))
