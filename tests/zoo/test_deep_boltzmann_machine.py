@@ -36,8 +36,9 @@ def test_the_two_copies_of_the_pixels_share_their_weights():
 def test_each_stage_of_learning_helps(tmp_path, optimised):
     numbers = zoo.main(out=tmp_path)
     check_words(zoo, numbers)
-    # -19.32, -19.78, -19.84, -19.89 with seed 0.
+    # Together -19.32 by chains and -19.29 by mean field, -19.78, -19.84, -19.89 with seed 0.
     assert numbers["together"] > numbers["one_by_one"] + 0.2
+    assert numbers["mean_field"] > numbers["one_by_one"] + 0.2
     assert numbers["together"] > max(numbers["without"], numbers["one_layer"]) + 0.2
     assert numbers["one_layer"] > numbers["pixels"] + 4
     assert (tmp_path / "deep_boltzmann_machine.png").stat().st_size > 10_000
