@@ -25,9 +25,10 @@ def test_it_is_normalised_and_drawn_ancestrally():
 
 
 @pytest.mark.slow
-def test_learning_reaches_its_goal(tmp_path):
-    numbers = zoo.main(out=tmp_path, steps=3000)
+def test_learning_reaches_its_goal(tmp_path, optimised):
+    numbers = zoo.main(out=tmp_path)
     check_words(zoo, numbers)
-    assert numbers["bound"] > -17.9 > numbers["few"] - 0.6
+    # -17.32 by many draws and -17.66 by two with seed 0.
+    assert numbers["bound"] > max(-17.6, numbers["few"])
     assert numbers["pixels"] < -25 and numbers["wrong"] < 0.07
     assert (tmp_path / "digits.png").stat().st_size > 10_000
