@@ -54,8 +54,8 @@ def check_guide(ebm: EBM, guide: EBM) -> None:
     """
     if not latent(ebm):
         raise TypeError(
-            "Variational needs a model with latent variables, which the guide infers. Declare them "
-            "with latent=True; without any, use MaximumLikelihood() or ContrastiveDivergence()."
+            "A guide needs a model with latent variables, which it infers. Declare them with "
+            "latent=True; without any, use MaximumLikelihood(), or ContrastiveDivergence() alone."
         )
     if shown := [v.name for v in visible(guide)]:
         raise ValueError(
@@ -143,13 +143,19 @@ class Draws:
     values: Configuration
     logs: Array
     log_q: Array
+    differentiable: bool
+    """Whether draws are differentiable functions of q's parameters, and no constants."""
+
+    def bound(self, importance: bool = False) -> Array:
+        """The mean of log w, or the log of the mean w, with its gradient in all parameters."""
+        value = joined(self.logs, importance)
+        return value if self.differentiable else value + score_term(self, importance)
 
 
 def log_weights(ebm: EBM, guide: EBM, v: Configuration, samples: int, *, key: Array) -> Draws:
     r"""$\log w = -E(v, z) - \log q(z)$ of draws z from the guide, and $\log q(z)$.
 
-    The mean of w is an unbiased estimate of $e^{-F(v)}$. The weights are differentiable through the
-    draws if `route_of` says "paths"; otherwise draws are constants.
+    The mean of w is an unbiased estimate of $e^{-F(v)}$.
     """
     plan, keys = _directed(guide), jr.split(key, samples)
     if plan is None:
@@ -163,7 +169,7 @@ def log_weights(ebm: EBM, guide: EBM, v: Configuration, samples: int, *, key: Ar
     zs = {w.name: zs[w.name] for w in guide.structure.skeleton.free}
     log_q = jax.vmap(lambda z: -guide.energy(z))(zs) - log_z_of(guide)
     energies = jax.vmap(lambda z: ebm.energy({**v, **z}))(zs)
-    return Draws(zs, -energies - log_q, log_q)
+    return Draws(zs, -energies - log_q, log_q, plan is not None)
 
 
 def joined(logs: Array, importance: bool = False) -> Array:
@@ -193,13 +199,10 @@ def evidence_bound(
     key: Array,
 ) -> Array:
     r"""The bound $\mathbb{E}_q[-E(v, z) - \log q(z \mid v)]$ of $-F(v)$, for one example."""
-    route = route_of(ebm, guide)
     at = at_data(ebm, guide, v)
-    if route == "means" and not importance:
+    if route_of(ebm, guide) == "means" and not importance:
         return bound_by_means(ebm, at, v)
-    drawn = log_weights(ebm, at, v, samples, key=key)
-    bound = joined(drawn.logs, importance)
-    return bound if route == "paths" else bound + score_term(drawn, importance)
+    return log_weights(ebm, at, v, samples, key=key).bound(importance)
 
 
 def log_z_of(ebm: EBM) -> Array:

@@ -61,7 +61,10 @@ def test_optimizers_treat_parameters_apart_by_name():
     learnt, _ = fit(Slope(), optimizer=optax.chain(decay, optax.sgd(0.1)), steps=1)
     assert float(learnt.parameters["J"]) == pytest.approx(0.2 - 0.1 * (1 + 0.2))
     np.testing.assert_allclose(learnt.parameters["b"], np.arange(4) * 0.1, atol=1e-7)
-    labels = lambda parameters: {n: "slow" if n == "J" else "fast" for n in parameters}  # noqa: E731
+
+    def labels(parameters):
+        return {n: "slow" if n == "J" else "fast" for n in parameters}
+
     rates = {"slow": optax.sgd(0.01), "fast": optax.sgd(1.0)}
     learnt, _ = fit(Slope(), optimizer=optax.multi_transform(rates, labels), steps=1)
     assert float(learnt.parameters["J"]) == pytest.approx(0.19)

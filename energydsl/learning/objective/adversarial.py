@@ -13,14 +13,7 @@ from energydsl._messages import brief, described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.learning.divergence import LossKind
-from energydsl.learning.guide import (
-    check_generator,
-    compiled,
-    joined,
-    log_weights,
-    route_of,
-    score_term,
-)
+from energydsl.learning.guide import check_generator, compiled, log_weights
 from energydsl.learning.latent import frozen, latent
 from energydsl.learning.objective.base import AbstractObjective, DoesNotFit
 
@@ -78,9 +71,7 @@ class Adversarial(AbstractObjective):
         self, ebm: EBM, batch: Configuration, state: None, *, key: Array
     ) -> tuple[Array, tuple[None, dict[str, Array]]]:
         drawn = log_weights(frozen(ebm), self.generator, {}, self.samples, key=key)
-        bound = joined(drawn.logs)
-        if route_of(ebm, self.generator) != "paths":
-            bound += score_term(drawn)
+        bound = drawn.bound()
         negatives = lax.stop_gradient(drawn.values)
         ups, downs = (jnp.mean(jax.vmap(ebm.energy)(x)) for x in (batch, negatives))
         # The value is the difference; of the bound, only the gradient in the generator counts.

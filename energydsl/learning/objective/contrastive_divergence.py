@@ -24,7 +24,7 @@ from energydsl.learning.guide import check_guide, compiled, evidence_bound, rout
 from energydsl.learning.latent import draw_latents, frozen, latent, slope_energy, visible
 from energydsl.learning.objective.base import AbstractObjective
 from energydsl.learning.shown import hidden_given, masks_of
-from energydsl.learning.start import AbstractStart, Noisy, Walkers, start_of
+from energydsl.learning.start import AbstractStart, AtExamples, Noisy, Walkers, start_of
 
 CHAINS = 100
 """The default number of chains."""
@@ -96,7 +96,7 @@ class ContrastiveDivergence(AbstractObjective):
 
     k: int = 1
     kernel: AbstractKernel | None = None
-    start: AbstractStart = eqx.field(default="data", converter=start_of)  # type: ignore[assignment]
+    start: AbstractStart = eqx.field(default_factory=AtExamples, converter=start_of)
     chains: int | None = None
     settle: int = 10
     guide: EBM | None = eqx.field(default=None, converter=_maybe_compiled)

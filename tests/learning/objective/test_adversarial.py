@@ -65,6 +65,20 @@ def test_each_of_the_two_follows_its_own_term():
         assert (np.abs(np.mean(numbers, axis=0) - wanted) < 5.5 * error + 1e-5).all()
 
 
+def test_draws_that_are_differentiable_need_no_score_function():
+    """x1 has the deviation exp(c x0), so that E x1^2 / 2 = exp(2 c^2) / 2 and log q has the mean of
+    its entropy, whatever c: the slope in c is 2 c exp(2 c^2). False alarm below 1e-7."""
+    c, b = 0.3, ed.parameter("b", np.array(2.0))
+    ebm = ed.compile(ed.Model(b * X[0] + (X**2).sum() / 2))
+    scale = ed.exp(ed.parameter("c", np.array(c)) * X[0])
+    funnel = ed.compile(ed.Model(NORMAL(X[0], 0.0, 1.0) + NORMAL(X[1], 0.0, scale)))
+    objective = ed.Adversarial(funnel, samples=5)
+    _, slopes = slopes_of(ebm, objective, {"x": jnp.asarray(DATA)}, jr.split(jr.key(2), 2000))
+    (found,) = jax.tree.leaves(slopes.own)
+    error = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - 2 * c * np.exp(2 * c**2)) < 5.5 * error
+
+
 @pytest.mark.slow
 def test_the_energy_is_that_of_the_data_and_the_generator_follows():
     rate = optax.cosine_decay_schedule(0.03, 3000)
