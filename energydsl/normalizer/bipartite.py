@@ -12,9 +12,15 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._types import Configuration, Refusal
+from energydsl._types import Configuration
 from energydsl.analysis import graph
-from energydsl.analysis.conditional import AbstractConditional, conditional_for, log_sum
+from energydsl.analysis.conditional import (
+    AbstractConditional,
+    AbstractLevels,
+    GaussianConditional,
+    conditional_for,
+    log_sum,
+)
 from energydsl.analysis.factor import Sites, Whole
 from energydsl.analysis.joint_states import (
     Rows,
@@ -167,7 +173,7 @@ class BipartitePlan(AbstractCountingPlan):
         return self._put(model, t, new)
 
     def trouble(self, model: Model) -> str | None:
-        real = [n for n, layer in self.summed.items() if layer.law.derivatives == 2]
+        real = [n for n, s in self.summed.items() if not isinstance(s.law, AbstractLevels)]
         if not real:
             return None
         return (
@@ -258,9 +264,7 @@ def _law(structure: Structure, name: str) -> AbstractConditional | None:
     """The conditional distribution of a variable's sites, if it is finite or Gaussian."""
     variable = next(v for v in structure.variables if v.name == name)
     law = conditional_for(structure, variable)
-    if isinstance(law, Refusal) or (variable.domain.levels is None and law.derivatives != 2):
-        return None
-    return law
+    return law if isinstance(law, AbstractLevels | GaussianConditional) else None
 
 
 def _plan(
@@ -346,24 +350,19 @@ def _part(
     return Part(rows, int32(place[site]), tuple(own))
 
 
-def _level_energies(law: AbstractConditional, total: Array) -> Array:
-    """The energy of each level of finite sites, (levels, sites), up to a constant per site."""
-    return jnp.tensordot(law.numbers, total[0], axes=0) if law.derivatives else total
-
-
 def _log_normalizer(law: AbstractConditional, total: Array, field: Array) -> Array:
     """`law.log_normalizer` with the fields of single sites added, (levels or 2, sites)."""
-    if law.derivatives == 2:
-        return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
-    return log_sum(-_level_energies(law, total) - field)
+    if isinstance(law, AbstractLevels):
+        return log_sum(-law.energies(total) - field)
+    return law.log_normalizer(total + jnp.stack([field[0], 2 * field[1]]))
 
 
 def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
     """A draw of each site from its conditional distribution."""
-    if law.derivatives == 2:
+    if not isinstance(law, AbstractLevels):
         slope, curvature = total
         return -slope / curvature + normal(key, slope.shape) / jnp.sqrt(curvature)
-    energies = _level_energies(law, total)
+    energies = law.energies(total)
     ladder = jnp.cumsum(jnp.exp(jnp.min(energies, axis=0) - energies), axis=0)
     level = jnp.sum(ladder < uniform(key, ladder.shape[1:]) * ladder[-1], axis=0)
     return jnp.asarray(law.domain.values)[level]
@@ -371,11 +370,11 @@ def _drawn(law: AbstractConditional, total: Array, key: Array) -> Array:
 
 def _lowest(law: AbstractConditional, total: Array) -> tuple[Array, Array]:
     """The lowest energy of each site, and the value that attains it."""
-    if law.derivatives == 2:
+    if not isinstance(law, AbstractLevels):
         slope, curvature = total
         curvature = jnp.where(curvature > 0, curvature, jnp.nan)
         return -(slope**2) / (2 * curvature), -slope / curvature
-    energies = _level_energies(law, total)
+    energies = law.energies(total)
     best = jnp.min(energies, axis=0)
     # The first of equal ones. JAX cannot lower argmin of float64 with float64 disabled.
     levels = jnp.arange(len(energies))[:, None]

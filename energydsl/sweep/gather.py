@@ -43,6 +43,10 @@ from energydsl.sweep.base import (
 UNROLLED = 8
 """The most consecutive blocks of one variable that are compiled separately rather than scanned."""
 
+MEASURED = 2**20
+"""The most numbers that describe the sites of a block, in each chain: a block with more, of sites
+with many levels, is drawn in parts."""
+
 GATHERED = 4
 """The cost of a gathered argument, relative to one that is read from contiguous memory."""
 
@@ -60,7 +64,7 @@ class GatherSweep(AbstractSweep):
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
         laws = drawable(structure, blocks)
-        groups = _grouped(colour_blocks(structure) if blocks is None else blocks)
+        groups = _grouped(colour_blocks(structure) if blocks is None else blocks, laws)
         for v, sites in groups:
             refusal = too_many(structure, v, sites)
             if refusal is not None:
@@ -85,11 +89,14 @@ class GatherSweep(AbstractSweep):
         return state
 
 
-def _grouped(blocks: Sequence[Block]) -> list[tuple[Variable, np.ndarray]]:
+def _grouped(
+    blocks: Sequence[Block], laws: Mapping[Variable, AbstractConditional]
+) -> list[tuple[Variable, np.ndarray]]:
     """Groups of blocks that are compiled together: their variable and sites, (block, site)."""
     groups = []
     for v, run in itertools.groupby(blocks, lambda b: b.variable):
-        own = [b.sites for b in run]
+        most = max(1, MEASURED // laws[v].size)
+        own = [part for b in run for part in np.split(b.sites, range(most, len(b.sites), most))]
         parts = [[s] for s in own] if len(own) <= UNROLLED else [own]
         groups += [(v, _stack(part, v.size)) for part in parts]
     return groups

@@ -38,6 +38,9 @@ Step = tuple[int, int]
 MAX_CELL = 3
 """The longest side of a cell that is tried."""
 
+MAX_NUMBERS = 32
+"""The most numbers that describe a site, such as the energies of its levels."""
+
 
 class Stencil(eqx.Module):
     """The factors of one batch in which a site is leaf `slot`, with the offsets of other sites.
@@ -76,6 +79,11 @@ class LatticeSweep(AbstractSweep):
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
         laws = drawable(structure, blocks)
+        if (most := max(law.size for law in laws.values())) > MAX_NUMBERS:
+            return Refusal(
+                f"a conditional is described by {most} numbers, of which whole sublattices would "
+                f"fill the memory; at most {MAX_NUMBERS}"
+            )
         grid = _grid(structure)
         if isinstance(grid, Refusal):
             return grid

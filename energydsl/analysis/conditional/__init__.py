@@ -8,8 +8,10 @@ from __future__ import annotations
 from energydsl._types import Refusal
 from energydsl.analysis.conditional.base import AbstractConditional as AbstractConditional
 from energydsl.analysis.conditional.base import derivatives as derivatives
+from energydsl.analysis.conditional.curve import CurveConditional
 from energydsl.analysis.conditional.exponential import ExponentialConditional
-from energydsl.analysis.conditional.gaussian import GaussianConditional
+from energydsl.analysis.conditional.gaussian import GaussianConditional as GaussianConditional
+from energydsl.analysis.conditional.levels import AbstractLevels as AbstractLevels
 from energydsl.analysis.conditional.levels import LevelConditional
 from energydsl.analysis.conditional.levels import log_sum as log_sum
 from energydsl.analysis.conditional.slope import SlopeConditional
@@ -20,6 +22,7 @@ CONDITIONALS: tuple[type[AbstractConditional], ...] = (
     SlopeConditional,
     GaussianConditional,
     ExponentialConditional,
+    CurveConditional,
     LevelConditional,
 )
 """The kinds that are tried for the sites of a variable; the first that is exact is used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +17,33 @@ from energydsl.language.domain import AbstractDomain
 from energydsl.language.variable import Variable
 
 
-class LevelConditional(AbstractConditional):
+class AbstractLevels(AbstractConditional):
+    """The distribution of a site with finitely many levels, from the energy at each of them."""
+
+    @classmethod
+    def serves(cls, domain: AbstractDomain) -> bool:
+        return domain.levels is not None
+
+    @abc.abstractmethod
+    def energies(self, total: Array) -> Array:
+        """The energy of each level, (level, *site), up to a constant for each site.
+
+        With derivatives, the energy at 0 is 0.
+        """
+
+    def distribution(self, total: Array) -> Any:
+        # NumPyro's validation would refuse the infinite logit of a forbidden level.
+        logits = -jnp.moveaxis(self.energies(total), 0, -1)
+        return dist.Categorical(logits=logits, validate_args=False)
+
+    def log_normalizer(self, total: Array) -> Array:
+        return log_sum(-self.energies(total))
+
+    def mean(self, total: Array) -> Array:
+        return jnp.tensordot(self.numbers, jax.nn.softmax(-self.energies(total), axis=0), axes=1)
+
+
+class LevelConditional(AbstractLevels):
     r"""The distribution $p(v) \propto e^{-g(v)}$ of a site with finitely many levels.
 
     It is determined by the energy at each level.
@@ -28,12 +55,11 @@ class LevelConditional(AbstractConditional):
     )
 
     @classmethod
-    def serves(cls, domain: AbstractDomain) -> bool:
-        return domain.levels is not None
-
-    @classmethod
     def refusal(cls, structure: Structure, variable: Variable) -> str | None:
         return None
+
+    def energies(self, total: Array) -> Array:
+        return total
 
     def draw(self, total: Array, *, key: Array) -> Array:
         lowest = jnp.min(total, axis=0)
@@ -45,16 +71,6 @@ class LevelConditional(AbstractConditional):
         height = (1.0 - jr.uniform(key, total.shape[1:])) * ladder[-1]
         level = jnp.sum(height > ladder, axis=0)
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
-
-    def distribution(self, total: Array) -> Any:
-        # NumPyro's validation would refuse the infinite logit of a forbidden level.
-        return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1), validate_args=False)
-
-    def log_normalizer(self, total: Array) -> Array:
-        return log_sum(-total)
-
-    def mean(self, total: Array) -> Array:
-        return jnp.tensordot(self.numbers, jax.nn.softmax(-total, axis=0), axes=1)
 
     def improper(self, total: Array) -> Array:
         return ~jnp.isfinite(jnp.min(total, axis=0))
