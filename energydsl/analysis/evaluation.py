@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole
-from energydsl.language.expression import Environment
+from energydsl.analysis.factor import Entries, Factor, Known, Leaf, Sites, Whole
+from energydsl.language.expression import Environment, evaluate
 from energydsl.language.model import Model
 
 
@@ -47,7 +47,14 @@ def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
             return jnp.ravel(env.slots[slot])[index]
         case Sites(variable=v):
             return env.variables[v.name].ravel()[index].astype(v.domain.energy_dtype)
+        case Known(expression=expression):
+            return jnp.ravel(evaluate(expression, env))[index]
     return index
+
+
+def common_argument(leaf: Leaf, env: Environment) -> Any:
+    """The value of a leaf that all factors of a batch share; see `is_common`."""
+    return argument(leaf, leaf.index[0] if isinstance(leaf, Entries) else None, env)
 
 
 def batched(factor: Factor, axes: int = 1) -> Callable[..., Array]:

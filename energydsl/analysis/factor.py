@@ -34,7 +34,7 @@ from energydsl.language.expression import (
     fold,
 )
 from energydsl.language.expression.operation import as_float
-from energydsl.language.expression.tree import slot_number
+from energydsl.language.expression.tree import post_order, slot_number
 from energydsl.language.variable import Variable
 
 MAX_FACTORS = 50_000_000
@@ -80,15 +80,31 @@ class Whole:
     slot: int
 
 
-Leaf = Sites | Entries | Count | Whole
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """An argument that is entries of an expression of inputs and arrays, given by flat numbers.
+
+    Inputs are never free, so that such an expression is computed once and not in each factor.
+    """
+
+    expression: Expression
+    index: np.ndarray
 
 
-def common_entry(leaf: Leaf) -> int | None:
-    """The single entry of an array that all factors of a batch use; None if they differ."""
-    if not isinstance(leaf, Entries) or leaf.index.ndim > 1:
-        return None
-    first = int(leaf.index.flat[0])
-    return first if (leaf.index == first).all() else None
+Leaf = Sites | Entries | Count | Whole | Known
+
+
+def is_common(leaf: Leaf) -> bool:
+    """Whether all factors of a batch use the same entries of an array."""
+    return isinstance(leaf, Entries) and bool((leaf.index == leaf.index[0]).all())
+
+
+def slots_of(leaf: Leaf) -> list[int]:
+    """The numbers of the slots from which an argument is computed."""
+    if isinstance(leaf, Known):
+        nodes = post_order(leaf.expression)
+        return [n.slot for n in nodes if isinstance(n, Value | Apply) and n.slot is not None]
+    return [leaf.slot] if isinstance(leaf, Entries | Whole) else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +176,8 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
             return [_pick(t, move(_numbers(t.shape))) for t in below[0]]
         case Gather(positions=positions):
             return [_pick(t, positions) for t in below[0]]
+        case _ if _is_known(below):
+            return [Term(node.shape, (), (Known(node, _numbers(node.shape)),), _identity)]
         case Sum(axes=axes):
             return [_reduce(t, axes) for t in below[0]]
         case MatMul():
@@ -167,6 +185,18 @@ def _terms(node: Expression, *below: list[Term]) -> list[Term]:
         case Elementwise():
             return _elementwise(node, *below)
     return [_step(node, [_join(terms) for terms in below])]
+
+
+def _is_known(below: Sequence[list[Term]]) -> bool:
+    """Whether terms depend on inputs, and on no other variable."""
+    leaves = [leaf for terms in below for term in terms for leaf in term.leaves]
+    inputs = [isinstance(leaf, Known) or _is_input(leaf) for leaf in leaves]
+    sites = [isinstance(leaf, Sites) and not _is_input(leaf) for leaf in leaves]
+    return any(inputs) and not any(sites)
+
+
+def _is_input(leaf: Leaf) -> bool:
+    return isinstance(leaf, Sites) and leaf.variable.given
 
 
 def _elementwise(node: Elementwise, *below: list[Term]) -> list[Term]:
@@ -422,6 +452,14 @@ def _same(a: Leaf, b: Leaf) -> bool:
         return False
     if isinstance(a, Whole) or isinstance(b, Whole):
         return a == b
-    source = a.variable if isinstance(a, Sites) else a.slot
-    other = b.variable if isinstance(b, Sites) else getattr(b, "slot", None)
-    return source == other and np.array_equal(a.index, b.index)
+    return _source(a) == _source(b) and np.array_equal(a.index, b.index)
+
+
+def _source(leaf: Leaf) -> object:
+    """What an argument is taken from, compared by ``==``: expressions by identity."""
+    match leaf:
+        case Sites(variable=variable):
+            return variable
+        case Known(expression=expression):
+            return id(expression)
+    return getattr(leaf, "slot", None)

@@ -19,8 +19,8 @@ from jax import Array
 
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional, conditional_for
-from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.evaluation import argument, common_argument
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, is_common
 from energydsl.analysis.structure import Structure, repeats
 from energydsl.language.expression import Environment
 from energydsl.language.model import Model
@@ -34,14 +34,13 @@ class Incidence(eqx.Module):
     """For each site of a block, the factors of one batch that contain it, padded.
 
     Index arrays have the axes (block, site, factor, *axes of one factor's argument). `own` marks
-    the entries of arguments that are the site itself; None if these are exactly leaf `slot`.
+    the entries of arguments that are the site itself; None if these are exactly leaf `slot`. A leaf
+    has no index array if all these factors have the same argument: see `is_common`.
     `valid` is False at padding; None if there is none.
     """
 
     number: int = eqx.field(static=True)
     slot: int = eqx.field(static=True)
-    shared: tuple[int | None, ...] = eqx.field(static=True)
-    """For each leaf, the single entry that all these factors use; None if they differ."""
     indices: tuple[Any, ...]
     own: tuple[Any, ...] | None
     valid: Array | None
@@ -92,9 +91,9 @@ def still_arguments(
     for incidence in seen.incidences:
         leaves = structure.factors[incidence.number].leaves
         still = [not (isinstance(leaf, Sites) and leaf.variable in free) for leaf in leaves]
-        rows = list(zip(leaves, incidence.indices, incidence.shared, still, strict=True))
-        each.append([argument(f, i, env) if s and i is not None else None for f, i, _, s in rows])
-        shared.append([argument(f, k, env) if s and i is None else None for f, i, k, s in rows])
+        rows = list(zip(leaves, incidence.indices, still, strict=True))
+        each.append([argument(f, i, env) if s and i is not None else None for f, i, s in rows])
+        shared.append([common_argument(f, env) if s and i is None else None for f, i, s in rows])
     return each, shared
 
 
@@ -280,11 +279,10 @@ def _incidence(
     ranks = np.arange(degree)
     valid = ranks < counts[sites][..., None]
     rows = row[order[np.where(valid, starts[sites][..., None] + ranks, 0)]]
-    shared = tuple(common_entry(leaf) for leaf in factor.leaves)
     gathered = {
         k: leaf.index[rows]
         for k, leaf in enumerate(factor.leaves)
-        if not isinstance(leaf, Whole) and shared[k] is None
+        if not isinstance(leaf, Whole) and not is_common(leaf)
     }
     looked_for = () if group.plain else group.slots
     own = {k: _expand(sites, gathered[k].ndim) == gathered[k] for k in looked_for}
@@ -292,7 +290,6 @@ def _incidence(
     return Incidence(
         group.number,
         group.slots[0],
-        shared,
         tuple(jnp.asarray(gathered[k]) if k in gathered else None for k in every),
         None if group.plain else tuple(jnp.asarray(own[k]) if k in own else None for k in every),
         None if valid.all() else jnp.asarray(valid),

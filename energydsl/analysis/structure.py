@@ -22,8 +22,9 @@ import paramax
 from energydsl._types import is_traced
 from energydsl.analysis import graph
 from energydsl.analysis.degree import Degrees, degrees
-from energydsl.analysis.factor import Entries, Factor, Leaf, Sites, Whole, factorise
+from energydsl.analysis.factor import Entries, Factor, Known, Leaf, Sites, Whole, factorise
 from energydsl.analysis.parity import is_even
+from energydsl.language.expression import energy_dtype
 from energydsl.language.model import Model
 from energydsl.language.skeleton import Skeleton
 from energydsl.language.variable import Variable
@@ -286,6 +287,8 @@ class Structure:
                 return jax.ShapeDtypeStruct(index.shape[1:], self._shapes[slot].dtype)
             case Sites(variable=v, index=index):
                 return jax.ShapeDtypeStruct(index.shape[1:], v.domain.energy_dtype)
+            case Known(expression=expression, index=index):
+                return jax.ShapeDtypeStruct(index.shape[1:], energy_dtype(expression))
         return jax.ShapeDtypeStruct(leaf.index.shape[1:], np.int32)
 
     def function(self, factor: Factor) -> Any:

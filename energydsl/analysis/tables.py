@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Factor, Sites, Whole
+from energydsl.analysis.evaluation import argument, common_argument
+from energydsl.analysis.factor import Factor, Sites, Whole, is_common
 from energydsl.analysis.joint_states import int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
@@ -80,6 +80,12 @@ class Tables(eqx.Module):
             The arrays with the axes (factor, state, ...).
         """
         values, axes = self._arguments(model, self.indices)
+        count = max(len(i) for i in self.indices if i is not None)
+        leaves = self.structure.factors[self.number].leaves
+        values = [
+            jnp.broadcast_to(v, (count, *v.shape)) if own is None and is_common(leaf) else v
+            for leaf, v, (own, _) in zip(leaves, values, axes, strict=True)
+        ]
         states = [None if state is None else 1 for _, state in axes]
         return jax.vmap(lambda *v: function(list(v)), states, out_axes=1)(*values)
 
@@ -95,7 +101,8 @@ class Tables(eqx.Module):
         digits = np.indices(self.levels).reshape(len(self.levels), self.states)
         values, axes, place = [], [], 0
         for leaf, index in zip(factor.leaves, indices, strict=True):
-            value, moving = argument(leaf, index, env), False
+            value = common_argument(leaf, env) if index is None else argument(leaf, index, env)
+            moving = False
             if isinstance(leaf, Sites):
                 width = math.prod(leaf.index.shape[1:])
                 own = np.array(self.places[place : place + width], int)
@@ -200,7 +207,8 @@ class Scopes:
     def _indices(self, group: Group) -> tuple[Array | None, ...]:
         leaves = self.structure.factors[group.number].leaves
         return tuple(
-            None if isinstance(leaf, Whole) else int32(leaf.index[group.rows]) for leaf in leaves
+            None if isinstance(leaf, Whole) or is_common(leaf) else int32(leaf.index[group.rows])
+            for leaf in leaves
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from energydsl.analysis.factor import Entries, Factor, Whole
+from energydsl.analysis.factor import Factor, slots_of
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.normalizer import Intractable, Normalizer
@@ -65,7 +65,7 @@ def _learning(structure: Structure, model: Model, normalizer: Normalizer) -> str
 
 def _learns(model: Model, factor: Factor) -> bool:
     """Whether a batch of factors has a parameter that learning updates."""
-    slots = [leaf.slot for leaf in factor.leaves if isinstance(leaf, Entries | Whole)]
+    slots = [slot for leaf in factor.leaves for slot in slots_of(leaf)]
     return any(jax.tree.leaves([model.learnt[slot] for slot in slots]))
 
 

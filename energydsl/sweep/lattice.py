@@ -23,9 +23,10 @@ from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional
-from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.evaluation import argument, common_argument
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, is_common
 from energydsl.analysis.structure import Structure
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.sweep.base import AbstractSweep, Block, Offer, drawable, evaluations
@@ -46,14 +47,14 @@ class Stencil(eqx.Module):
     """The factors of one batch in which a site is leaf `slot`, with the offsets of other sites.
 
     `offsets` has the displacement of each leaf from the site; None for leaves that are constant
-    during sampling. `indices` has the entries of those leaves at every site, (sublattice, *site).
+    during sampling. `indices` has the entries of those leaves at every site, (sublattice, *site);
+    None if all these factors have the same argument: see `is_common`.
     `valid` is True at the sites that have such a factor; None if all sites have one.
     """
 
     number: int = eqx.field(static=True)
     slot: int = eqx.field(static=True)
     offsets: tuple[Offset | None, ...] = eqx.field(static=True)
-    shared: tuple[int | None, ...] = eqx.field(static=True)
     indices: tuple[Any, ...]
     valid: Array | None
 
@@ -101,13 +102,8 @@ class LatticeSweep(AbstractSweep):
             tables.append([])
             for s in stencils:
                 leaves = structure.factors[s.number].leaves
-                rows = zip(leaves, s.offsets, s.indices, s.shared, strict=True)
-                tables[-1].append(
-                    [
-                        None if o is not None else argument(f, k if i is None else i, env)
-                        for f, o, i, k in rows
-                    ]
-                )
+                rows = zip(leaves, s.offsets, s.indices, strict=True)
+                tables[-1].append([_constant(f, o, i, env) for f, o, i in rows])
         return tables
 
     def pack(self, x: Configuration) -> dict[str, tuple[Array, ...]]:
@@ -253,6 +249,13 @@ def join(parts: Array, cell: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     return whole.reshape(padded)[tuple(slice(n) for n in shape)]
 
 
+def _constant(leaf: Leaf, offset: Offset | None, index: Any, env: Environment) -> Any:
+    """The argument of a leaf that is constant during sampling; None if it is not."""
+    if offset is not None:
+        return None
+    return common_argument(leaf, env) if index is None else argument(leaf, index, env)
+
+
 def _value(
     leaf: Leaf,
     offset: Offset | None,
@@ -374,11 +377,9 @@ def _stencil(
     row.ravel()[own] = np.arange(factor.size)
     valid = np.zeros(shape, bool)
     valid.ravel()[own] = True
-    rows, shared, indices = split(row, cell), [], []
+    rows, indices = split(row, cell), []
     for leaf, offset in zip(factor.leaves, offsets, strict=True):
-        entry = common_entry(leaf)
-        shared.append(entry)
-        if isinstance(leaf, Whole) or offset is not None or entry is not None:
+        if isinstance(leaf, Whole) or offset is not None or is_common(leaf):
             indices.append(None)
         else:
             indices.append(jnp.asarray(leaf.index[rows]))
@@ -386,7 +387,7 @@ def _stencil(
         None if o is None else tuple(a - b for a, b in zip(o, here, strict=True)) for o in offsets
     )
     held = None if valid.all() else jnp.asarray(split(valid, cell))
-    return Stencil(number, slot, relative, tuple(shared), tuple(indices), held)
+    return Stencil(number, slot, relative, tuple(indices), held)
 
 
 def _free_mask(structure: Structure, variable: Variable, cell: tuple[int, ...]) -> Array | None:

@@ -2,6 +2,8 @@
 
 import re
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -14,6 +16,7 @@ from energydsl.analysis.conditional import CONDITIONALS, conditional_for
 from energydsl.analysis.conditional.exponential import ExponentialConditional
 from energydsl.analysis.layer import sum_out
 from energydsl.sweep.dense import DenseLayer, DenseSweep
+from tests.oracles.enumerate import chisquare_pvalue
 
 FALSE_ALARM = 1e-6  # chance that correct code fails one of these tests
 
@@ -27,12 +30,14 @@ def law_of(energy):
     ("energy", "kind"),
     [
         (lambda: ed.spin("s", 3).sum(), "SlopeConditional"),
-        (lambda: (ed.integer("n", 3, low=0, high=4) ** 2).sum(), "LevelConditional"),
+        (lambda: (ed.integer("n", 3, low=0, high=4) ** 2).sum(), "CurveConditional"),
+        (lambda: (ed.integer("n", 3, low=0, high=4) ** 3).sum(), "LevelConditional"),
+        (lambda: (ed.integer("n", 3, low=0, high=4097) ** 2).sum(), "LevelConditional"),
         (lambda: ed.Table(jnp.arange(3.0))(ed.categorical("c", levels=3)), "LevelConditional"),
         (lambda: (ed.real("x", 2) ** 2).sum(), "GaussianConditional"),
         (lambda: ed.positive("p", 2).sum(), "ExponentialConditional"),
     ],
-    ids=["spin", "integer", "label", "real", "positive"],
+    ids=["spin", "integer", "cubic integer", "far integer", "label", "real", "positive"],
 )
 def test_the_first_kind_that_is_exact_is_taken(energy, kind):
     law = law_of(energy())
@@ -75,6 +80,82 @@ def test_a_site_whose_levels_are_all_forbidden_is_named():
     table[:, 1] = -np.inf
     with pytest.raises(ValueError, match="conditional of a has no level that is allowed"):
         forbidding(table).conditional("a", {"a": 1, "b": 1})
+
+
+LOW, HIGH = -3, 9
+DRAWS = 20_000
+
+
+def levels_drawn(*numbers):
+    """How often each level of one site is drawn, given its slope and perhaps its curvature."""
+    n = ed.integer("n", low=LOW, high=HIGH)
+    law = law_of(0.1 * n ** len(numbers))
+    total = jnp.broadcast_to(jnp.array(numbers, float)[:, None], (len(numbers), DRAWS))
+    drawn = np.asarray(_drawn(law, total, jr.key(0)))
+    return np.bincount(drawn - LOW, minlength=HIGH - LOW + 1)
+
+
+def probabilities(slope, curvature=0.0):
+    v = np.arange(LOW, HIGH + 1)
+    weights = np.exp(-slope * v - curvature * v**2 / 2)
+    return weights / weights.sum()
+
+
+_drawn = eqx.filter_jit(lambda law, total, key: law.draw(total, key=key))
+
+
+@pytest.mark.parametrize("slope", [-1.7, -1e-3, 0.0, 1e-38, 0.4, 2.3])
+def test_levels_of_a_linear_energy_are_drawn_by_inversion(slope):
+    counts = levels_drawn(slope)
+    assert chisquare_pvalue(counts, probabilities(slope), DRAWS) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("slope", [-3.0, 0.0, 0.35, 2.0])
+@pytest.mark.parametrize("curvature", [-0.3, 0.0, 1e-6, 0.15, 0.9])
+def test_levels_of_a_quadratic_energy_are_drawn_from_the_best_outwards(slope, curvature):
+    counts = levels_drawn(slope, curvature)
+    assert chisquare_pvalue(counts, probabilities(slope, curvature), DRAWS) > FALSE_ALARM
+
+
+@pytest.mark.parametrize(
+    ("numbers", "level"),
+    [
+        ((400.0,), LOW),
+        ((-400.0,), HIGH),
+        ((np.inf,), LOW),
+        ((-np.inf,), HIGH),
+        ((-180.0, 60.0), 3),
+        ((500.0, 20.0), LOW),
+        ((-500.0, 20.0), HIGH),
+        ((0.0, -20.0), HIGH),
+        ((50.0, -20.0), HIGH),
+        ((70.0, -20.0), LOW),
+    ],
+)
+def test_levels_far_more_probable_than_all_others_are_drawn(numbers, level):
+    assert levels_drawn(*numbers)[level - LOW] == DRAWS
+
+
+def test_levels_far_from_zero_keep_their_width():
+    """Pixels near 4,000 with a precision of 0.02: a slope of 80 at 0, of which 2 matter."""
+    n = ed.integer("n", low=3800, high=4096)
+    law = law_of(0.01 * (n - 3977) ** 2)
+    total = jnp.broadcast_to(jnp.array([-0.02 * 3977, 0.02])[:, None], (2, DRAWS))
+    drawn = np.asarray(_drawn(law, total, jr.key(2)))
+    weights = np.exp(-0.01 * (np.arange(3800, 4097) - 3977.0) ** 2)
+    counts = np.bincount(drawn - 3800, minlength=297)
+    assert chisquare_pvalue(counts, weights / weights.sum(), DRAWS) > FALSE_ALARM
+
+
+def test_many_levels_are_drawn_without_a_table_of_them():
+    sites = 10_000
+    for degree in (1, 2):
+        law = law_of(0.1 * ed.integer("n", low=0, high=255) ** degree)
+        drawn = jax.jit(lambda total, key, law=law: law.draw(total, key=key))
+        compiled = drawn.lower(jnp.zeros((degree, sites)), jr.key(0)).compile()
+        used = compiled.memory_analysis()
+        assert used is not None
+        assert used.temp_size_in_bytes < 20 * 4 * sites  # The table has 256 * 4 bytes a site.
 
 
 def test_exponential_sites_are_drawn_by_their_rates():

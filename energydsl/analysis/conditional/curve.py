@@ -10,10 +10,8 @@ import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
-from energydsl.analysis.conditional.levels import AbstractLevels
-from energydsl.analysis.conditional.slope import SlopeConditional
+from energydsl.analysis.conditional.levels import AbstractNumbers
 from energydsl.analysis.structure import Structure
-from energydsl.language.domain import AbstractDomain
 from energydsl.language.variable import Variable
 
 LARGEST = 2**12
@@ -25,7 +23,7 @@ UNSEEN = 2.0**-48
 the random numbers, of 23 bits, do not reach them."""
 
 
-class CurveConditional(AbstractLevels):
+class CurveConditional(AbstractNumbers):
     r"""The distribution $p(v) \propto e^{-b v - a v^2 / 2}$ of a site with integers as levels.
 
     It is determined by the slope $b$ and the curvature $a$ at 0, which may have either sign. The
@@ -35,10 +33,6 @@ class CurveConditional(AbstractLevels):
 
     derivatives: ClassVar[int] = 2
     no_law: ClassVar[str] = "is undefined: the slope or the curvature of its energy is NaN"
-
-    @classmethod
-    def serves(cls, domain: AbstractDomain) -> bool:
-        return SlopeConditional.serves(domain)
 
     @classmethod
     def refusal(cls, structure: Structure, variable: Variable) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
@@ -41,6 +42,14 @@ class AbstractLevels(AbstractConditional):
 
     def mean(self, total: Array) -> Array:
         return jnp.tensordot(self.numbers, jax.nn.softmax(-self.energies(total), axis=0), axes=1)
+
+
+class AbstractNumbers(AbstractLevels):
+    """The distribution of a site whose levels are numbers, from derivatives of the energy."""
+
+    @classmethod
+    def serves(cls, domain: AbstractDomain) -> bool:
+        return super().serves(domain) and np.issubdtype(domain.energy_dtype, np.floating)
 
 
 class LevelConditional(AbstractLevels):

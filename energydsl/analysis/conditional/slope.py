@@ -10,17 +10,16 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl.analysis.conditional.levels import AbstractLevels, LevelConditional
+from energydsl.analysis.conditional.levels import AbstractNumbers, LevelConditional
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.uniform import open_uniform
-from energydsl.language.domain import AbstractDomain
 from energydsl.language.variable import Variable
 
 FLAT = 1e-30
 """A slope below which all levels are equally probable to many more digits than floats have."""
 
 
-class SlopeConditional(AbstractLevels):
+class SlopeConditional(AbstractNumbers):
     r"""The distribution $p(v) \propto e^{-b v}$ of a site with finitely many numbers as levels.
 
     It is determined by the slope $b$. For two levels $v_0 < v_1$,
@@ -30,10 +29,6 @@ class SlopeConditional(AbstractLevels):
 
     derivatives: ClassVar[int] = 1
     no_law: ClassVar[str] = "is undefined: the slope of its energy is NaN"
-
-    @classmethod
-    def serves(cls, domain: AbstractDomain) -> bool:
-        return super().serves(domain) and np.issubdtype(domain.energy_dtype, np.floating)
 
     @classmethod
     def refusal(cls, structure: Structure, variable: Variable) -> str | None:
