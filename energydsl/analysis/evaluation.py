@@ -54,7 +54,7 @@ def argument(leaf: Leaf, index: Any, env: Environment) -> Any:
 
 def common_argument(leaf: Leaf, env: Environment) -> Any:
     """The value of a leaf that all factors of a batch share; see `is_common`."""
-    return argument(leaf, leaf.index[0] if isinstance(leaf, Entries) else None, env)
+    return argument(leaf, None if isinstance(leaf, Whole) else leaf.index[0], env)
 
 
 def batched(factor: Factor, axes: int = 1) -> Callable[..., Array]:

@@ -95,8 +95,8 @@ Leaf = Sites | Entries | Count | Whole | Known
 
 
 def is_common(leaf: Leaf) -> bool:
-    """Whether all factors of a batch use the same entries of an array."""
-    return isinstance(leaf, Entries) and bool((leaf.index == leaf.index[0]).all())
+    """Whether all factors of a batch have the same argument, which is no whole function."""
+    return not isinstance(leaf, Whole | Count) and bool((leaf.index == leaf.index[0]).all())
 
 
 def slots_of(leaf: Leaf) -> list[int]:

@@ -169,7 +169,8 @@ def _total(
     for leaf, index, constant in zip(factor.leaves, incidence.indices, constants, strict=True):
         if _moves(leaf, state):
             v = leaf.variable
-            constant = state[v.name][index].astype(v.domain.energy_dtype)
+            read = leaf.index[0] if index is None else index
+            constant = state[v.name][read].astype(v.domain.energy_dtype)
         arguments.append(constant)
 
     def measure(*values: Any) -> Array:
@@ -282,7 +283,7 @@ def _incidence(
     gathered = {
         k: leaf.index[rows]
         for k, leaf in enumerate(factor.leaves)
-        if not isinstance(leaf, Whole) and not is_common(leaf)
+        if not isinstance(leaf, Whole) and (k in group.slots or not is_common(leaf))
     }
     looked_for = () if group.plain else group.slots
     own = {k: _expand(sites, gathered[k].ndim) == gathered[k] for k in looked_for}

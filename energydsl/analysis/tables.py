@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl.analysis.evaluation import argument, common_argument
-from energydsl.analysis.factor import Factor, Sites, Whole, is_common
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, is_common
 from energydsl.analysis.joint_states import int32, positions
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
@@ -83,7 +83,7 @@ class Tables(eqx.Module):
         count = max(len(i) for i in self.indices if i is not None)
         leaves = self.structure.factors[self.number].leaves
         values = [
-            jnp.broadcast_to(v, (count, *v.shape)) if own is None and is_common(leaf) else v
+            jnp.broadcast_to(v, (count, *v.shape)) if own is None and _is_still(leaf) else v
             for leaf, v, (own, _) in zip(leaves, values, axes, strict=True)
         ]
         states = [None if state is None else 1 for _, state in axes]
@@ -207,9 +207,14 @@ class Scopes:
     def _indices(self, group: Group) -> tuple[Array | None, ...]:
         leaves = self.structure.factors[group.number].leaves
         return tuple(
-            None if isinstance(leaf, Whole) or is_common(leaf) else int32(leaf.index[group.rows])
+            None if isinstance(leaf, Whole) or _is_still(leaf) else int32(leaf.index[group.rows])
             for leaf in leaves
         )
+
+
+def _is_still(leaf: Leaf) -> bool:
+    """Whether an argument is the same for all factors, and in every state of their sites."""
+    return is_common(leaf) and not isinstance(leaf, Sites)
 
 
 def _arguments(factor: Factor, places: tuple[int, ...]) -> int:
