@@ -54,6 +54,8 @@ from energydsl.kernel import (
     Gibbs,
     Langevin,
     MetropolisHastings,
+    SwendsenWang,
+    Wolff,
 )
 from energydsl.language.declare import (
     apply,

@@ -9,6 +9,8 @@ from energydsl.kernel.gibbs import Gibbs as Gibbs
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
+from energydsl.kernel.swendsen_wang import SwendsenWang as SwendsenWang
+from energydsl.kernel.wolff import Wolff as Wolff
 
 # If no kernel is given, `sample` uses the first that applies.
 SAMPLERS[:] = (
@@ -16,6 +18,8 @@ SAMPLERS[:] = (
     Gibbs(),
     Cycle(Gibbs(), NUTS()),
     ExactDraws(),
+    SwendsenWang(),
+    Wolff(),
     Langevin(),
     Cycle(Gibbs(), Langevin()),
     MetropolisHastings(),
