@@ -9,7 +9,7 @@ are shown to have it by the present values of the parameters.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -82,6 +82,11 @@ class Couplings(eqx.Module):
     def edges(self) -> int:
         return len(self.ends)
 
+    @property
+    def pairs(self) -> tuple[Term, ...]:
+        """The factors of two sites."""
+        return tuple(term for term in self.fixed if term.edge is not None)
+
     def load(self, model: Model) -> Weights:
         """The numbers, without the fields that depend on other free sites."""
         known = jnp.arange(self.most) < self.levels[:, None]
@@ -135,9 +140,16 @@ class Couplings(eqx.Module):
 
     def judged(self, model: Model) -> Judged:
         """What follows from the present values, which must be numbers."""
+        couplings, residual = np.zeros(self.edges), 0.0
         with jax.enable_x64(True):
-            weights = self.load(as_double(model))
-            couplings, residual = np.asarray(weights.couplings), float(weights.residual)
+            model = as_double(model)
+            for term in self.pairs:
+                cells = term.table.energies(model).reshape(-1, *term.table.levels)
+                # In NumPy nothing is compiled, and what is forbidden needs no care.
+                with np.errstate(invalid="ignore"):
+                    parts = _parts(np.asarray(cells))
+                np.add.at(couplings, np.asarray(term.edge), parts.coupling[np.asarray(term.of)])
+                residual = max(residual, parts.residual)
         if not np.isfinite(couplings).all():
             where = self.describe(int(np.argmin(np.isfinite(couplings))))
             return Judged(f"some levels of {where} exclude each other: their energy is infinite")
@@ -252,23 +264,24 @@ def _terms(scopes: Scopes, position: np.ndarray, edges: np.ndarray) -> tuple[Ter
 class _Parts(NamedTuple):
     """Tables of pairs as sums: first(a) + second(b) - coupling [a = b] + constant."""
 
-    coupling: Array
-    first: Array
-    second: Array
-    residual: Array
+    coupling: Any
+    first: Any
+    second: Any
+    residual: Any
 
 
-def _parts(cells: Array) -> _Parts:
+def _parts(cells: Any) -> _Parts:
+    xp: Any = jnp if isinstance(cells, Array) else np
     equal, crossed = cells[:, 0, 0] + cells[:, 1, 1], cells[:, 0, 1] + cells[:, 1, 0]
     coupling = (crossed - equal) / 2
-    base = cells[:, 0, 0] + coupling
-    first = (cells[:, :, 0] - base[:, None]).at[:, 0].set(0.0)
-    second = (cells[:, 0, :] - base[:, None]).at[:, 0].set(0.0)
-    same = jnp.eye(cells.shape[1])
-    form = base[:, None, None] + first[:, :, None] + second[:, None, :]
-    off = jnp.max(jnp.abs(cells - form + coupling[:, None, None] * same), initial=0.0)
-    scale = jnp.max(jnp.abs(cells), initial=0.0)
-    return _Parts(coupling, first, second, off / jnp.where(scale > 0, scale, 1.0))
+    base = cells[:, :1, 0] + coupling[:, None]
+    later = xp.arange(cells.shape[1]) > 0
+    first = xp.where(later, cells[:, :, 0] - base, 0.0)
+    second = xp.where(later, cells[:, 0, :] - base, 0.0)
+    form = base[:, None] + first[:, :, None] + second[:, None, :]
+    form = form - coupling[:, None, None] * xp.eye(cells.shape[1])
+    off, scale = (xp.max(xp.abs(a), initial=0.0) for a in (cells - form, cells))
+    return _Parts(coupling, first, second, off / xp.where(scale > 0, scale, 1.0))
 
 
 def _added(fields: Array, sites: Array, energies: Array) -> Array:

@@ -3,6 +3,7 @@
 from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractEnsemble as AbstractEnsemble
 from energydsl.kernel.base import AbstractKernel as AbstractKernel
+from energydsl.kernel.coupling_from_the_past import CouplingFromThePast as CouplingFromThePast
 from energydsl.kernel.cycle import Cycle as Cycle
 from energydsl.kernel.exact_draws import ExactDraws as ExactDraws
 from energydsl.kernel.gibbs import Gibbs as Gibbs
@@ -20,6 +21,7 @@ SAMPLERS[:] = (
     ExactDraws(),
     SwendsenWang(),
     Wolff(),
+    CouplingFromThePast(),
     Langevin(),
     Cycle(Gibbs(), Langevin()),
     MetropolisHastings(),

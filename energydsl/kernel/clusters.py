@@ -12,7 +12,6 @@ Source: Edwards & Sokal (1988), Physical Review D 38, 2009-2012.
 from __future__ import annotations
 
 import abc
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -91,7 +90,9 @@ class AbstractClusterKernel(AbstractKernel):
     def ensemble(self, ebm: EBM) -> ClusterEnsemble:
         found = couplings_of(ebm.structure)
         if isinstance(found, Refusal):
-            raise TypeError(f"{self} does not apply: {found.reason}. Use ed.Gibbs() for these sites.")
+            raise TypeError(
+                f"{self} does not apply: {found.reason}. Use ed.Gibbs() for these sites."
+            )
         return ClusterEnsemble(self, found)
 
 
@@ -150,9 +151,9 @@ class ClusterEnsemble(AbstractEnsemble):
 def clusters(ends: Array, bonds: Array, sites: int) -> Array:
     """The least site of each site's cluster, (chain, site), given the bonds, (chain, edge).
 
-    Each site points to one of its cluster with a lower number, at last to a root. In every round the
-    greater root of two bonded trees is made to point to the lesser one, and all sites to their
-    roots, so that the number of rounds is about the logarithm of the number of sites.
+    Each site points to one of its cluster with a lower number, at last to a root. In every round
+    the greater root of two bonded trees is made to point to the lesser one, and then all sites to
+    their roots, so that the number of rounds is about the logarithm of the number of sites.
 
     Source: Shiloach & Vishkin (1982), Journal of Algorithms 3, 57-67.
     """

@@ -18,8 +18,8 @@ class Wolff(AbstractClusterKernel):
 
     The models and the bonds are those of `SwendsenWang`. A site is drawn at random, and for its
     cluster C another level, all equally likely, which is accepted with probability
-    $\min(1, e^{-\Delta})$, where $\Delta$ is the change of $\sum_{i \in C} f_i$. Without fields each
-    step moves a cluster, and large clusters more often than small ones.
+    $\min(1, e^{-\Delta})$, where $\Delta$ is the change of $\sum_{i \in C} f_i$. Without fields
+    each step moves a cluster, and large clusters more often than small ones.
 
     The clusters of all sites are found at once, in parallel, so that a step takes as long as one of
     `SwendsenWang`. Where clusters are small, it changes little.
