@@ -104,15 +104,21 @@ class Couplings(eqx.Module):
             fields = _added(fields, term.ends[:, 1], parts.second[term.of])
         return Weights(couplings, fields, worst)
 
-    def fields_at(self, model: Model, weights: Weights, x: Configuration) -> Array:
-        """The fields, with the other free sites as in a configuration."""
-        fields = weights.fields
-        if self.moving:
-            there = model.around(model.complete(x))
+    def fields_at(self, model: Model, fields: Array, xs: Configuration) -> Array:
+        """The fields, (chain, site, level), with the other free sites as in configurations.
+
+        If they do not depend on these, there is one for all chains.
+        """
+        if not self.moving:
+            return fields[None]
+
+        def one(x: Configuration) -> Array:
+            there, total = model.around(model.complete(x)), fields
             for term in self.moving:
-                cells = term.table.energies(there)
-                fields = _added(fields, term.ends[:, 0], cells[term.of])
-        return fields
+                total = _added(total, term.ends[:, 0], term.table.energies(there)[term.of])
+            return total
+
+        return jax.vmap(one)(xs)
 
     def read(self, x: Configuration) -> Array:
         """The number of each site's level."""
@@ -138,53 +144,43 @@ class Couplings(eqx.Module):
         first, last = (self.structure.describe(int(numbers[i])) for i in self.ends[edge])
         return f"{first} and {last}"
 
-    def judged(self, model: Model) -> Judged:
-        """What follows from the present values, which must be numbers."""
+    def fault(self, model: Model) -> str | None:
+        """Why the present values, which must be numbers, are no Potts model without frustration."""
         couplings, residual = np.zeros(self.edges), 0.0
         with jax.enable_x64(True):
             model = as_double(model)
             for term in self.pairs:
                 cells = term.table.energies(model).reshape(-1, *term.table.levels)
-                # In NumPy nothing is compiled, and what is forbidden needs no care.
+                # In NumPy nothing is compiled; the difference of two infinities is refused below.
                 with np.errstate(invalid="ignore"):
                     parts = _parts(np.asarray(cells))
                 np.add.at(couplings, np.asarray(term.edge), parts.coupling[np.asarray(term.of)])
                 residual = max(residual, parts.residual)
         if not np.isfinite(couplings).all():
             where = self.describe(int(np.argmin(np.isfinite(couplings))))
-            return Judged(f"some levels of {where} exclude each other: their energy is infinite")
+            return f"some levels of {where} exclude each other: their energy is infinite"
         if residual > ROUNDING:
-            return Judged("the energy of a pair is not the same at all unequal levels")
+            return "the energy of a pair is not the same at all unequal levels"
         repelling = (np.asarray(self.levels)[self.ends[:, 0]] > 2) & (couplings < 0)
         if (repelling & (couplings < -ROUNDING * np.abs(couplings).max(initial=0.0))).any():
             where = self.describe(int(np.argmin(np.where(repelling, couplings, 0.0))))
-            return Judged(f"{where} have more than two levels and favour unequal ones")
-        return self._gauged(couplings)
+            return f"{where} have more than two levels and favour unequal ones"
+        return self._frustration(np.where(repelling, 0.0, couplings))
 
-    def _gauged(self, couplings: np.ndarray) -> Judged:
-        """Sites joined by favoured equality are one node; the others must be two-colourable."""
+    def _frustration(self, couplings: np.ndarray) -> str | None:
+        """Sites that favour equality are joined to one node; the others must be two-colourable."""
         ends = np.asarray(self.ends)
         _, node = graph.components(self.sites, ends[couplings > 0])
-        apart = np.flatnonzero(couplings < 0)
-        pairs = node[ends[apart]]
-        sides = graph.parity(self.sites, graph.unique_edges(pairs, self.sites))[node]
-        wrong = sides[ends[apart, 0]] == sides[ends[apart, 1]]
-        if wrong.any():
-            where = self.describe(int(apart[np.argmax(wrong)]))
-            return Judged(
-                f"its couplings are frustrated: that of {where}, which favours unequal levels, "
-                "contradicts those along another path between them"
-            )
-        return Judged(None, sides.astype(bool))
-
-
-class Judged(NamedTuple):
-    """What follows from the values of the parameters."""
-
-    fault: str | None
-    """Why clusters of sites cannot be formed, or None."""
-    flipped: np.ndarray | None = None
-    """True at each site whose two levels must be exchanged for all couplings to be attractive."""
+        apart = ends[couplings < 0]
+        sides = graph.parity(self.sites, graph.unique_edges(node[apart], self.sites))[node]
+        wrong = sides[apart[:, 0]] == sides[apart[:, 1]]
+        if not wrong.any():
+            return None
+        where = self.describe(int(np.flatnonzero(couplings < 0)[np.argmax(wrong)]))
+        return (
+            f"its couplings are frustrated: that of {where}, which favours unequal levels, "
+            "contradicts those along another path between them"
+        )
 
 
 @lru_cache(maxsize=16)

@@ -134,10 +134,7 @@ class ClusterEnsemble(AbstractEnsemble):
         both = jax.vmap(jr.split)(keys)
         levels = jax.vmap(here.read)(xs)
         roots = clusters(here.ends, _bonds(here, weights.couplings, levels, both[:, 0]), here.sites)
-        fields = weights.fields[None]
-        if here.moving:
-            fields = jax.vmap(lambda x: here.fields_at(ebm.model, weights, x))(xs)
-        costs = _costs(fields, levels, counts)
+        costs = _costs(here.fields_at(ebm.model, weights.fields, xs), levels, counts)
         shifts, info = self.kernel.shifts(costs, roots, counts, keys=both[:, 1])
         return jax.vmap(here.write)(xs, (levels + shifts) % counts), info
 
@@ -206,4 +203,4 @@ def _fault(ebm: EBM) -> str | None:
     if isinstance(found, Refusal):
         finite = (ebm.structure.free & (ebm.structure.levels > 1)).any()
         return found.reason if finite else None
-    return found.judged(ebm.model).fault if ebm.model.numeric else None
+    return found.fault(ebm.model) if ebm.model.numeric else None

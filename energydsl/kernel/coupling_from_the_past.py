@@ -14,12 +14,13 @@ from jax import Array, lax
 
 from energydsl._messages import brief, described
 from energydsl._types import Configuration, Refusal
-from energydsl.analysis.couplings import ROUNDING, Couplings, couplings_of
+from energydsl.analysis.couplings import Couplings, couplings_of
 from energydsl.analysis.joint_states import int32
 from energydsl.analysis.structure import Structure
 from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.clusters import clusters
 
 MAX_ENTRIES = 2**26
 """The most neighbours of all sites together, where each site has as many as the one with most."""
@@ -119,12 +120,7 @@ class CouplingFromThePast(AbstractKernel):
             raise TypeError(
                 f"{self} does not apply: {found.reason}. Use ed.Gibbs() for these sites."
             )
-        flipped = None
-        if ebm.model.numeric:
-            flipped = found.couplings.judged(ebm.model).flipped
-        if flipped is None:
-            flipped = np.zeros(found.couplings.sites, bool)
-        return CoupledEnsemble(int(self.sweeps), jnp.asarray(flipped), *found)
+        return CoupledEnsemble(int(self.sweeps), *found)
 
     def __str__(self) -> str:
         return "CouplingFromThePast()"
@@ -143,8 +139,10 @@ class _Plan(NamedTuple):
 
 
 class _Numbers(NamedTuple):
-    """What the levels of a site depend on, with the flipped sites' levels exchanged."""
+    """What the levels of a site depend on."""
 
+    flipped: Array
+    """True at each site whose levels are exchanged, so that no coupling is negative."""
     pulls: Array
     """The couplings of each edge, of which none is negative, and 0 for one edge too many."""
     fields: Array
@@ -155,8 +153,6 @@ class CoupledEnsemble(AbstractEnsemble):
     """Chains whose configurations are drawn anew in each step, given the sites it does not move."""
 
     sweeps: int = eqx.field(static=True)
-    flipped: Array
-    """True at each site whose levels count in the opposite order."""
     couplings: Couplings
     sites: Array
     neighbours: Array
@@ -173,12 +169,10 @@ class CoupledEnsemble(AbstractEnsemble):
 
     def load(self, ebm: EBM) -> _Numbers:
         weights, ends = self.couplings.load(ebm.model), self.couplings.ends
-        unlike = self.flipped[ends[:, 0]] != self.flipped[ends[:, 1]]
-        pulls = jnp.where(unlike, -weights.couplings, weights.couplings)
-        least = -ROUNDING * jnp.max(jnp.abs(pulls), initial=0.0)
-        attractive = jnp.all(jnp.isfinite(pulls) & (pulls >= least))
-        pulls = eqx.error_if(jnp.maximum(pulls, 0.0), ~attractive, CHANGED)
-        return _Numbers(jnp.append(pulls, 0.0), weights.fields)
+        flipped, attractive = _exchanged(ends, weights.couplings, self.couplings.sites)
+        attractive &= jnp.all(jnp.isfinite(weights.couplings))
+        pulls = eqx.error_if(jnp.abs(weights.couplings), ~attractive, CHANGED)
+        return _Numbers(flipped, jnp.append(pulls, 0.0), weights.fields)
 
     def advance(
         self, ebm: EBM, tables: _Numbers, carry: Configuration, *, key: Array
@@ -189,14 +183,12 @@ class CoupledEnsemble(AbstractEnsemble):
         self, ebm: EBM, numbers: _Numbers, xs: Configuration, keys: Array
     ) -> tuple[Configuration, dict[str, Array]]:
         """A draw of every chain by its own key."""
-        here, fields = self.couplings, numbers.fields[None]
-        if here.moving:
-            fields = jax.vmap(lambda x: here.fields_at(ebm.model, fields[0], x))(xs)
+        fields = self.couplings.fields_at(ebm.model, numbers.fields, xs)
         slopes = fields[..., 0] - fields[..., 1]
-        slopes = jnp.where(self.flipped, -slopes, slopes).T
+        slopes = jnp.where(numbers.flipped, -slopes, slopes).T
         upper, began = self._met(numbers.pulls, slopes, keys)
-        levels = (upper != self.flipped[:, None]).T.astype(jnp.int32)
-        return jax.vmap(here.write)(xs, levels), {"sweeps": began}
+        levels = (upper != numbers.flipped[:, None]).T.astype(jnp.int32)
+        return jax.vmap(self.couplings.write)(xs, levels), {"sweeps": began}
 
     def _met(self, pulls: Array, slopes: Array, keys: Array) -> tuple[Array, Array]:
         """Where the two chains meet, (site, chain), and from which time in the past they began."""
@@ -243,6 +235,21 @@ class CoupledEnsemble(AbstractEnsemble):
 
     def energies(self, ebm: EBM, carry: Configuration) -> Array:
         return jax.vmap(ebm.energy)(carry)
+
+
+def _exchanged(ends: Array, couplings: Array, sites: int) -> tuple[Array, Array]:
+    """The sites whose levels must be exchanged to make all couplings attractive, if that is so.
+
+    Each site has a second copy with its levels exchanged. A coupling joins the copies whose levels
+    it favours to be equal. If a site were joined with its own second copy, there is frustration.
+    """
+    second, negative = ends + sites, (couplings < 0)[:, None]
+    swapped = jnp.stack([second[:, 0], ends[:, 1]], axis=1)
+    joined = jnp.where(negative, jnp.stack([ends[:, 0], second[:, 1]], axis=1), ends)
+    mirrored = jnp.where(negative, swapped, second)
+    bonds = jnp.tile(couplings != 0, 2)[None]
+    roots = clusters(jnp.concatenate([joined, mirrored]), bonds, 2 * sites)[0]
+    return roots[:sites] > roots[sites:], jnp.all(roots[:sites] != roots[sites:])
 
 
 def _never(sweeps: int) -> str:
@@ -294,4 +301,4 @@ def _fault(ebm: EBM) -> str | None:
     if isinstance(found, Refusal):
         finite = (ebm.structure.free & (ebm.structure.levels > 1)).any()
         return found.reason if finite else None
-    return found.couplings.judged(ebm.model).fault if ebm.model.numeric else None
+    return found.couplings.fault(ebm.model) if ebm.model.numeric else None
