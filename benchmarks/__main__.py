@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import table
 
-NAMES = ("startup", "scale", "gibbs", "gradients", "elimination", "learning")
+NAMES = ("startup", "scale", "gibbs", "clusters", "gradients", "elimination", "learning")
 
 
 def main(names: list[str]) -> int:

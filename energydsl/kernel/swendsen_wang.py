@@ -24,12 +24,12 @@ class SwendsenWang(AbstractClusterKernel):
     likely. A field thus acts as a ghost spin would to which all sites are coupled, summed over its
     bonds. Clamped sites, and sites that other kernels move, act as fields.
 
-    A coupling of two spins, or bits, may be negative: it bonds unequal ones, whose cluster is
-    flipped as a whole. Couplings must not be frustrated: around each cycle an even number is
-    negative. Frustrated clusters join nearly all sites far above the temperature at which anything
-    is slow, so that their flips would serve nothing. This is checked before a run. Learning may
-    lead into frustration later, where the draws stay right and only mix slowly; where it makes
-    sites of more than two levels repel each other, the run ends with an error.
+    A coupling of two spins, or bits, may be negative: it bonds unequal ones, which are flipped
+    together. Couplings must not be frustrated: around each cycle, an even number of them must be
+    negative. In frustrated models clusters would join nearly all sites at temperatures at which
+    single sites still move freely, so that flips would change little. This is determined from the
+    present values before a run. If learning leads to frustrated couplings later, the draws remain
+    right. If it makes sites of more than two levels favour unequal levels, it ends with an error.
 
     Statistics of a step: `clusters`, their number, single sites included.
 
