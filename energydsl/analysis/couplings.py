@@ -29,6 +29,9 @@ from energydsl.language.variable import Variable
 MAX_CELLS = 2**26
 """The most energies of pairs, and of single sites, that are computed."""
 
+FEW = 16
+"""The most levels among which a value is looked for by comparing it with all."""
+
 ROUNDING = 1e-5
 """The rounding error of an energy in float32, relative to the largest one that it is made of."""
 
@@ -125,7 +128,9 @@ class Couplings(eqx.Module):
         found = []
         for v, place in zip(self.variables, self.places, strict=True):
             values = jnp.asarray(v.domain.values, v.domain.dtype)
-            found.append(jnp.searchsorted(values, x[v.name].ravel()[place]))
+            # Comparing with all of a few values is faster than a search.
+            method = "compare_all" if len(values) <= FEW else "scan"
+            found.append(jnp.searchsorted(values, x[v.name].ravel()[place], method=method))
         return jnp.concatenate(found).astype(jnp.int32)
 
     def write(self, x: Configuration, levels: Array) -> Configuration:

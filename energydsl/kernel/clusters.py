@@ -133,8 +133,11 @@ class ClusterEnsemble(AbstractEnsemble):
         here, counts = self.couplings, self.couplings.levels
         both = jax.vmap(jr.split)(keys)
         levels = jax.vmap(here.read)(xs)
-        roots = clusters(here.ends, _bonds(here, weights.couplings, levels, both[:, 0]), here.sites)
+        bonds = _bonds(here, weights.couplings, levels, both[:, 0])
         costs = _costs(here.fields_at(ebm.model, weights.fields, xs), levels, counts)
+        # XLA would otherwise compute them again for every use, within loops over edges.
+        bonds, costs = lax.optimization_barrier((bonds, costs))
+        roots = clusters(here.ends, bonds, here.sites)
         shifts, info = self.kernel.shifts(costs, roots, counts, keys=both[:, 1])
         return jax.vmap(here.write)(xs, (levels + shifts) % counts), info
 
@@ -148,9 +151,11 @@ class ClusterEnsemble(AbstractEnsemble):
 def clusters(ends: Array, bonds: Array, sites: int) -> Array:
     """The least site of each site's cluster, (chain, site), given the bonds, (chain, edge).
 
-    Each site points to one of its cluster with a lower number, at last to a root. In every round
-    the greater root of two bonded trees is made to point to the lesser one, and then all sites to
-    their roots, so that the number of rounds is about the logarithm of the number of sites.
+    Each site points to one of its cluster, at first to itself, and later to lesser ones only. In
+    every round the greater of the two sites to which the ends of a bond point is made to point to
+    the lesser, and then each site to where the one that it points to does, twice. When the ends
+    of all bonds point to the same site, so does the whole cluster. The number of rounds is about
+    the logarithm of the number of sites.
 
     Source: Shiloach & Vishkin (1982), Journal of Algorithms 3, 57-67.
     """
@@ -158,27 +163,19 @@ def clusters(ends: Array, bonds: Array, sites: int) -> Array:
     first = sites * jnp.arange(chains, dtype=jnp.int32)
     # What is not bonded is an edge from site 0 to itself.
     joined = jnp.where(bonds[..., None], ends + first[:, None, None], 0).reshape(-1, 2)
+    here, there = joined.T
 
     def hooked(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        parent, a, b = carry
-        parent = parent.at[jnp.maximum(a, b)].min(jnp.minimum(a, b))
-        parent = _flattened(parent)
-        return parent, parent[a], parent[b]
+        target, a, b = carry
+        target = target.at[jnp.maximum(a, b)].min(jnp.minimum(a, b))
+        for _ in range(2):
+            # XLA would otherwise compute the inner values again for each outer one.
+            target = lax.optimization_barrier(target[target])
+        return target, target[here], target[there]
 
-    begin = jnp.arange(chains * sites, dtype=jnp.int32), joined[:, 0], joined[:, 1]
-    parent = lax.while_loop(lambda c: jnp.any(c[1] != c[2]), hooked, begin)[0]
-    return parent.reshape(chains, sites) - first[:, None]
-
-
-def _flattened(parent: Array) -> Array:
-    """Every site points to its root."""
-
-    def doubled(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        parent, _ = carry
-        above = parent[parent]
-        return above, jnp.any(above != parent)
-
-    return lax.while_loop(lambda c: c[1], doubled, (parent, jnp.asarray(True)))[0]
+    begin = jnp.arange(chains * sites, dtype=jnp.int32), here, there
+    target = lax.while_loop(lambda c: jnp.any(c[1] != c[2]), hooked, begin)[0]
+    return target.reshape(chains, sites) - first[:, None]
 
 
 def _bonds(here: Couplings, couplings: Array, levels: Array, keys: Array) -> Array:

@@ -78,20 +78,23 @@ def potts() -> Case:
 
 
 def mixture() -> Case:
-    """Spins, four labels with tables of pairs, and integers of two levels, in one model."""
-    s, c = ed.spin("s", 2), ed.categorical("c", (2,), levels=4)
-    n = ed.integer("n", 2, low=3, high=4)
-    rows, columns = RNG.normal(size=(2, 4))
-    table = rows[:, None] + columns - 1.2 * np.eye(4)
+    """Sites of two, three and four levels in one model, with a table of a pair."""
+    s, c = ed.spin("s", 2), ed.categorical("c", (2,), levels=3)
+    n, d = ed.integer("n", 2, low=3, high=4), ed.categorical("d", levels=4)
+    rows, columns = RNG.normal(size=(2, 3))
+    table = rows[:, None] + columns - 1.2 * np.eye(3)
     model = ed.Model(
         -0.6 * s[0] * s[1] - 0.2 * s[0] + ed.Table(table)(c[0], c[1]) - 0.7 * (n[0] - 3) * n[1]
-    )
+        + ed.Table([0.3, 1.0, -0.4, 0.0])(d)
+    )  # fmt: skip
 
     def energy(x):
-        a, b, k, m, p, q = x.T
-        return -0.6 * a * b - 0.2 * a + table[k, m] - 0.7 * (p - 3) * q
+        a, b, k, m, p, q, e = x.T
+        own = np.array([0.3, 1.0, -0.4, 0.0])[e]
+        return -0.6 * a * b - 0.2 * a + table[k, m] - 0.7 * (p - 3) * q + own
 
-    return Case("mixture", model, energy, [SPIN] * 2 + [(0, 1, 2, 3)] * 2 + [(3, 4)] * 2)
+    levels = [SPIN] * 2 + [(0, 1, 2)] * 2 + [(3, 4)] * 2 + [(0, 1, 2, 3)]
+    return Case("mixture", model, energy, levels)
 
 
 TWO_LEVELS = [spins(), strong(), opposed()]
