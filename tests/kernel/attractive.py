@@ -34,15 +34,15 @@ def spins() -> Case:
     return Case("spins", model, energy, [SPIN, SPIN, (-1,), SPIN, SPIN])
 
 
-def strong() -> Case:
-    """Strong couplings in a weak field: single sites hardly ever move."""
-    s, w = ed.spin("s", (1, 4)), np.array([1.2, 0.9, 1.5])
-    model = ed.Model(-(w * s[0, 1:] * s[0, :-1]).sum() - 0.1 * s.sum())
+def pulled() -> Case:
+    """Fields of both signs against couplings: the states that chains reach early are special."""
+    s, w, h = ed.spin("s", (1, 4)), np.array([0.9, 0.7, 0.8]), np.array([0.9, -0.3, 0.2, -0.8])
+    model = ed.Model(-(w * s[0, 1:] * s[0, :-1]).sum() - (h * s).sum())
 
     def energy(x):
-        return -(x[:, 1:] * x[:, :-1]) @ w - 0.1 * x.sum(1)
+        return -(x[:, 1:] * x[:, :-1]) @ w - x @ h
 
-    return Case("strong", model, energy, [SPIN] * 4)
+    return Case("pulled", model, energy, [SPIN] * 4)
 
 
 def opposed() -> Case:
@@ -97,5 +97,5 @@ def mixture() -> Case:
     return Case("mixture", model, energy, levels)
 
 
-TWO_LEVELS = [spins(), strong(), opposed()]
+TWO_LEVELS = [spins(), pulled(), opposed()]
 CASES = [*TWO_LEVELS, potts(), mixture()]

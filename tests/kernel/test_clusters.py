@@ -42,7 +42,7 @@ def left_as_it_is(model, kernel, energy, levels, mover=moved, steps=2, seed=0):
 def laws():
     """Each kernel on each model; where bonds matter and not what is done with them, once."""
     for kernel, case in itertools.product(KERNELS, CASES):
-        seldom = kernel == ed.Wolff() and case.name in ("strong", "opposed", "mixture")
+        seldom = kernel == ed.Wolff() and case.name in ("pulled", "opposed", "mixture")
         name = f"{kernel.name}-{case.name}"
         yield pytest.param(kernel, case, id=name, marks=[pytest.mark.slow] * seldom)
 
