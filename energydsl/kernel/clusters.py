@@ -60,7 +60,7 @@ class AbstractClusterKernel(AbstractKernel):
         ensemble = self.ensemble(ebm)
         xs = jax.tree.map(lambda a: a[None], x)
         xs, info = ensemble.moved(ebm, ensemble.load(ebm), xs, key[None])
-        return *jax.tree.map(lambda a: a[0], (xs, None)), jax.tree.map(lambda a: a[0], info)
+        return jax.tree.map(lambda a: a[0], xs), None, jax.tree.map(lambda a: a[0], info)
 
     def moves(self, ebm: EBM) -> np.ndarray:
         structure = ebm.structure

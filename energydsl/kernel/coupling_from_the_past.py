@@ -50,8 +50,9 @@ class CouplingFromThePast(AbstractKernel):
     Statistics of a step: `sweeps`, the T at which the two chains met.
 
     Args:
-        sweeps: the largest T. If the chains have not met then, the run ends with an error. To draw
-            with other keys until one succeeds would favour configurations that are reached early.
+        sweeps: the largest T, which is a power of 2. If chains that began then have not met, the run
+            ends with an error. To draw with other keys until one succeeds would favour
+            configurations that are reached early.
 
     Raises:
         TypeError: the finite free sites are coupled in other ways than by pairs, or have more than
