@@ -50,8 +50,8 @@ class CouplingFromThePast(AbstractKernel):
     Statistics of a step: `sweeps`, the T at which the two chains met.
 
     Args:
-        sweeps: the largest T, which is a power of 2. If chains that began then have not met, the run
-            ends with an error. To draw with other keys until one succeeds would favour
+        sweeps: the limit of T, which is a power of 2. If chains that began then have not met, the
+            run ends with an error. To draw with other keys until one succeeds would favour
             configurations that are reached early.
 
     Raises:
