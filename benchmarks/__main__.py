@@ -5,7 +5,16 @@ import sys
 
 from benchmarks.measure import table
 
-NAMES = ("startup", "scale", "gibbs", "gradients", "elimination", "learning", "fields")
+NAMES = (
+    "startup",
+    "scale",
+    "gibbs",
+    "clusters",
+    "gradients",
+    "elimination",
+    "learning",
+    "fields",
+)
 
 
 def main(names: list[str]) -> int:

@@ -3,19 +3,26 @@
 from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractEnsemble as AbstractEnsemble
 from energydsl.kernel.base import AbstractKernel as AbstractKernel
+from energydsl.kernel.coupling_from_the_past import CouplingFromThePast as CouplingFromThePast
 from energydsl.kernel.cycle import Cycle as Cycle
 from energydsl.kernel.exact_draws import ExactDraws as ExactDraws
 from energydsl.kernel.gibbs import Gibbs as Gibbs
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
+from energydsl.kernel.swendsen_wang import SwendsenWang as SwendsenWang
+from energydsl.kernel.wolff import Wolff as Wolff
 
-# If no kernel is given, `sample` uses the first that applies.
+# If no kernel is given, `sample` uses the first that applies. Gibbs comes before the cluster
+# kernels, whose steps take ten times as long: no structure tells whether correlations are long.
 SAMPLERS[:] = (
     NUTS(),
     Gibbs(),
     Cycle(Gibbs(), NUTS()),
     ExactDraws(),
+    SwendsenWang(),
+    Wolff(),
+    CouplingFromThePast(),
     Langevin(),
     Cycle(Gibbs(), Langevin()),
     MetropolisHastings(),

@@ -53,6 +53,12 @@ class AbstractKernel(eqx.Module):
     def reason(self, ebm: EBM) -> str:
         """The reason why it does not update the other sites; it follows "leaves out ..."."""
 
+    def check(self, ebm: EBM) -> None:
+        """Raise ValueError if the present values of the parameters do not suit this kernel.
+
+        It is called before a run, and examines nothing that is traced.
+        """
+
     @property
     def name(self) -> str:
         """The name shown by `EBM.explain`."""
@@ -155,7 +161,8 @@ class MappedEnsemble(AbstractEnsemble):
 
 
 def check_covered(ebm: EBM, kernel: AbstractKernel) -> None:
-    """Raise ValueError if a kernel does not update every free site."""
+    """Raise ValueError if a kernel does not suit the values, or does not update every free site."""
+    kernel.check(ebm)
     left_out = _left_out(ebm, kernel)
     if left_out is not None:
         raise ValueError(f"{kernel} {left_out}. Move them by another kernel, or clamp them.")

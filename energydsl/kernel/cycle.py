@@ -60,6 +60,10 @@ class Cycle(AbstractKernel):
     def reason(self, ebm: EBM) -> str:
         return "; ".join(f"{k}: {k.reason(ebm)}" for k in self.kernels)
 
+    def check(self, ebm: EBM) -> None:
+        for kernel in self.kernels:
+            kernel.check(ebm)
+
     @property
     def name(self) -> str:
         return f"Cycle({', '.join(kernel.name for kernel in self.kernels)})"

@@ -71,18 +71,28 @@ class LevelConditional(AbstractLevels):
         return total
 
     def draw(self, total: Array, *, key: Array) -> Array:
-        lowest = jnp.min(total, axis=0)
-        # Where all levels have zero weight there is no conditional distribution; the chain is
-        # outside the support, and a uniform draw lets it go on.
-        weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
-        ladder = jnp.cumsum(weights, axis=0)
-        # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
-        height = (1.0 - jr.uniform(key, total.shape[1:])) * ladder[-1]
-        level = jnp.sum(height > ladder, axis=0)
+        level = drawn_level(total, jr.uniform(key, total.shape[1:]))
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
     def improper(self, total: Array) -> Array:
         return ~jnp.isfinite(jnp.min(total, axis=0))
+
+
+def drawn_level(total: Array, uniform: Array) -> Array:
+    """The number of a level drawn by its energy; levels are along the first axis.
+
+    Args:
+        total: the energies, infinite where a level is forbidden.
+        uniform: a random number in [0, 1) for each draw.
+    """
+    lowest = jnp.min(total, axis=0)
+    # Where all levels have zero weight there is no conditional distribution; the chain is outside
+    # the support, and a uniform draw lets it go on.
+    weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
+    ladder = jnp.cumsum(weights, axis=0)
+    # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
+    height = (1.0 - uniform) * ladder[-1]
+    return jnp.sum(height > ladder, axis=0)
 
 
 def log_sum(logs: Array) -> Array:
