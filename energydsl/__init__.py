@@ -54,6 +54,9 @@ from energydsl.kernel import (
     Gibbs,
     Langevin,
     MetropolisHastings,
+    Mixture,
+    ReplicaExchange,
+    SimulatedAnnealing,
 )
 from energydsl.language.declare import (
     apply,
@@ -139,6 +142,7 @@ from energydsl.reporting.arviz_tree import to_arviz
 from energydsl.reporting.diagnose import Diagnosis, Finding, diagnose
 from energydsl.reporting.plot import animate_samples, plot_energy, plot_history, plot_samples
 from energydsl.reporting.report import report
+from energydsl.run.lowest import lowest_seen
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
@@ -187,6 +191,7 @@ __all__ = [
     "MaximumLikelihood",
     "MeanField",
     "MetropolisHastings",
+    "Mixture",
     "Mode",
     "Model",
     "Neural",
@@ -197,8 +202,10 @@ __all__ = [
     "PseudoLikelihood",
     "Quadratic",
     "RatioMatching",
+    "ReplicaExchange",
     "ReverseAIS",
     "ScoreMatching",
+    "SimulatedAnnealing",
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",
@@ -233,6 +240,7 @@ __all__ = [
     "log_partition",
     "logaddexp",
     "logsumexp",
+    "lowest_seen",
     "map_configuration",
     "marginals",
     "maximum",

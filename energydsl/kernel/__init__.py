@@ -8,7 +8,10 @@ from energydsl.kernel.exact_draws import ExactDraws as ExactDraws
 from energydsl.kernel.gibbs import Gibbs as Gibbs
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
+from energydsl.kernel.mixture import Mixture as Mixture
 from energydsl.kernel.nuts import NUTS as NUTS
+from energydsl.kernel.replica_exchange import ReplicaExchange as ReplicaExchange
+from energydsl.kernel.simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 
 # If no kernel is given, `sample` uses the first that applies.
 SAMPLERS[:] = (

@@ -309,7 +309,7 @@ def _ladder(temperatures: Any) -> tuple[float, ...]:
             f"ReplicaExchange got temperatures={brief(temperatures)}; expected at least two, such "
             "as (1, 1.5, 2.25), because with one there is nothing to exchange."
         )
-    ladder = tuple(check_temperature(t, "a temperature", "ReplicaExchange") for t in given)
+    ladder = tuple(check_temperature(t, "a temperature", "ReplicaExchange") for t in given.tolist())
     if ladder[0] != 1 or any(b <= a for a, b in itertools.pairwise(ladder)):
         raise ValueError(
             f"ReplicaExchange got temperatures={brief(temperatures)}; expected increasing ones, of "

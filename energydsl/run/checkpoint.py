@@ -136,6 +136,8 @@ class Checkpoint:
         parts = tuple(Part(*part) for part in run["parts"])
         arrays = [self._part(part) for part in parts]
         old, treedef = jax.tree.flatten(like)
+        if len(leaves) != len(old):
+            raise self.damaged("state", "it was written by another version of energydsl")
         new = [_like(leaves[f"leaf-{i}"], a) for i, a in enumerate(old)]
         self.parts, self.number = parts, run["number"]
         self._remove_leftovers()
