@@ -142,6 +142,7 @@ from energydsl.reporting.arviz_tree import to_arviz
 from energydsl.reporting.diagnose import Diagnosis, Finding, diagnose
 from energydsl.reporting.plot import animate_samples, plot_energy, plot_history, plot_samples
 from energydsl.reporting.report import report
+from energydsl.run.lost import Lost
 from energydsl.run.lowest import lowest_seen
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
@@ -185,6 +186,7 @@ __all__ = [
     "LogDensity",
     "LogLikelihood",
     "LogZ",
+    "Lost",
     "Marginal",
     "Marginals",
     "MaximumEntropy",

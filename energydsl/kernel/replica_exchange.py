@@ -22,7 +22,7 @@ from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 from energydsl.kernel.joint import AbstractJointKernel
 from energydsl.kernel.tempering import (
     AbstractRungs,
-    Tempered,
+    at_any_temperature,
     check_hot,
     check_inner,
     check_temperature,
@@ -106,10 +106,10 @@ class ReplicaExchange(AbstractJointKernel):
             self.temperatures = _ladder(temperatures)
 
     def moves(self, ebm: EBM) -> np.ndarray:
-        return self.kernel.moves(Tempered(ebm).scaled)
+        return self.kernel.moves(at_any_temperature(ebm))
 
     def reason(self, ebm: EBM) -> str:
-        return self.kernel.reason(Tempered(ebm).scaled)
+        return self.kernel.reason(at_any_temperature(ebm))
 
     @property
     def name(self) -> str:

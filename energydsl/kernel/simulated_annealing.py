@@ -19,7 +19,7 @@ from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 from energydsl.kernel.joint import AbstractJointKernel
 from energydsl.kernel.tempering import (
     AbstractRungs,
-    Tempered,
+    at_any_temperature,
     check_hot,
     check_inner,
     check_temperature,
@@ -71,10 +71,10 @@ class SimulatedAnnealing(AbstractJointKernel):
             )
 
     def moves(self, ebm: EBM) -> np.ndarray:
-        return self.kernel.moves(Tempered(ebm).scaled)
+        return self.kernel.moves(at_any_temperature(ebm))
 
     def reason(self, ebm: EBM) -> str:
-        return self.kernel.reason(Tempered(ebm).scaled)
+        return self.kernel.reason(at_any_temperature(ebm))
 
     @property
     def name(self) -> str:
@@ -141,9 +141,9 @@ class AnnealingEnsemble(AbstractEnsemble):
         state, xs, energies, info = self.rungs.advance(
             ebm, tables, 1 / temperature[None], carry.state, _rung(carry.xs), key=key
         )
-        first = jax.tree.map(lambda a: a[0], (xs, energies))
-        new = Cooling(state, *first, carry.steps + 1, carry.warmup)
-        return new, {"temperature": jnp.broadcast_to(temperature, energies.shape[1:])} | info
+        xs, energies = jax.tree.map(lambda a: a[0], (xs, energies))
+        new = Cooling(state, xs, energies, carry.steps + 1, carry.warmup)
+        return new, {"temperature": jnp.broadcast_to(temperature, energies.shape)} | info
 
     def configurations(self, ebm: EBM, carry: Cooling) -> Configuration:
         return carry.xs

@@ -122,12 +122,23 @@ class SweptRungs(AbstractRungs):
 def rungs_of(kernel: AbstractKernel, ebm: EBM) -> AbstractRungs:
     """The cheapest way to move chains at several temperatures by a kernel."""
     alone = kernel.ensemble(ebm)
-    if isinstance(alone, GibbsEnsemble):
-        domains = {v.name: v.domain for v in ebm.structure.variables}
-        if all(domains[name].levels is not None for name in alone.sweep.drawn):
-            return SweptRungs(alone.sweep)
+    if isinstance(alone, GibbsEnsemble) and _all_finite(ebm):
+        return SweptRungs(alone.sweep)
     tempered = Tempered(ebm)
     return MappedRungs(tempered, kernel.ensemble(tempered.scaled))
+
+
+def at_any_temperature(ebm: EBM) -> EBM:
+    """An EBM that tells which sites a kernel moves at any temperature.
+
+    The conditional of a real site may be of a known family at T = 1 only; that of a finite one is
+    known at every temperature.
+    """
+    return ebm if _all_finite(ebm) else Tempered(ebm).scaled
+
+
+def _all_finite(ebm: EBM) -> bool:
+    return all(v.domain.levels is not None for v in ebm.structure.skeleton.free)
 
 
 def check_hot(ebm: EBM, temperature: float, owner: str) -> None:

@@ -93,8 +93,8 @@ class Fallen(eqx.Module):
         """
         if self.mask.all():
             rows = max(0, int(self.steps.min()) - warmup) // thin
-            first = ({n: a[:, :rows] for n, a in part.items()} for part in (draws, stats))
-            return *first, self.xs
+            early = {n: a[:, :rows] for n, a in draws.items()}
+            return early, {n: a[:, :rows] for n, a in stats.items()}, self.xs
         kept = ~self.mask
         return (
             {n: a[kept] for n, a in draws.items()},

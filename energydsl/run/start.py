@@ -32,10 +32,11 @@ def initial(ebm: EBM, start: Start | None, chains: int, *, key: Array) -> Config
     """
     if start is None:
         return starts(ebm, chains, key=key)
-    if isinstance(start, Mode):
-        start = start.configuration
     laws = _laws(ebm, start)
-    xs = _given(ebm, start, chains) if laws is None else _drawn(ebm, laws, chains, key)
+    if laws is not None:
+        xs = _drawn(ebm, laws, chains, key)
+    else:
+        xs = _given(ebm, start.configuration if isinstance(start, Mode) else start, chains)
     check_starts(ebm, xs)
     return xs
 
@@ -53,6 +54,8 @@ def _laws(ebm: EBM, start: Any) -> EBM | Mapping[str, dist.Distribution] | None:
                 f"each: start={{{names[0]!r}: dist.Normal(0.0, 1.0), ...}}."
             )
         return {names[0]: start}
+    if isinstance(start, Mode):
+        return None
     if not isinstance(start, Mapping):
         raise TypeError(
             f"sample got start={brief(start)}; expected a dict of arrays or of NumPyro "
@@ -99,7 +102,7 @@ def _draws(law: dist.Distribution, shape: tuple[int, ...], chains: int, key: Arr
     return jnp.asarray(law.sample(key, (chains, *shape[: max(len(shape) - own, 0)])))
 
 
-def _given(ebm: EBM, start: Values, chains: int) -> Configuration:
+def _given(ebm: EBM, start: Any, chains: int) -> Configuration:
     """The given values: one configuration for all chains, or one per chain."""
     ebm.model.check_names(start)
     free = ebm.structure.skeleton.free

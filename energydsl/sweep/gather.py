@@ -149,10 +149,12 @@ def _energies(
     """The sum of a batch of factors, for each chain; a scalar if no chain moves it."""
     values, chains, each = [], [], []
     for leaf, place in zip(factor.leaves, places, strict=True):
-        moving = isinstance(leaf, Sites) and leaf.variable.name in state
-        value = argument(leaf, place, env) if not moving else _of_chains(leaf, place, state)
-        values.append(value)
-        chains.append(-1 if moving else None)
+        if isinstance(leaf, Sites) and leaf.variable.name in state:
+            values.append(_of_chains(leaf, place, state))
+            chains.append(-1)
+        else:
+            values.append(argument(leaf, place, env))
+            chains.append(None)
         each.append(0 if isinstance(place, Array) else None)
     energy = factor.energy
     if any(axis is not None for axis in chains):
