@@ -197,14 +197,14 @@ class ReplicaEnsemble(AbstractEnsemble):
         rates = swap_rates(carry.betas, energies)
         origin = _origins(rates, carry.steps % 2, key=swap_key)
         marks, trips = _travelled(_taken(carry.marks, origin), carry.trips)
-        warm = carry.steps < carry.warmup
         moved = dataclasses.replace(
             carry,
             state=state,
             xs=jax.tree.map(lambda a: _taken(a, origin), xs),
             energies=_taken(energies, origin),
-            marks=jnp.where(warm, 0, marks),
-            trips=jnp.where(warm, 0, trips),
+            # Without marks, no trip ends in warmup.
+            marks=jnp.where(carry.steps < carry.warmup, 0, marks),
+            trips=trips,
             rejected=carry.rejected + jnp.mean(1 - rates, axis=1),
             counted=carry.counted + 1,
             steps=carry.steps + 1,

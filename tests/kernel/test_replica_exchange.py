@@ -208,7 +208,7 @@ def test_round_trips_of_a_run_are_those_after_warmup():
     ebm = ed.compile(ed.Model(0.0 * (s[1:] * s[:-1]).sum()))
     kernel = ed.ReplicaExchange(ed.Gibbs(), (1.0, 2.0, 3.0, 4.0))
     options = {"key": jr.key(0), "chains": 2, "progress": False}
-    trips = ed.sample(ebm, kernel, warmup=5, draws=40, **options).stats["round_trips"]
+    trips = ed.sample(ebm, kernel, warmup=20, draws=40, **options).stats["round_trips"]
     # Replicas leave the cold end every second step, and the first is back after eight.
     assert (np.diff(trips, axis=1) >= 0).all() and (trips[:, :7] == 0).all()
     assert (abs(trips[:, -1] - (40 - 8) / 2) <= 1).all()
