@@ -144,6 +144,7 @@ from energydsl.reporting.plot import animate_samples, plot_energy, plot_history,
 from energydsl.reporting.report import report
 from energydsl.run.lost import Lost
 from energydsl.run.lowest import lowest_seen
+from energydsl.run.moments import Moments, RunningMoments
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
@@ -196,6 +197,7 @@ __all__ = [
     "Mixture",
     "Mode",
     "Model",
+    "Moments",
     "Neural",
     "NoiseContrastive",
     "Noisy",
@@ -206,6 +208,7 @@ __all__ = [
     "RatioMatching",
     "ReplicaExchange",
     "ReverseAIS",
+    "RunningMoments",
     "ScoreMatching",
     "SimulatedAnnealing",
     "Table",

@@ -40,8 +40,8 @@ ORDER = {
     "kernel": "base tuning | gradient gibbs joint | tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
-    "run": "files limits lost signals quantities start | lowest checkpoint | loop | sampling"
-    " | predictive",
+    "run": "moments files limits lost signals start | quantities | lowest checkpoint | loop"
+    " | sampling | predictive",
     "learning": "divergence latent optimizer | guide shown | bias data noise"
     " | batches likelihood start | objective | history moving | held_out steps | fit",
     "learning/objective": "base | conditionals | * | choose",

@@ -32,6 +32,7 @@ from energydsl.run.checkpoint import Identity, identity_of, model_identity, sett
 from energydsl.run.limits import check_counts, check_memory
 from energydsl.run.loop import AbstractRun, At, Store
 from energydsl.run.lost import Fallen, Lost, first_broken
+from energydsl.run.moments import Moments, Running, RunningMoments
 from energydsl.run.quantities import Quantities
 from energydsl.run.start import Start, initial
 
@@ -49,6 +50,7 @@ class Chains:
             are 8-bit integers if these suffice, other integers 32-bit ones.
         stats: the energy of each draw, and the kernel's statistics.
         last: the final configuration of each chain, which can be given as ``start=``.
+        moments: the mean and the variance of each quantity of ``keep=`` that is a `Moments`.
         lost: the chains whose energy became NaN, with their last good configurations and their
             draws until then. The other attributes have the chains that went on; if none did, they
             have all, as far as the energies of all were numbers.
@@ -74,13 +76,15 @@ class Chains:
     stopped: str | None = None
     chosen: str | None = None
     lost: tuple[Lost, ...] = ()
+    moments: dict[str, RunningMoments] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: object) -> NoReturn:
         raise TypeError(f"Chains are no dict: write chains.draws[{name!r}] or chains.stats[...].")
 
     def __repr__(self) -> str:
         chains, draws = self.stats["energy"].shape
-        names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
+        shown = [f"{n}{list(a.shape[2:])}" for n, a in self.draws.items()]
+        names = ", ".join([*shown, *(f"moments of {n}" for n in self.moments)])
         note = f"; chosen because {self.chosen}" if self.chosen else ""
         note += f"; stopped: {self.stopped}" if self.stopped else ""
         note += f"; lost: {[lost.chain for lost in self.lost]}" if self.lost else ""
@@ -122,7 +126,7 @@ def sample(
     draws: int = 1000,
     thin: int = 1,
     start: Start | None = None,
-    keep: Mapping[str, Quantity] | None = None,
+    keep: Mapping[str, Quantity | Moments] | None = None,
     checkpoint: str | PathLike | None = None,
     progress: bool = True,
 ) -> Chains:
@@ -143,7 +147,8 @@ def sample(
             is one variable, or an EBM that has exact draws. Variables that are not drawn begin at
             random, as all do by default.
         keep: functions of one configuration, by name, whose values are kept instead of the
-            configurations; they receive discrete variables as 32-bit integers.
+            configurations; they receive discrete variables as 32-bit integers. Of a function in
+            `Moments` only the mean and the variance over the draws are kept.
         checkpoint: a folder. If it contains a checkpoint of the same run, the run continues from
             there, with the same draws as without the interruption; `draws` may be larger.
         progress: whether to show a progress bar, if the output is a terminal.
@@ -197,7 +202,7 @@ class _Run(AbstractRun):
     def begin(
         self,
         start: Start | None,
-        keep: Mapping[str, Quantity] | None,
+        keep: Mapping[str, Quantity | Moments] | None,
         checkpoint: str | PathLike | None,
     ) -> None:
         """Initialise the chains, allocate the draws, and resume from a checkpoint if given."""
@@ -206,6 +211,7 @@ class _Run(AbstractRun):
         one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
         self.keep = None if keep is None else Quantities.of(keep, one)
         shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        running = Running.blank({k[8:]: shapes.pop(k) for k in [*shapes] if k[:8] == "running/"})
         each = sum(math.prod(s.shape) * s.dtype.itemsize for s in shapes.values())
         check_memory(self.rows, self.rows * each)
         arrays = {
@@ -215,7 +221,8 @@ class _Run(AbstractRun):
         size = sum(a[:, :1].nbytes for a in arrays.values())
         # The capacity does not depend on the number of draws, so that another is not recompiled.
         self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
-        self.at = At((carry, Fallen.none(_configurations(self.ebm, self.ensemble, carry))), 0, 0)
+        fallen = Fallen.none(_configurations(self.ebm, self.ensemble, carry))
+        self.at = At(((carry, running), fallen), 0, 0)
         if checkpoint is not None:
             self.resume(checkpoint, self._identity(None if start is None else xs))
 
@@ -268,14 +275,14 @@ class _Run(AbstractRun):
                 broken = middle
             else:
                 good, at = middle, moved
-        return first + good, _configurations(self.ebm, self.ensemble, at)
+        return first + good, _configurations(self.ebm, self.ensemble, at[0])
 
     def _compute(
         self, count: int, thin: int, carry: Any = None, first: int | None = None
     ) -> tuple[Any, dict[str, np.ndarray]]:
         """Draws of the chains, from where the run is unless it is said from where."""
         carry, first = (self.at.carry[0], self.at.steps) if first is None else (carry, first)
-        numbers = jnp.asarray([first, count, thin])
+        numbers = jnp.asarray([first, count, thin, self.warmup])
         carry, buffer = _run_chunk(
             self.ebm, self.ensemble, carry, self.step_key, numbers, self.keep, self.capacity
         )
@@ -307,7 +314,7 @@ class _Run(AbstractRun):
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
-        carry, fallen = self.at.carry
+        (carry, running), fallen = self.at.carry
         last = _configurations(self.ebm, self.ensemble, carry)
         lost = fallen.told(draws, self.warmup, self.thin)
         if fallen.mask.any():
@@ -315,6 +322,7 @@ class _Run(AbstractRun):
         return Chains(
             draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
             time.perf_counter() - self.began, stopped, lost=lost,
+            moments=running.told(~fallen.mask),
         )  # fmt: skip
 
 
@@ -356,7 +364,9 @@ def _observe(
         kept = _shown(ebm, ensemble.configurations(ebm, carry))
     else:
         kept = ensemble.observe(ebm, carry, lambda x: keep(_widened(x)))
-    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
+    running = () if keep is None else keep.running
+    named = {f"running/{k}" if k in running else f"draw/{k}": v for k, v in kept.items()}
+    return named | {"energy": ensemble.energies(ebm, carry)}
 
 
 def _widened(xs: Configuration) -> Configuration:
@@ -375,28 +385,32 @@ def _shown(ebm: EBM, xs: Configuration) -> Configuration:
 def _run_chunk(
     ebm: EBM,
     ensemble: AbstractEnsemble,
-    carry: Any,
+    carry: tuple[Any, Running],
     key: Array,
     numbers: Array,
     keep: Quantities | None,
     capacity: int,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[tuple[Any, Running], dict[str, Array]]:
     """`count` draws of `thin` steps each, from step `first` on, into a buffer of `capacity`."""
-    first, count, thin = numbers
+    first, count, thin, warmup = numbers
     tables = ensemble.load(ebm)
 
     def advance(t: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
         return ensemble.advance(ebm, tables, loop[0], key=jr.fold_in(key, t))
 
-    def draw(i: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
-        carry, buffer = loop
+    def draw(i: Array, loop: Any) -> Any:
+        carry, running, buffer = loop
         begin = first + i * thin
         carry, info = lax.fori_loop(begin, begin + thin, advance, (carry, blank))
         seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
-        return carry, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
+        summed = running.with_draw({k: seen[f"running/{k}"] for k in running.means})
+        running = jax.tree.map(lambda a, b: jnp.where(begin < warmup, a, b), running, summed)
+        return carry, running, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
 
-    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
+    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry[0], keep, key)
     blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
     # The draws are on the first axis, so that each is contiguous in memory.
-    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in shapes.items()}
-    return lax.fori_loop(0, count, draw, (carry, buffer))
+    kept = {k: s for k, s in shapes.items() if k[:8] != "running/"}
+    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in kept.items()}
+    chains, running, buffer = lax.fori_loop(0, count, draw, (*carry, buffer))
+    return (chains, running), buffer
