@@ -40,7 +40,7 @@ ORDER = {
     "kernel": "base tuning | gradient gibbs joint | tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
-    "run": "moments files limits lost signals start | quantities | lowest checkpoint | loop"
+    "run": "moments files limits lost signals spread start | quantities | lowest checkpoint | loop"
     " | sampling | predictive",
     "learning": "divergence latent optimizer | guide shown | bias data noise"
     " | batches likelihood start | objective | history moving | held_out steps | fit",

@@ -264,4 +264,6 @@ def _plain(leaf: Any) -> np.ndarray:
 def _like(array: np.ndarray, old: Any) -> Any:
     if isinstance(old, jax.Array) and jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(old))
+    if isinstance(old, jax.Array) and len(old.sharding.device_set) > 1:
+        return jax.device_put(array, old.sharding)
     return jnp.asarray(array)

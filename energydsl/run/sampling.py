@@ -34,6 +34,7 @@ from energydsl.run.loop import AbstractRun, At, Store
 from energydsl.run.lost import Fallen, Lost, first_broken
 from energydsl.run.moments import Moments, Running, RunningMoments
 from energydsl.run.quantities import Quantities
+from energydsl.run.spread import spread
 from energydsl.run.start import Start, initial
 
 BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
@@ -128,6 +129,7 @@ def sample(
     start: Start | None = None,
     keep: Mapping[str, Quantity | Moments] | None = None,
     checkpoint: str | PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
 ) -> Chains:
     """Draw from an EBM by Markov chains.
@@ -151,6 +153,8 @@ def sample(
             `Moments` only the mean and the variance over the draws are kept.
         checkpoint: a folder. If it contains a checkpoint of the same run, the run continues from
             there, with the same draws as without the interruption; `draws` may be larger.
+        mesh: devices over which the run is spread: the chains along the mesh's axis "chain", and
+            the first axis of each variable along its axis "site". Random words do not depend on it.
         progress: whether to show a progress bar, if the output is a terminal.
 
     Returns:
@@ -174,7 +178,7 @@ def sample(
     check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
     with run:
-        run.begin(start, keep, checkpoint)
+        run.begin(start, keep, checkpoint, mesh)
         return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
@@ -204,9 +208,11 @@ class _Run(AbstractRun):
         start: Start | None,
         keep: Mapping[str, Quantity | Moments] | None,
         checkpoint: str | PathLike | None,
+        mesh: jax.sharding.Mesh | None,
     ) -> None:
         """Initialise the chains, allocate the draws, and resume from a checkpoint if given."""
         xs = initial(self.ebm, start, self.chains, key=self.start_key)
+        xs = spread(self.ebm, xs, mesh)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
         one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
         self.keep = None if keep is None else Quantities.of(keep, one)
