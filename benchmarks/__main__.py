@@ -10,6 +10,7 @@ NAMES = (
     "scale",
     "gibbs",
     "clusters",
+    "tempering",
     "gradients",
     "elimination",
     "learning",

@@ -55,6 +55,9 @@ from energydsl.kernel import (
     Gibbs,
     Langevin,
     MetropolisHastings,
+    Mixture,
+    ReplicaExchange,
+    SimulatedAnnealing,
     SwendsenWang,
     Wolff,
 )
@@ -142,6 +145,9 @@ from energydsl.reporting.arviz_tree import to_arviz
 from energydsl.reporting.diagnose import Diagnosis, Finding, diagnose
 from energydsl.reporting.plot import animate_samples, plot_energy, plot_history, plot_samples
 from energydsl.reporting.report import report
+from energydsl.run.lost import Lost
+from energydsl.run.lowest import lowest_seen
+from energydsl.run.moments import Moments, RunningMoments
 from energydsl.run.predictive import predictive
 from energydsl.run.sampling import Chains, sample
 
@@ -185,14 +191,17 @@ __all__ = [
     "LogDensity",
     "LogLikelihood",
     "LogZ",
+    "Lost",
     "Marginal",
     "Marginals",
     "MaximumEntropy",
     "MaximumLikelihood",
     "MeanField",
     "MetropolisHastings",
+    "Mixture",
     "Mode",
     "Model",
+    "Moments",
     "Neural",
     "NoiseContrastive",
     "Noisy",
@@ -201,8 +210,11 @@ __all__ = [
     "PseudoLikelihood",
     "Quadratic",
     "RatioMatching",
+    "ReplicaExchange",
     "ReverseAIS",
+    "RunningMoments",
     "ScoreMatching",
+    "SimulatedAnnealing",
     "SwendsenWang",
     "Table",
     "ThermodynamicIntegration",
@@ -239,6 +251,7 @@ __all__ = [
     "log_partition",
     "logaddexp",
     "logsumexp",
+    "lowest_seen",
     "map_configuration",
     "marginals",
     "maximum",

@@ -38,10 +38,11 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "base tuning | clusters gradient | * | choose",
+    "kernel": "base tuning | clusters gradient gibbs joint | tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
-    "run": "files signals quantities | checkpoint | loop | sampling | predictive",
+    "run": "moments files limits lost signals spread start | quantities | lowest checkpoint | loop"
+    " | sampling | predictive",
     "learning": "divergence latent optimizer | guide shown | bias data noise"
     " | batches likelihood start | objective | history moving | held_out steps | fit",
     "learning/objective": "base | conditionals | * | choose",

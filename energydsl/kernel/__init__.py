@@ -9,7 +9,10 @@ from energydsl.kernel.exact_draws import ExactDraws as ExactDraws
 from energydsl.kernel.gibbs import Gibbs as Gibbs
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
+from energydsl.kernel.mixture import Mixture as Mixture
 from energydsl.kernel.nuts import NUTS as NUTS
+from energydsl.kernel.replica_exchange import ReplicaExchange as ReplicaExchange
+from energydsl.kernel.simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from energydsl.kernel.swendsen_wang import SwendsenWang as SwendsenWang
 from energydsl.kernel.wolff import Wolff as Wolff
 

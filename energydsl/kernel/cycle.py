@@ -8,10 +8,10 @@ import jax.random as jr
 import numpy as np
 from jax import Array
 
-from energydsl._messages import brief
 from energydsl._types import Configuration, Refusal
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.joint import check_kernels, together
 
 
 class Cycle(AbstractKernel):
@@ -28,11 +28,7 @@ class Cycle(AbstractKernel):
     kernels: tuple[AbstractKernel, ...]
 
     def __init__(self, *kernels: AbstractKernel) -> None:
-        if not kernels:
-            raise ValueError("Cycle got no kernels; expected at least one.")
-        for kernel in kernels:
-            if not isinstance(kernel, AbstractKernel):
-                raise TypeError(f"Cycle got {brief(kernel)}; expected kernels such as ed.Gibbs().")
+        check_kernels(kernels, "Cycle")
         self.kernels = kernels
 
     def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> tuple[Any, ...]:
@@ -52,7 +48,7 @@ class Cycle(AbstractKernel):
             x, new, info = kernel.step(ebm, x, old, key=k)
             states.append(new)
             said.append(info)
-        return x, tuple(states), _together(said)
+        return x, tuple(states), together(said)
 
     def moves(self, ebm: EBM) -> np.ndarray:
         return np.any([kernel.moves(ebm) for kernel in self.kernels], axis=0)
@@ -124,18 +120,10 @@ class CycleEnsemble(AbstractEnsemble):
             xs = part.configurations(ebm, moved)
             new.append(moved)
             said.append(info)
-        return tuple(new), _together(said)
+        return tuple(new), together(said)
 
     def configurations(self, ebm: EBM, carry: tuple[Any, ...]) -> Configuration:
         return self.parts[-1].configurations(ebm, carry[-1])
 
     def energies(self, ebm: EBM, carry: tuple[Any, ...]) -> Array:
         return self.parts[-1].energies(ebm, carry[-1])
-
-
-def _together(said: list[dict[str, Array]]) -> dict[str, Array]:
-    """All kernels' statistics; a name that repeats gets the kernel's number as a suffix."""
-    info: dict[str, Array] = {}
-    for number, told in enumerate(said):
-        info |= {n if n not in info else f"{n}_{number}": v for n, v in told.items()}
-    return info

@@ -133,7 +133,7 @@ class GibbsEnsemble(AbstractEnsemble):
         return self.sweep.unpack(carry)
 
     def energies(self, ebm: EBM, carry: Any) -> Array:
-        return self.sweep.energies(ebm.model, carry)
+        return self.sweep.energies(ebm.structure, ebm.model, carry)
 
     def observe(self, ebm: EBM, carry: Any, function: Callable[[Configuration], Any]) -> Any:
         return self.sweep.observe(function, carry)

@@ -225,6 +225,7 @@ def record_of(chains: Chains) -> dict[str, Any]:
         "thin": chains.thin,
         "seconds": chains.seconds,
         "stopped": chains.stopped,
+        "lost": [{"chain": lost.chain, "step": lost.step} for lost in chains.lost],
     }
 
 

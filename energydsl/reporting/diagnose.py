@@ -27,6 +27,9 @@ BFMI_LOW = 0.3
 """The limit of E-BFMI below which the tails are poorly explored: Betancourt (2016),
 arXiv:1604.00695."""
 
+FEW_TRIPS = 10
+"""The least number of round trips of replicas in each chain without a warning."""
+
 ACCEPTED_LOW = 0.05
 """The least acceptance rate without a warning; all targets of kernels are above 0.2."""
 
@@ -152,6 +155,12 @@ def _of_run(chains: Chains) -> Iterator[Finding]:
     count, draws = chains.stats["energy"].shape
     if chains.stopped:
         yield Finding("warning", "stopped", f"The run {chains.stopped}.")
+    for lost in chains.lost:
+        said = (
+            f"A chain was left out: {lost}. The energy is not a number somewhere, or it is too "
+            "large for floating point; the other chains only show where they did not meet it."
+        )
+        yield Finding("error", "lost", said)
     if draws < FEWEST:
         said = f"There are {draws} draws per chain; R-hat and ESS need {FEWEST} or more."
         yield Finding("error", "draws", said)
@@ -179,13 +188,33 @@ def _of_steps(stats: dict[str, np.ndarray]) -> Iterator[Finding]:
             "correctly. Raise the kernel's target, or choose another parametrisation."
         )
         yield Finding("warning", "diverging", said)
-    rate = stats.get("acceptance_rate", np.ones(1)).mean()
-    if rate < ACCEPTED_LOW:
+    rates = stats.get("acceptance_rate", np.ones(1))
+    # A kernel of a mixture has a rate in the steps for which it was chosen.
+    rates = rates[~np.isnan(rates)]
+    if len(rates) and (rate := rates.mean()) < ACCEPTED_LOW:
         said = (
             f"Only {rate:.1%} of proposals were accepted; expected at least {ACCEPTED_LOW:.0%}. "
             "Give the kernel a smaller step, or a longer warmup to find one."
         )
         yield Finding("warning", "acceptance", said)
+    yield from _of_exchange(stats)
+
+
+def _of_exchange(stats: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """Replica exchange helps a chain as often as a replica comes back from the hottest rung."""
+    trips = stats.get("round_trips", np.zeros((1, 0)))
+    if not trips.size or trips[:, -1].min() >= FEW_TRIPS:
+        return
+    rates = stats["swap_rate"].mean(axis=(0, 1))
+    pair = int(rates.argmin())
+    ladder = stats["ladder"][0, -1]
+    said = (
+        f"Replicas made {trips[:, -1].min()} round trips between the coldest and the hottest "
+        f"temperature in some chain; expected at least {FEW_TRIPS}. The least rate of exchanges is "
+        f"{rates[pair]:.2f}, between T = {ladder[pair]:.3g} and {ladder[pair + 1]:.3g}. Give more "
+        "replicas, more draws, or a lower hottest temperature."
+    )
+    yield Finding("warning", "round_trips", said)
 
 
 def _bfmi(energy: np.ndarray) -> np.ndarray:

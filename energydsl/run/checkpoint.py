@@ -136,6 +136,8 @@ class Checkpoint:
         parts = tuple(Part(*part) for part in run["parts"])
         arrays = [self._part(part) for part in parts]
         old, treedef = jax.tree.flatten(like)
+        if len(leaves) != len(old):
+            raise self.damaged("state", "it was written by another version of energydsl")
         new = [_like(leaves[f"leaf-{i}"], a) for i, a in enumerate(old)]
         self.parts, self.number = parts, run["number"]
         self._remove_leftovers()
@@ -262,4 +264,6 @@ def _plain(leaf: Any) -> np.ndarray:
 def _like(array: np.ndarray, old: Any) -> Any:
     if isinstance(old, jax.Array) and jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(old))
+    if isinstance(old, jax.Array) and len(old.sharding.device_set) > 1:
+        return jax.device_put(array, old.sharding)
     return jnp.asarray(array)

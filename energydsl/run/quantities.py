@@ -22,6 +22,7 @@ from jax.core import eval_jaxpr
 from energydsl._identity import Content, Known, content
 from energydsl._messages import brief
 from energydsl._types import Configuration, Quantity
+from energydsl.run.moments import Moments
 
 
 class Program(Known):
@@ -87,9 +88,11 @@ class Quantities(eqx.Module):
     numbers: list[Array]
     program: Program = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
+    running: frozenset[str] = eqx.field(static=True, default=frozenset())
+    """The names of those of which only moments are kept."""
 
     @staticmethod
-    def of(keep: Mapping[str, Quantity], x: Any, argument: str = "keep") -> Quantities:
+    def of(keep: Mapping[str, Quantity | Moments], x: Any, argument: str = "keep") -> Quantities:
         """Trace functions of a configuration with the shapes of `x`.
 
         Args:
@@ -101,10 +104,11 @@ class Quantities(eqx.Module):
             ValueError: a function uses a variable that the configuration does not have.
             TypeError: a function returns something other than one array.
         """
-        _check_functions(keep, argument)
+        functions = _functions(keep, argument)
+        running = frozenset(n for n, f in keep.items() if isinstance(f, Moments))
 
         def all_of_them(x: Configuration) -> dict[str, Any]:
-            return {name: function(x) for name, function in keep.items()}
+            return {name: function(x) for name, function in functions.items()}
 
         try:
             program, numbers, shapes = Program.trace(all_of_them, x)
@@ -123,18 +127,19 @@ class Quantities(eqx.Module):
                 raise TypeError(
                     f"{argument}[{name!r}] returned {type(shape).__name__}; expected one array."
                 )
-        return Quantities(numbers, program, tuple(sorted(keep)))
+        return Quantities(numbers, program, tuple(sorted(keep)), running)
 
     def __call__(self, x: Configuration) -> dict[str, Array]:
         return self.program(self.numbers, x)
 
 
-def _check_functions(keep: object, argument: str) -> None:
-    """Raise TypeError unless this is a mapping from names to functions of one argument."""
+def _functions(keep: object, argument: str) -> dict[str, Quantity]:
+    """The functions by name; raises TypeError unless it maps names to functions of one argument."""
     example = f'expected functions by name, as in {argument}={{"m": lambda x: x["s"].mean()}}'
     if not isinstance(keep, Mapping):
         raise TypeError(f"Got {argument}={brief(keep)}; {example}.")
-    for name, function in keep.items():
+    functions = {n: f.function if isinstance(f, Moments) else f for n, f in keep.items()}
+    for name, function in functions.items():
         if not isinstance(name, str):
             raise TypeError(f"Got the name {name!r} in {argument}=; {example}.")
         if not callable(function):
@@ -148,6 +153,7 @@ def _check_functions(keep: object, argument: str) -> None:
             ) from None
         except ValueError:  # A function of a library may have no signature.
             continue
+    return functions
 
 
 def evaluated(

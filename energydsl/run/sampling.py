@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,15 +23,19 @@ import numpy as np
 from jax import Array, lax
 
 from energydsl._messages import ON_CHAINS, brief, described, hinted
-from energydsl._types import Configuration, Quantity, Values, check_folder, check_key
+from energydsl._types import Configuration, Quantity, check_folder, check_key
 from energydsl.analysis.ends import said_of_ends
 from energydsl.compiler.ebm import EBM, check_ebm
-from energydsl.compiler.start import check_starts, starts
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel, check_covered
 from energydsl.kernel.choose import choose
 from energydsl.run.checkpoint import Identity, identity_of, model_identity, settings_identity
+from energydsl.run.limits import check_counts, check_memory
 from energydsl.run.loop import AbstractRun, At, Store
+from energydsl.run.lost import Fallen, Lost, first_broken
+from energydsl.run.moments import Moments, Running, RunningMoments
 from energydsl.run.quantities import Quantities
+from energydsl.run.spread import spread
+from energydsl.run.start import Start, initial
 
 BUFFER_BYTES, BUFFER_DRAWS = 2**26, 1024
 """The largest memory in bytes, and the largest number of draws, of a chunk's buffer."""
@@ -48,6 +51,10 @@ class Chains:
             are 8-bit integers if these suffice, other integers 32-bit ones.
         stats: the energy of each draw, and the kernel's statistics.
         last: the final configuration of each chain, which can be given as ``start=``.
+        moments: the mean and the variance of each quantity of ``keep=`` that is a `Moments`.
+        lost: the chains whose energy became NaN, with their last good configurations and their
+            draws until then. The other attributes have the chains that went on; if none did, they
+            have all, as far as the energies of all were numbers.
         ebm: the EBM that was sampled.
         kernel: the kernel.
         key: the random key of the run.
@@ -69,15 +76,19 @@ class Chains:
     seconds: float
     stopped: str | None = None
     chosen: str | None = None
+    lost: tuple[Lost, ...] = ()
+    moments: dict[str, RunningMoments] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: object) -> NoReturn:
         raise TypeError(f"Chains are no dict: write chains.draws[{name!r}] or chains.stats[...].")
 
     def __repr__(self) -> str:
         chains, draws = self.stats["energy"].shape
-        names = ", ".join(f"{n}{list(a.shape[2:])}" for n, a in self.draws.items())
+        shown = [f"{n}{list(a.shape[2:])}" for n, a in self.draws.items()]
+        names = ", ".join([*shown, *(f"moments of {n}" for n in self.moments)])
         note = f"; chosen because {self.chosen}" if self.chosen else ""
         note += f"; stopped: {self.stopped}" if self.stopped else ""
+        note += f"; lost: {[lost.chain for lost in self.lost]}" if self.lost else ""
         return f"<Chains of {self.kernel}: {chains} chains x {draws} draws of {names}{note}>"
 
 
@@ -115,9 +126,10 @@ def sample(
     warmup: int = 1000,
     draws: int = 1000,
     thin: int = 1,
-    start: Values | None = None,
-    keep: Mapping[str, Quantity] | None = None,
+    start: Start | None = None,
+    keep: Mapping[str, Quantity | Moments] | None = None,
     checkpoint: str | PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
 ) -> Chains:
     """Draw from an EBM by Markov chains.
@@ -131,23 +143,30 @@ def sample(
         warmup: the number of steps before the first draw, in which the kernel may adapt.
         draws: the number of draws of each chain.
         thin: the number of steps per draw.
-        start: the initial configuration: one for all chains, or one per chain, with the chains on
-            the first axis. Random by default.
+        start: the initial configuration: a dict of arrays, one for all chains or one per chain,
+            with the chains on the first axis; or a `Mode`, for all chains. Or what it is drawn from
+            for each chain: a dict of NumPyro distributions by variable, one distribution if there
+            is one variable, or an EBM that has exact draws. Variables that are not drawn begin at
+            random, as all do by default.
         keep: functions of one configuration, by name, whose values are kept instead of the
-            configurations; they receive discrete variables as 32-bit integers.
+            configurations; they receive discrete variables as 32-bit integers. Of a function in
+            `Moments` only the mean and the variance over the draws are kept.
         checkpoint: a folder. If it contains a checkpoint of the same run, the run continues from
             there, with the same draws as without the interruption; `draws` may be larger.
+        mesh: devices over which the run is spread: the chains along the mesh's axis "chain", and
+            the first axis of each variable along its axis "site". Random words do not depend on it.
         progress: whether to show a progress bar, if the output is a terminal.
 
     Returns:
-        The chains. Ctrl-C ends the run early, and the draws so far are returned.
+        The chains. Ctrl-C ends the run early, and the draws so far are returned. A chain whose
+        energy becomes NaN stops alone, with a warning: see `Chains.lost`.
 
     Raises:
         TypeError, ValueError: the kernel does not fit the model, the start is outside the support,
             a count is invalid, or the checkpoint is of another run.
     """
-    _check_counts(1, chains=chains, draws=draws, thin=thin)
-    _check_counts(0, warmup=warmup)
+    check_counts("sample", 1, chains=chains, draws=draws, thin=thin)
+    check_counts("sample", 0, warmup=warmup)
     check_ebm(ebm, "sample")
     check_folder(checkpoint, "sample")
     check_key(key, "sample", ebm)
@@ -159,7 +178,7 @@ def sample(
     check_covered(ebm, kernel)
     run = _Run(ebm, kernel, key, chains, warmup, draws, thin)
     with run:
-        run.begin(start, keep, checkpoint)
+        run.begin(start, keep, checkpoint, mesh)
         return dataclasses.replace(run.finish(progress), chosen=chosen)
 
 
@@ -186,18 +205,21 @@ class _Run(AbstractRun):
 
     def begin(
         self,
-        start: Values | None,
-        keep: Mapping[str, Quantity] | None,
+        start: Start | None,
+        keep: Mapping[str, Quantity | Moments] | None,
         checkpoint: str | PathLike | None,
+        mesh: jax.sharding.Mesh | None,
     ) -> None:
         """Initialise the chains, allocate the draws, and resume from a checkpoint if given."""
-        xs = _starts(self.ebm, start, self.chains, self.start_key)
+        xs = initial(self.ebm, start, self.chains, key=self.start_key)
+        xs = spread(self.ebm, xs, mesh)
         carry = _begin(self.ebm, self.ensemble, xs, self.init_key, self.warmup)
         one = {n: jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for n, a in _widened(xs).items()}
         self.keep = None if keep is None else Quantities.of(keep, one)
         shapes = _shapes(self.ebm, self.ensemble, carry, self.keep, self.key)
+        running = Running.blank({k[8:]: shapes.pop(k) for k in [*shapes] if k[:8] == "running/"})
         each = sum(math.prod(s.shape) * s.dtype.itemsize for s in shapes.values())
-        _check_memory(self.rows, self.rows * each)
+        check_memory(self.rows, self.rows * each)
         arrays = {
             k: np.empty((self.chains, self.rows, *s.shape[1:]), s.dtype) for k, s in shapes.items()
         }
@@ -205,7 +227,8 @@ class _Run(AbstractRun):
         size = sum(a[:, :1].nbytes for a in arrays.values())
         # The capacity does not depend on the number of draws, so that another is not recompiled.
         self.capacity = int(max(1, min(BUFFER_BYTES // max(size, 1), BUFFER_DRAWS)))
-        self.at = At(carry, 0, 0)
+        fallen = Fallen.none(_configurations(self.ebm, self.ensemble, carry))
+        self.at = At(((carry, running), fallen), 0, 0)
         if checkpoint is not None:
             self.resume(checkpoint, self._identity(None if start is None else xs))
 
@@ -215,6 +238,8 @@ class _Run(AbstractRun):
         if stopped is not None:
             warnings.warn(f"sample {stopped}; the draws so far are returned.", stacklevel=4)
         chains = self._chains(stopped)
+        for lost in chains.lost if stopped is None else ():
+            warnings.warn(f"sample left out a chain: {lost}.", stacklevel=4)
         for said in lost_at_ends(chains):
             warnings.warn(f"{said}.", stacklevel=4)
         return chains
@@ -229,27 +254,43 @@ class _Run(AbstractRun):
             count, thin = 1, min(left, length)
         else:
             count, thin = min(self.rows - self.at.rows, self.capacity, length), self.thin
+        fallen = self.at.carry[1]
+        if fallen.mask.all():
+            return fallen.reason
         carry, new = self._compute(count, thin)
-        broken = np.isnan(new["energy"])
-        if not broken.any():
-            self._commit(carry, new, count, thin, warm=left > 0)
-            return None
-        good = int(broken.any(axis=0).argmax())
-        if left <= 0 and good:
-            self._commit(*self._compute(good, thin), good, thin, warm=False)
-        first = np.flatnonzero(broken[:, good]).tolist()
-        where = f"step {self.at.steps + 1}"
-        if thin > 1:
-            where = f"one of the steps {self.at.steps + 1} to {self.at.steps + thin}"
-        return (
-            f"stopped after {self.at.steps} steps: the energy of chain {first[0]} became NaN in "
-            f"{where}" + (f", and so did that of chains {first[1:]}" if first[1:] else "")
-        )
+        broken = first_broken(new["energy"], fallen)
+        for chain, row in broken.items():
+            fallen = fallen.joined(chain, *self._last_good(chain, row, thin))
+        if fallen.mask.all():
+            count = max(broken.values())
+            carry, new = self._compute(count, thin)
+        if count:
+            self._commit((carry, fallen), new, count, thin, warm=left > 0)
+        return fallen.reason if fallen.mask.all() else None
 
-    def _compute(self, count: int, thin: int) -> tuple[Any, dict[str, np.ndarray]]:
-        numbers = jnp.asarray([self.at.steps, count, thin])
+    def _last_good(self, chain: int, row: int, thin: int) -> tuple[int, Configuration]:
+        """The last step at which a chain was good, and all chains there, by bisection."""
+        carry, first = self.at.carry[0], self.at.steps
+        if row:
+            carry, first = self._compute(row, thin)[0], first + row * thin
+        good, broken, at = 0, thin, carry
+        while broken - good > 1:
+            middle = (good + broken) // 2
+            moved, seen = self._compute(1, middle, carry, first)
+            if np.isnan(seen["energy"][chain, 0]):
+                broken = middle
+            else:
+                good, at = middle, moved
+        return first + good, _configurations(self.ebm, self.ensemble, at[0])
+
+    def _compute(
+        self, count: int, thin: int, carry: Any = None, first: int | None = None
+    ) -> tuple[Any, dict[str, np.ndarray]]:
+        """Draws of the chains, from where the run is unless it is said from where."""
+        carry, first = (self.at.carry[0], self.at.steps) if first is None else (carry, first)
+        numbers = jnp.asarray([first, count, thin, self.warmup])
         carry, buffer = _run_chunk(
-            self.ebm, self.ensemble, self.at.carry, self.step_key, numbers, self.keep, self.capacity
+            self.ebm, self.ensemble, carry, self.step_key, numbers, self.keep, self.capacity
         )
         return carry, {k: np.moveaxis(np.asarray(v)[:count], 0, 1) for k, v in buffer.items()}
 
@@ -279,10 +320,15 @@ class _Run(AbstractRun):
         draws = {k[5:]: a for k, a in whole.items() if k.startswith("draw/")}
         stats = {"energy": whole["energy"]}
         stats |= {k[5:]: a for k, a in whole.items() if k.startswith("stat/")}
-        last = _configurations(self.ebm, self.ensemble, self.at.carry)
+        (carry, running), fallen = self.at.carry
+        last = _configurations(self.ebm, self.ensemble, carry)
+        lost = fallen.told(draws, self.warmup, self.thin)
+        if fallen.mask.any():
+            draws, stats, last = fallen.left_out(draws, stats, last, self.warmup, self.thin)
         return Chains(
             draws, stats, last, self.ebm, self.kernel, self.key, self.warmup, self.thin,
-            time.perf_counter() - self.began, stopped,
+            time.perf_counter() - self.began, stopped, lost=lost,
+            moments=running.told(~fallen.mask),
         )  # fmt: skip
 
 
@@ -324,7 +370,9 @@ def _observe(
         kept = _shown(ebm, ensemble.configurations(ebm, carry))
     else:
         kept = ensemble.observe(ebm, carry, lambda x: keep(_widened(x)))
-    return {f"draw/{k}": v for k, v in kept.items()} | {"energy": ensemble.energies(ebm, carry)}
+    running = () if keep is None else keep.running
+    named = {f"running/{k}" if k in running else f"draw/{k}": v for k, v in kept.items()}
+    return named | {"energy": ensemble.energies(ebm, carry)}
 
 
 def _widened(xs: Configuration) -> Configuration:
@@ -343,69 +391,32 @@ def _shown(ebm: EBM, xs: Configuration) -> Configuration:
 def _run_chunk(
     ebm: EBM,
     ensemble: AbstractEnsemble,
-    carry: Any,
+    carry: tuple[Any, Running],
     key: Array,
     numbers: Array,
     keep: Quantities | None,
     capacity: int,
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[tuple[Any, Running], dict[str, Array]]:
     """`count` draws of `thin` steps each, from step `first` on, into a buffer of `capacity`."""
-    first, count, thin = numbers
+    first, count, thin, warmup = numbers
     tables = ensemble.load(ebm)
 
     def advance(t: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
         return ensemble.advance(ebm, tables, loop[0], key=jr.fold_in(key, t))
 
-    def draw(i: Array, loop: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
-        carry, buffer = loop
+    def draw(i: Array, loop: Any) -> Any:
+        carry, running, buffer = loop
         begin = first + i * thin
         carry, info = lax.fori_loop(begin, begin + thin, advance, (carry, blank))
         seen = _observe(ebm, ensemble, carry, keep) | {f"stat/{k}": v for k, v in info.items()}
-        return carry, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
+        summed = running.with_draw({k: seen[f"running/{k}"] for k in running.means})
+        running = jax.tree.map(lambda a, b: jnp.where(begin < warmup, a, b), running, summed)
+        return carry, running, {k: b.at[i].set(seen[k]) for k, b in buffer.items()}
 
-    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry, keep, key)
+    shapes = eqx.filter_eval_shape(_look, ebm, ensemble, carry[0], keep, key)
     blank = {k[5:]: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k[:5] == "stat/"}
     # The draws are on the first axis, so that each is contiguous in memory.
-    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in shapes.items()}
-    return lax.fori_loop(0, count, draw, (carry, buffer))
-
-
-def _starts(ebm: EBM, start: Values | None, chains: int, key: Array) -> Configuration:
-    """The initial configurations: random, one for all chains, or one per chain."""
-    if start is None:
-        return starts(ebm, chains, key=key)
-    ebm.model.check_names(start)
-    free = ebm.structure.skeleton.free
-    shapes = {v.name: v.shape for v in free}
-    alike = all(np.shape(start[n]) == s for n, s in shapes.items())
-    batch = () if alike else (chains,)
-    wrong = {n: np.shape(start[n]) for n, s in shapes.items() if np.shape(start[n]) != (*batch, *s)}
-    if wrong:
-        raise ValueError(
-            f"start has shapes {wrong}; expected {shapes}, or those with {chains} chains in front."
-        )
-    xs = ebm.model.placed({v.name: v.check(start[v.name], batch) for v in free})
-    xs = {v.name: jnp.broadcast_to(xs[v.name], (chains, *v.shape)) for v in free}
-    check_starts(ebm, xs)
-    return xs
-
-
-def _check_counts(least: int, **counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or count < least:
-            raise ValueError(
-                f"sample got {name}={brief(count)}; expected a whole number of at least {least}."
-            )
-
-
-def _check_memory(draws: int, size: int) -> None:
-    """Refuse draws that the memory of this machine cannot hold."""
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
-        raise ValueError(
-            f"sample got draws={draws:,}, which take {size / 1e9:,.3g} GB; this machine has "
-            f"{memory / 1e9:,.3g} GB. Keep functions of the configurations in place of them, such "
-            'as keep={"m": lambda x: x["s"].mean()}, or every k-th one by thin=k, or fewer draws.'
-        )
+    kept = {k: s for k, s in shapes.items() if k[:8] != "running/"}
+    buffer = {k: jnp.zeros((capacity, *s.shape), s.dtype) for k, s in kept.items()}
+    chains, running, buffer = lax.fori_loop(0, count, draw, (*carry, buffer))
+    return (chains, running), buffer

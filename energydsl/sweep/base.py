@@ -96,10 +96,26 @@ class AbstractSweep(eqx.Module):
         """The inverse of `pack`: a batch of configurations, whose first axis is chains."""
 
     @abc.abstractmethod
-    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
-        """The state after each free site of the drawn variables is drawn once, in every chain."""
+    def sweep(
+        self,
+        structure: Structure,
+        tables: Any,
+        state: Any,
+        *,
+        key: Array,
+        betas: Array | None = None,
+    ) -> Any:
+        """The state after each free site of the drawn variables is drawn once, in every chain.
 
-    def energies(self, model: Model, state: Any) -> Array:
+        Args:
+            structure: the structure of the model.
+            tables: the result of `load`.
+            state: the chains, as `pack` represents them.
+            key: a random key.
+            betas: a number for each chain, by which its energies are multiplied; 1 by default.
+        """
+
+    def energies(self, structure: Structure, model: Model, state: Any) -> Array:
         """The energy of each chain; a lowering may override this to avoid unpacking."""
         return jax.vmap(model.energy)(self.unpack(state))
 
@@ -129,6 +145,11 @@ def evaluations(structure: Structure, laws: Mapping[Variable, AbstractConditiona
                 if f.variable in laws]  # fmt: skip
         total += structure.scope_size(factor) * sum(size * count for size, count in seen)
     return total
+
+
+def scales(betas: Array, total: Array) -> Array:
+    """A number for each chain, with axes to multiply an array (number, chain, *site)."""
+    return betas.reshape(-1, *(1,) * (total.ndim - 2))
 
 
 @lru_cache(maxsize=16)

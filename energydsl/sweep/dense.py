@@ -22,7 +22,7 @@ from energydsl.analysis.conditional import AbstractConditional, derivatives
 from energydsl.analysis.structure import Structure
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.sweep.base import AbstractSweep, Block, Offer, colour_blocks, drawable
+from energydsl.sweep.base import AbstractSweep, Block, Offer, colour_blocks, drawable, scales
 
 DENSE_DEGREE = 16
 """The average number of neighbours of a site above which gradients are faster than gathers."""
@@ -87,9 +87,17 @@ class DenseSweep(AbstractSweep):
     def unpack(self, state: Configuration) -> Configuration:
         return state
 
-    def sweep(self, structure: Structure, tables: Model, state: Any, *, key: Array) -> Any:
+    def sweep(
+        self,
+        structure: Structure,
+        tables: Model,
+        state: Any,
+        *,
+        key: Array,
+        betas: Array | None = None,
+    ) -> Any:
         for layer, layer_key in zip(self.layers, jr.split(key, len(self.layers)), strict=True):
-            state = _visit(tables, layer, state, layer_key)
+            state = _visit(tables, layer, state, layer_key, betas)
         return state
 
 
@@ -101,7 +109,9 @@ def _mask(block: Block) -> Array | None:
     return jnp.asarray(mask.reshape(block.variable.shape))
 
 
-def _visit(model: Model, layer: DenseLayer, state: Configuration, key: Array) -> Configuration:
+def _visit(
+    model: Model, layer: DenseLayer, state: Configuration, key: Array, betas: Array | None
+) -> Configuration:
     name = layer.variable.name
     old = state[name]
 
@@ -114,5 +124,6 @@ def _visit(model: Model, layer: DenseLayer, state: Configuration, key: Array) ->
     total = jax.vmap(
         lambda rest: derivatives(lambda v: energy(v, rest), zero, layer.law.derivatives), out_axes=1
     )(state)
+    total = total if betas is None else total * scales(betas, total)
     drawn = layer.law.draw(total, key=key).astype(old.dtype)
     return state | {name: drawn if layer.mask is None else jnp.where(layer.mask, drawn, old)}

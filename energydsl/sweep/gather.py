@@ -14,12 +14,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional
+from energydsl.analysis.evaluation import argument, common_argument
+from energydsl.analysis.factor import Factor, Sites, Whole, is_common
 from energydsl.analysis.incidence import (
     SiteFactors,
     first_of,
@@ -29,6 +33,7 @@ from energydsl.analysis.incidence import (
     totals,
 )
 from energydsl.analysis.structure import Structure
+from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
 from energydsl.sweep.base import (
@@ -60,6 +65,9 @@ class GatherSweep(AbstractSweep):
     note: str = eqx.field(static=True)
     variables: tuple[Variable, ...] = eqx.field(static=True)
     blocks: tuple[SiteFactors, ...]
+    places: tuple[tuple[Any, ...], ...]
+    """For each leaf of each batch of factors the entries that it uses, (factor, *axes); None where
+    all factors have the same argument."""
 
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
@@ -82,11 +90,27 @@ class GatherSweep(AbstractSweep):
     def unpack(self, state: dict[str, Array]) -> Configuration:
         return {v.name: state[v.name].T.reshape((-1, *v.shape)) for v in self.variables}
 
-    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
+    def sweep(
+        self,
+        structure: Structure,
+        tables: Any,
+        state: Any,
+        *,
+        key: Array,
+        betas: Array | None = None,
+    ) -> Any:
         keys = jr.split(key, len(self.blocks))
         for block, table, block_key in zip(self.blocks, tables, keys, strict=True):
-            state = _visit(structure, block, table, state, block_key)
+            state = _visit(structure, block, table, state, block_key, betas)
         return state
+
+    def energies(self, structure: Structure, model: Model, state: dict[str, Array]) -> Array:
+        """Sums over factors, whose arguments are gathered for all chains at once."""
+        env = model.environment(model.evidence)
+        total = jnp.zeros(next(iter(state.values())).shape[-1])
+        for factor, places in zip(structure.factors, self.places, strict=True):
+            total = total + _energies(factor, places, env, state)
+        return total
 
 
 def _grouped(
@@ -114,17 +138,58 @@ def _build(
         built.append(seen)
     count = sum(len(sites) for _, sites in groups)
     note = f"{count} blocks" + (", in a compiled loop" if len(built) < count else "")
-    return GatherSweep(tuple(v.name for v in laws), note, structure.skeleton.free, tuple(built))
+    free, places = structure.skeleton.free, tuple(map(_places, structure.factors))
+    return GatherSweep(tuple(v.name for v in laws), note, free, tuple(built), places)
+
+
+def _places(factor: Factor) -> tuple[Any, ...]:
+    return tuple(
+        None if isinstance(leaf, Whole) or is_common(leaf) else jnp.asarray(leaf.index)
+        for leaf in factor.leaves
+    )
+
+
+def _energies(
+    factor: Factor, places: tuple[Any, ...], env: Environment, state: dict[str, Array]
+) -> Array:
+    """The sum of a batch of factors, for each chain; a scalar if no chain moves it."""
+    values, chains, each = [], [], []
+    for leaf, place in zip(factor.leaves, places, strict=True):
+        if isinstance(leaf, Sites) and leaf.variable.name in state:
+            values.append(_of_chains(leaf, place, state))
+            chains.append(-1)
+        else:
+            known = common_argument(leaf, env) if place is None else argument(leaf, place, env)
+            values.append(known)
+            chains.append(None)
+        each.append(None if place is None else 0)
+    energy = factor.energy
+    if any(axis is not None for axis in chains):
+        energy = jax.vmap(energy, in_axes=tuple(chains), out_axes=-1)
+    if all(axis is None for axis in each):
+        return factor.size * energy(*values)
+    return jax.vmap(energy, in_axes=tuple(each))(*values).sum(axis=0)
+
+
+def _of_chains(leaf: Sites, place: Any, state: dict[str, Array]) -> Array:
+    read = leaf.index[0] if place is None else place
+    return state[leaf.variable.name][read].astype(leaf.variable.domain.energy_dtype)
 
 
 def _visit(
-    structure: Structure, block: SiteFactors, tables: tuple[Any, Any], state: Any, key: Array
+    structure: Structure,
+    block: SiteFactors,
+    tables: tuple[Any, Any],
+    state: Any,
+    key: Array,
+    betas: Array | None,
 ) -> dict[str, Array]:
     each, shared = tables
 
     def one(state: dict[str, Array], part: tuple) -> tuple[dict[str, Array], None]:
         block, each, key = part
         total = totals(structure, block, (each, shared), state)
+        total = total if betas is None else total * betas
         # XLA would otherwise recompute the gathers for every use.
         drawn = block.law.draw(lax.optimization_barrier(total), key=key)
         name = block.variable.name

@@ -29,7 +29,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.language.expression import Environment
 from energydsl.language.model import Model
 from energydsl.language.variable import Variable
-from energydsl.sweep.base import AbstractSweep, Block, Offer, drawable, evaluations
+from energydsl.sweep.base import AbstractSweep, Block, Offer, drawable, evaluations, scales
 
 Offset = tuple[int, ...]
 
@@ -118,11 +118,20 @@ class LatticeSweep(AbstractSweep):
             for v in self.variables
         }
 
-    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
+    def sweep(
+        self,
+        structure: Structure,
+        tables: Any,
+        state: Any,
+        *,
+        key: Array,
+        betas: Array | None = None,
+    ) -> Any:
         step_keys = jr.split(key, len(self.steps))
         for (k, residue), step_key in zip(self.steps, step_keys, strict=True):
             name = self.drawn[k]
             total = self._total(structure, k, residue, tables[k], state)
+            total = total if betas is None else total * scales(betas, total)
             # XLA would otherwise shift the neighbours' arrays again for every use.
             drawn = self.laws[k].draw(lax.optimization_barrier(total), key=step_key)
             free = self.free[k]

@@ -11,7 +11,7 @@ import energydsl as ed
 from energydsl.sweep import colour_blocks, dense
 from energydsl.sweep.dense import DenseSweep
 from energydsl.sweep.gather import GatherSweep
-from energydsl.sweep.lattice import join, split
+from energydsl.sweep.lattice import LatticeSweep, join, split
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_draws, exact_law
 from tests.sweep.cases import CASES, ONE_SWEEP, pack, unpack
 
@@ -186,3 +186,48 @@ def test_a_mixed_model_keeps_its_law(kind, monkeypatch):
         return (law.probs * scipy.stats.norm.cdf(v[:, None] - centres)).sum(1)
 
     assert scipy.stats.kstest(mixture, cdf).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("two layers", LatticeSweep), ("irregular graph", GatherSweep), ("RBM", DenseSweep)],
+)
+def test_chains_at_temperatures_of_their_own(name, kind, monkeypatch):
+    """Energies are multiplied by a number for each chain, which its neighbours do not share."""
+    monkeypatch.setattr(dense, "DENSE_DEGREE", 1)
+    case = next(c for c in CASES if c.name == name)
+    ebm, betas = ed.compile(case.model), [1.0, 0.3, 1.7]
+    laws = [exact_law(lambda s, b=b: b * case.energy(s), case.levels) for b in betas]
+    before = [exact_draws(law.states, law.probs, DRAWS, seed=k) for k, law in enumerate(laws)]
+    mixed = np.stack(before, axis=1).reshape(-1, before[0].shape[1])
+
+    @eqx.filter_jit
+    def run(sweep, structure, model, xs, betas, key):
+        tables = sweep.load(structure, model)
+        state = sweep.sweep(structure, tables, sweep.pack(xs), key=key, betas=betas)
+        return sweep.unpack(state), sweep.energies(structure, model, state)
+
+    each = jnp.asarray(betas * DRAWS)
+    xs = pack(case.model, mixed)
+    parts = planned(kind, ebm), ebm.structure, case.model
+    after, energies = run(*parts, xs, each, jax.random.key(3))
+    after = unpack(case.model, after)
+    np.testing.assert_allclose(energies, case.energy(after), rtol=1e-4, atol=1e-4)
+    for k, law in enumerate(laws):
+        counts = count_states(after[k::3], law.states)
+        assert chisquare_pvalue(counts, law.probs, DRAWS) > FALSE_ALARM
+        assert (after[k::3] != before[k]).any(axis=1).mean() > 0.2
+
+
+@by_name
+def test_gathered_energies_are_those_of_the_model(case):
+    """With a site clamped, whose entry in the state is the evidence."""
+    v = case.model.variables[0]
+    view = ed.variable(v.name, v.domain, v.shape).reshape(-1)
+    free = exact_law(case.energy, case.levels).states[::7]
+    ebm = ed.compile(case.model.condition({view[0]: case.levels[0][1]}))
+    states = free.copy()
+    states[:, 0] = case.levels[0][1]
+    sweep = planned(GatherSweep, ebm)
+    found = sweep.energies(ebm.structure, ebm.model, sweep.pack(pack(case.model, states)))
+    np.testing.assert_allclose(found, case.energy(states), rtol=1e-4, atol=1e-4)
