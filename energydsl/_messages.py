@@ -52,6 +52,8 @@ ABSENT = {
     "HMC hmc nuts": "Hamiltonian Monte Carlo is ed.NUTS()",
     "MH Metropolis": "write ed.MetropolisHastings(proposal)",
     "MALA ULA": "write ed.Langevin()",
+    "ParallelTempering parallel_tempering": "write ed.ReplicaExchange(kernel, hottest=5.0)",
+    "anneal annealing": "write ed.lowest_seen(ebm, ed.SimulatedAnnealing(...), key=key)",
     "CD PCD": "write ed.ContrastiveDivergence()",
     "ReplayBuffer SampleBuffer": "write ed.ContrastiveDivergence(start=ed.Buffer(2000))",
     "NCE": "write ed.NoiseContrastive()",

@@ -79,7 +79,7 @@ def frustrated(count: int) -> list[tuple[int, ...]]:
     ]
 
 
-def couplings(side: int = 8, share: float = 0.6, seed: int = 0) -> Bonds:
+def couplings(side: int = 8, share: float = 0.8, seed: int = 0) -> Bonds:
     """Bonds of +1 and -1 in which every face of `share` of the cubes is frustrated.
 
     The negative bonds lie in different faces, and then spins are flipped at random, which hides
@@ -106,7 +106,7 @@ def couplings(side: int = 8, share: float = 0.6, seed: int = 0) -> Bonds:
     return Bonds(sites, weights * flips[first] * flips[last])
 
 
-def declare(side: int = 8, share: float = 0.6, seed: int = 0) -> ed.Model:
+def declare(side: int = 8, share: float = 0.8, seed: int = 0) -> ed.Model:
     """The glass on a periodic cubic lattice, in units of J; its sites are numbered row by row."""
     bonds = couplings(side, share, seed)
     s = ed.spin("s", side**3)
@@ -129,7 +129,7 @@ def main(
     seed: Seed = 0,
     out: Out = Path("out/spin_glass"),
     side: Annotated[int, typer.Option(min=4, help="Side of the lattice, an even number.")] = 8,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of fully frustrated cubes.")] = 0.6,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of fully frustrated cubes.")] = 0.8,
     replicas: Annotated[int, typer.Option(min=2, help="Temperatures.")] = 16,
     chains: Annotated[int, typer.Option(min=2, help="Chains.")] = 4,
     draws: Annotated[int, typer.Option(min=4, help="Draws of each chain.")] = 3000,

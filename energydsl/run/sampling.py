@@ -52,9 +52,8 @@ class Chains:
         stats: the energy of each draw, and the kernel's statistics.
         last: the final configuration of each chain, which can be given as ``start=``.
         moments: the mean and the variance of each quantity of ``keep=`` that is a `Moments`.
-        lost: the chains whose energy became NaN, with their last good configurations and their
-            draws until then. The other attributes have the chains that went on; if none did, they
-            have all, as far as the energies of all were numbers.
+        lost: the chains whose energy became NaN. The other attributes are those of the chains that
+            went on; if none did, those of all until the first stopped.
         ebm: the EBM that was sampled.
         kernel: the kernel.
         key: the random key of the run.
@@ -145,9 +144,8 @@ def sample(
         thin: the number of steps per draw.
         start: the initial configuration: a dict of arrays, one for all chains or one per chain,
             with the chains on the first axis; or a `Mode`, for all chains. Or what it is drawn from
-            for each chain: a dict of NumPyro distributions by variable, one distribution if there
-            is one variable, or an EBM that has exact draws. Variables that are not drawn begin at
-            random, as all do by default.
+            for each chain: a dict of NumPyro distributions, one distribution if there is one
+            variable, or an EBM that has exact draws. What is not given begins at random.
         keep: functions of one configuration, by name, whose values are kept instead of the
             configurations; they receive discrete variables as 32-bit integers. Of a function in
             `Moments` only the mean and the variance over the draws are kept.

@@ -13,7 +13,14 @@ import scipy.stats
 from scipy.integrate import cumulative_trapezoid
 
 import energydsl as ed
-from energydsl.kernel.replica_exchange import _origins, _travelled, equalised, swap_rates
+from energydsl.kernel.replica_exchange import (
+    Replicas,
+    _adapted,
+    _origins,
+    _travelled,
+    equalised,
+    swap_rates,
+)
 from energydsl.kernel.tempering import MappedRungs, SweptRungs
 from energydsl.run import sampling
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_draws, exact_law
@@ -222,6 +229,25 @@ def test_the_ladder_spreads_rejections_evenly():
     np.testing.assert_allclose(found, [1.0, 0.5 - 0.4 * 0.332, 0.5 - 0.4 * 0.666, 0.1], atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("steps", "warmup", "due"),
+    [(16, 100, True), (8, 100, False), (17, 100, False), (64, 80, False)],
+)
+def test_each_round_of_adaptation_begins_anew(steps, warmup, due):
+    """Rounds end after 16, 32, 64 steps, within three quarters of warmup."""
+    betas, rejected = jnp.asarray([1.0, 0.9, 0.1]), jnp.asarray([0.0, 4.0])
+    rest = dict.fromkeys(("state", "xs", "energies", "marks", "trips"))
+    carry = Replicas(
+        **rest, betas=betas, rejected=rejected, counted=jnp.asarray(8), steps=jnp.asarray(steps),
+        warmup=jnp.asarray(warmup),
+    )  # fmt: skip
+    new = _adapted(carry)
+    expected = equalised(betas, rejected / 8) if due else betas
+    np.testing.assert_allclose(new.betas, expected)
+    np.testing.assert_array_equal(new.rejected, 0 * rejected if due else rejected)
+    assert int(new.counted) == (0 if due else 8)
+
+
 @pytest.fixture(scope="module")
 def glass():
     """A spin glass on a ladder of 3 x 7 sites, with a field."""
@@ -376,6 +402,8 @@ def test_new_parameters_reach_every_rung():
         ("RE(Gibbs, hottest=-1)", ValueError, "hottest=-1; expected a finite number above 0"),
         ("RE(ed.Gibbs, (1.0, 2.0))", TypeError, r"Gibbs \(the class.*expected a kernel"),
         ("RE(ed.ExactDraws(), (1.0, 2.0))", ValueError, "draws are independent"),
+        ("ed.ParallelTempering", AttributeError, "write ed.ReplicaExchange"),
+        ("ed.anneal", AttributeError, "write ed.lowest_seen"),
         ("RE(kernels=Gibbs)", TypeError, "ReplicaExchange: .*'kernel'"),
         ("sample(cauchy, RE(ed.Langevin(), (1.0, 5.0)))", ValueError, "temperature 5, .*no finite"),
         ("sample(cauchy, RE(Gibbs, (1.0, 1.5)))", ValueError, "leaves out 1 free sites"),

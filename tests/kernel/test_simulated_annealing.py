@@ -182,3 +182,14 @@ CAUCHY = ed.compile(ed.Model(2.0 * ed.log(1 + ed.real("y") ** 2)))
 def test_mistakes_are_answered(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_the_search_does_not_depend_on_chunks(monkeypatch):
+    """Of many spins, so that other random numbers would find another configuration."""
+    s = ed.spin("s", 60)
+    ebm = ed.compile(ed.Model(-0.1 * s.sum()))
+    options = {"key": jr.key(2), "steps": 200, "chains": 2}
+    whole, _ = ed.lowest_seen(ebm, ed.Gibbs(), **options)
+    monkeypatch.setattr(lowest, "CHUNK", 7)
+    parts, _ = ed.lowest_seen(ebm, ed.Gibbs(), **options)
+    np.testing.assert_array_equal(parts["s"], whole["s"])

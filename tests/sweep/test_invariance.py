@@ -231,3 +231,13 @@ def test_gathered_energies_are_those_of_the_model(case):
     sweep = planned(GatherSweep, ebm)
     found = sweep.energies(ebm.structure, ebm.model, sweep.pack(pack(case.model, states)))
     np.testing.assert_allclose(found, case.energy(states), rtol=1e-4, atol=1e-4)
+
+
+def test_gathered_energies_of_factors_that_see_no_site():
+    """Three times the same parameter, which is one entry for all factors of its batch."""
+    s, field = ed.spin("s", 3), ed.parameter("h", np.array([0.5, 0.7]))
+    ebm = ed.compile(ed.Model((s[1:] * s[:-1]).sum() + field[np.array([1, 1, 1])].sum()))
+    xs = {"s": jnp.asarray([[1, 1, -1], [1, 1, 1]], jnp.int8)}
+    sweep = planned(GatherSweep, ebm)
+    found = sweep.energies(ebm.structure, ebm.model, sweep.pack(xs))
+    np.testing.assert_allclose(found, [2.1, 4.1], rtol=1e-6)

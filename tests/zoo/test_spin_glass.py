@@ -59,7 +59,7 @@ def test_an_odd_side_is_refused():
 
 
 def test_replica_exchange_finds_the_ground_state(tmp_path):
-    numbers = zoo.main(out=tmp_path, side=4, replicas=6, chains=2, draws=300)
+    numbers = zoo.main(out=tmp_path, side=4, share=0.6, replicas=6, chains=2, draws=300)
     check_words(zoo, numbers)
     assert numbers["proven"] and numbers["found"] == numbers["bound"] <= numbers["gibbs"]
     assert numbers["reached"] == 2 and 0 < numbers["swap_rate"] < 1
