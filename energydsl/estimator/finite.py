@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
@@ -84,6 +85,7 @@ def tabulated(ebm: EBM, method: str) -> Finite:
     return tables(ebm.model, ebm.structure, method)
 
 
+@lru_cache(maxsize=8)
 def untabulated(structure: Structure) -> str | None:
     """What a structure lacks for its tables to be computed; None if they are."""
     other = structure.free & (structure.levels == 0)
@@ -105,18 +107,26 @@ def tables(model: Model, structure: Structure, method: str) -> Finite:
     Raises:
         ValueError: an energy is NaN or minus infinity.
     """
-    scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+    scopes, held, built = _planned(structure)
     position = np.cumsum(structure.free) - 1
     with jax.enable_x64(True):
-        outside, known = _energies(model, held_rows(structure), scopes.built())
-        held, logs = float(outside), [-np.asarray(cells) for cells in known]
+        outside, known = _energies(model, held, built)
+        alone, logs = float(outside), [-np.asarray(cells) for cells in known]
     groups = tuple(
         Group(position[g.scopes], known[g.table].reshape(-1, *scopes.levels(g)))
         for g, known in zip(scopes.groups, logs, strict=True)
     )
-    _check(method, held, groups)
+    _check(method, alone, groups)
     free = structure.free
-    return Finite(structure.levels[free], structure.colours[free], groups, -held)
+    return Finite(structure.levels[free], structure.colours[free], groups, -alone)
+
+
+@lru_cache(maxsize=8)
+def _planned(structure: Structure) -> tuple[Scopes, tuple[Rows, ...], tuple[Tables, ...]]:
+    """The scopes of all tables, the factors without a free site, and the tables' indices."""
+    with jax.ensure_compile_time_eval():
+        scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+        return scopes, held_rows(structure), scopes.built()
 
 
 @eqx.filter_jit

@@ -19,7 +19,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.compiler.ebm import EBM
 from energydsl.estimator.finite import Finite, tables, untabulated
 from energydsl.language.model import Model
-from energydsl.mode.pairs import Pairs
+from energydsl.mode.pairs import Pairs, bare, gauge
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +76,11 @@ class Problem:
         if not self.structure.pairwise:
             return Refusal("some factor has more than two free sites")
         return self.tables if isinstance(self.tables, Refusal) else Pairs.of(self.tables)
+
+    @cached_property
+    def turned(self) -> np.ndarray | None:
+        """The sites whose levels are reversed before a cut; None if no cut solves the pairs."""
+        return gauge(bare(self.pairs)) if isinstance(self.pairs, Pairs) else None
 
     def placed(self, states: np.ndarray) -> Configuration:
         """The configuration with these levels of the part's free sites, in order."""

@@ -45,18 +45,18 @@ def minimum_cut(nodes: int, arcs: np.ndarray, capacities: np.ndarray) -> Cut:
     finite = np.isfinite(capacities)
     total = float(capacities[finite].sum())
     bounded = np.where(finite, capacities, 2 * total + 1)
-    left = coo_array((bounded, tuple(arcs)), shape=(nodes + 2, nodes + 2)).tocsr()
-    left.eliminate_zeros()
+    # With an arc of capacity 0 against each arc, flows have the same entries as capacities.
+    both = np.concatenate([arcs, arcs[::-1]], axis=1)
+    values = np.concatenate([bounded, np.zeros_like(bounded)])
+    left = coo_array((values, tuple(both)), shape=(nodes + 2, nodes + 2)).tocsr()
     largest = float(capacities[finite].max(initial=0.0)) or 1.0
     best = Cut(np.zeros(nodes, bool), np.inf)
     for _ in range(ROUNDS):
         unit = largest / MOST
-        whole = left.copy()
-        whole.data = np.floor(np.minimum(left.data / unit, MOST)).astype(np.int32)
-        flow = maximum_flow(whole, nodes, nodes + 1).flow
-        left = csr_array(left - flow * unit)
-        left.data = np.maximum(left.data, 0.0)
-        found = _cut(nodes, whole - flow, left)
+        whole = np.floor(np.minimum(left.data / unit, MOST)).astype(np.int32)
+        sent = maximum_flow(_like(left, whole), nodes, nodes + 1).flow.data
+        left.data = np.maximum(left.data - sent * unit, 0.0)
+        found = _cut(nodes, whole > sent, left)
         best = found if found.excess < best.excess else best
         if best.excess <= EXACT * total:
             break
@@ -64,9 +64,15 @@ def minimum_cut(nodes: int, arcs: np.ndarray, capacities: np.ndarray) -> Cut:
     return best
 
 
-def _cut(nodes: int, whole: csr_array, left: csr_array) -> Cut:
-    """The nodes that the source still reaches by whole units, and what is left beyond them."""
-    open_arcs = csr_array(whole > 0)
+def _like(graph: csr_array, values: np.ndarray) -> csr_array:
+    """Other values for the arcs of a graph."""
+    return csr_array((values, graph.indices, graph.indptr), shape=graph.shape)
+
+
+def _cut(nodes: int, more: np.ndarray, left: csr_array) -> Cut:
+    """The nodes that the source reaches by arcs that take more, and what is left beyond them."""
+    open_arcs = _like(left, more.astype(np.int8)).copy()
+    open_arcs.eliminate_zeros()
     reached = np.zeros(nodes + 2, bool)
     reached[breadth_first_order(open_arcs, nodes, return_predecessors=False)] = True
     rows = np.repeat(reached, np.diff(left.indptr))

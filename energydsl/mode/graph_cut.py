@@ -6,7 +6,7 @@ import numpy as np
 
 from energydsl._types import Refusal
 from energydsl.mode.base import AbstractMethod, Found, Problem
-from energydsl.mode.pairs import Minimum, Pairs, bare, cut, gauge
+from energydsl.mode.pairs import Minimum, Pairs, bare, cut
 
 
 class GraphCut(AbstractMethod):
@@ -22,7 +22,7 @@ class GraphCut(AbstractMethod):
         pairs = problem.pairs
         if isinstance(pairs, Refusal):
             return pairs.reason
-        if gauge(bare(pairs)) is None:
+        if problem.turned is None:
             return (
                 "the pairs are not submodular, whatever the order of levels: some loop is "
                 "frustrated, or sites of more than two levels have energies such as those of labels"
@@ -30,9 +30,9 @@ class GraphCut(AbstractMethod):
         return None
 
     def solve(self, problem: Problem) -> Found:
-        pairs = problem.pairs
-        assert isinstance(pairs, Pairs)
-        found = turned_cut(pairs)
+        pairs, turned = problem.pairs, problem.turned
+        assert isinstance(pairs, Pairs) and turned is not None
+        found = turned_cut(pairs, turned)
         if np.isinf(pairs.energy(found.states)):
             raise ValueError(
                 "Every configuration has infinite energy: there is no most likely one."
@@ -41,11 +41,8 @@ class GraphCut(AbstractMethod):
         return Found(problem.placed(found.states), 0.0 if proven else found.excess, self.name)
 
 
-def turned_cut(pairs: Pairs) -> Minimum:
+def turned_cut(pairs: Pairs, turned: np.ndarray) -> Minimum:
     """The states of lowest energy of pairs that have a gauge."""
-    plain = bare(pairs)
-    turned = gauge(plain)
-    assert turned is not None
-    found = cut(plain.reversed(turned))
+    found = cut(bare(pairs).reversed(turned))
     states = np.where(turned, pairs.levels - 1 - found.states, found.states)
     return found._replace(states=states)

@@ -68,6 +68,8 @@ class Pairs(NamedTuple):
 
     def reversed(self, turned: np.ndarray) -> Pairs:
         """The same energies with the order of the levels of some sites reversed."""
+        if not turned.any():
+            return self
         own = np.arange(self.sites.shape[1])
         back = self.levels[:, None] - 1 - own
         order = np.where(turned[:, None] & (back >= 0), back, own)
@@ -116,6 +118,8 @@ def bare(pairs: Pairs) -> Pairs:
 
     Its row in the table of the pair becomes that of another level, which is finite.
     """
+    if np.isfinite(pairs.tables).all():
+        return pairs
     sites, tables = pairs.sites.copy(), pairs.tables.copy()
     for end in (0, 1):
         other = 2 - end
@@ -144,6 +148,8 @@ def gauge(pairs: Pairs) -> np.ndarray | None:
     up, down = (bends > 0).any(axis=(1, 2)), (bends < 0).any(axis=(1, 2))
     if (up & down).any() or np.isnan(bends).any():
         return None
+    if not down.any():
+        return np.zeros(count, bool)
     first, second = pairs.edges[up | down].T
     turned = down[up | down]
     # Each site has two nodes: as it is, and reversed.
@@ -165,7 +171,7 @@ def _signs(pairs: Pairs) -> np.ndarray:
 
 
 def cut(pairs: Pairs) -> Minimum:
-    """The states of lowest energy, for submodular pairs.
+    """The states of lowest energy, for submodular pairs that are `bare`.
 
     A pair of sites of two levels each may forbid states; other pairs are finite.
     """
@@ -212,7 +218,8 @@ def _chains(
 
 def _filled(pairs: Pairs) -> tuple[Pairs, np.ndarray]:
     """The energies with finite tables, and arcs, (arc, 2), that forbid what these had forbidden."""
-    pairs = bare(pairs)
+    if np.isfinite(pairs.tables).all():
+        return pairs, np.zeros((0, 2), int)
     tables, edges = pairs.tables.copy(), pairs.edges
     within = np.arange(tables.shape[1])
     first, second = (within < pairs.levels[edges[:, k]][:, None] for k in (0, 1))
