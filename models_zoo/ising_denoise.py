@@ -9,8 +9,8 @@ h = \tfrac12 \log \frac{1 - p}{p},$$
 where $h$ makes $p(y \mid x)$ the distribution of the flips. Gibbs draws $x$ given $y$. The restored
 picture is the sign of the posterior mean, which minimises the expected number of wrong pixels.
 Beside it stands the most probable picture, the mode of $x$ given $y$, which a minimum cut finds and
-proves. It has the lowest energy of all pictures, far below that of any draw, and about as many wrong
-pixels as the sign of the posterior mean.
+proves. It has the lowest energy of all pictures, far below that of any draw, and about as many
+wrong pixels as the sign of the posterior mean.
 
 $J$ is chosen without the clean picture. Noise multiplies the correlation of neighbours by
 $(1-2p)^2$, so that the clean picture's correlation follows from the noisy one; $J$ is the coupling

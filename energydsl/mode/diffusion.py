@@ -23,7 +23,7 @@ from energydsl.estimator.finite import Finite, merged
 SWEEPS = 200
 """The most steps for each colour."""
 
-WORK = 2e9
+WORK = 4e8
 """The most cells that are read; models with large tables take fewer sweeps."""
 
 GAIN = 1e-7
