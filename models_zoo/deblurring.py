@@ -119,7 +119,10 @@ def blur(side: int, width: float = 1.0, reach: int = 2) -> csr_array:
     lines = np.abs(np.arange(side)[:, None] - np.arange(side))
     weights = np.where(lines <= reach, np.exp(-(lines**2) / (2 * width**2)), 0.0)
     line = csr_array(weights / weights.sum(axis=1, keepdims=True))
-    return csr_array(kron(line, line))
+    whole = csr_array(kron(line, line))
+    # A stored zero would be an edge of the model.
+    whole.eliminate_zeros()
+    return whole
 
 
 def selection(side: int, rng: np.random.Generator, share: float = 0.4) -> csr_array:
