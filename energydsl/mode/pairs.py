@@ -180,7 +180,7 @@ def cut(pairs: Pairs) -> Minimum:
     first, second = filled.edges.T
     top = filled.levels[second] - 1
     np.add.at(sites, first, _last(filled.tables, top))
-    np.add.at(sites, second, filled.tables[:, 0] - _last(filled.tables, top)[:, :1])
+    np.add.at(sites, second, filled.tables[:, 0])
     sites = np.where(np.arange(sites.shape[1]) < filled.levels[:, None], sites, np.inf)
     lowest = sites.min(axis=1)
     if np.isinf(lowest).any():
