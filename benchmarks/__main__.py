@@ -11,8 +11,10 @@ NAMES = (
     "gibbs",
     "clusters",
     "tempering",
+    "blocks",
     "gradients",
     "elimination",
+    "modes",
     "learning",
     "fields",
 )

@@ -25,7 +25,7 @@ from numpyro import distributions as _distributions  # noqa: F401
 from energydsl import _messages
 from energydsl import io as io
 from energydsl._types import Configuration, IntractableError
-from energydsl.compiler.answers import Marginal, Marginals, Mode, map_configuration, marginals
+from energydsl.compiler.answers import Marginal, Marginals, marginals
 from energydsl.compiler.compile import compile
 from energydsl.compiler.ebm import EBM, log_partition
 from energydsl.compiler.expectation import entropy, expectation
@@ -132,6 +132,8 @@ from energydsl.learning.objective import (
     Variational,
 )
 from energydsl.learning.start import AbstractStart, Buffer, Noisy
+from energydsl.mode.base import Mode
+from energydsl.mode.choose import map_configuration
 from energydsl.normalizer import (
     AbstractPlan,
     AbstractRule,

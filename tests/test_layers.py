@@ -11,7 +11,7 @@ import energydsl
 
 ORDER = {
     "": "_messages _pickling _startup | _types _identity | language | analysis | sweep | normalizer"
-    " | compiler | kernel | estimator | run | learning | reporting | io | cli | __main__",
+    " | compiler | kernel | estimator | mode | run | learning | reporting | io | cli | __main__",
     "language": "constraint domain | variable | expression | declare potential"
     " | evidence merge skeleton parameters | model | missing mixture noised",
     "language/domain": "base | finite continuous | *",
@@ -41,6 +41,8 @@ ORDER = {
     "kernel": "base tuning | clusters gradient gibbs joint | tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
+    "mode": "flow | pairs | base crossover descent diffusion roof"
+    " | graph_cut expansion search | choose",
     "run": "moments files limits lost signals spread start | quantities | lowest checkpoint | loop"
     " | sampling | predictive",
     "learning": "divergence latent optimizer | guide shown | bias data noise"

@@ -19,6 +19,7 @@ from energydsl.compiler import compile as compiler
 from energydsl.compiler import ebm as compiled
 from energydsl.compiler.ebm import EBM
 from energydsl.io.uai import read_uai, uai_sites
+from energydsl.mode.choose import map_configuration
 from energydsl.normalizer import Intractable, Question
 from energydsl.normalizer.base import Budget
 
@@ -89,11 +90,12 @@ def mode(
     """Print a configuration of highest probability: the level of each variable, in order."""
     with failing(debug), jax.enable_x64(True):
         asked = _Asked(file, evidence)
-        found, said = asked.answer(budget, "mode", answers.map_configuration)
+        found, said = asked.answer(budget, "mode", map_configuration)
         x = asked.model.complete(found.configuration)
         levels = {name: np.asarray(values) for name, values in x.items()}
         configuration = [int(levels[name][index]) for name, index in asked.sites]
-        numbers = {"energy": found.energy, **said, "proven": found.proven}
+        proof = {"bound": found.bound, "proven": found.proven}
+        numbers = {"energy": found.energy, **said, "method": found.method, **proof}
         lines = [" ".join(map(str, configuration))]
         _print({**numbers, "configuration": configuration}, lines, as_json)
 
@@ -114,7 +116,8 @@ class _Asked:
         ebm = self._timed("compile", lambda: compiler.compile(self.model, budget=budget))
         found = self._timed("answer", lambda: function(ebm))
         normalizer = ebm.conclusions.survey.choose(question)
-        assert not isinstance(normalizer, Intractable)
+        if isinstance(normalizer, Intractable):
+            return found, {"seconds": self.seconds}
         said = {
             "kind": normalizer.kind,
             "method": normalizer.rules,

@@ -1,4 +1,4 @@
-"""Marginals of single sites, and modes."""
+"""Marginals of single sites."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import numpy as np
 from jax import Array
 
 from energydsl._messages import brief, described
-from energydsl._types import Configuration, IntractableError
+from energydsl._types import IntractableError
 from energydsl.compiler.ebm import EBM, check_ebm, check_numbers
 from energydsl.language.variable import Variable
 from energydsl.normalizer import Intractable, Question, trouble
 from energydsl.normalizer.base import Planned
-from energydsl.normalizer.evaluate import log_partition_of, marginals_of, mode_of
+from energydsl.normalizer.evaluate import log_partition_of, marginals_of
 
 _INSTEAD = {
     "marginals": "For approximate ones, write ed.marginals(ebm, ed.BeliefPropagation()), or "
     "average draws of ed.sample.",
-    "map_configuration": "Draws at a low temperature T have energies near the lowest: "
-    "ed.sample(ed.compile(ebm.model / T), key=key).",
     "predict": "Take one input at a time: at = ebm.given(...), and ed.sample(at, key=key).",
 }
 """What to do where no rule has the answer."""
@@ -107,23 +105,6 @@ class Marginals(Mapping[str, Marginal]):
         return len(self.variables)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Mode:
-    """A configuration of low energy.
-
-    Attributes:
-        configuration: an array for each free variable.
-        energy: the energy of the configuration.
-        proven: True if it is proven that no configuration has a lower energy.
-        method: the rules by which it was found.
-    """
-
-    configuration: Configuration
-    energy: float
-    proven: bool
-    method: str
-
-
 @runtime_checkable
 class MarginalMethod(Protocol):
     """A method that approximates marginals; its `Marginals.kind` is never "exact"."""
@@ -158,7 +139,9 @@ def marginals(ebm: EBM, method: MarginalMethod | None = None) -> Marginals:
     """
     if method is not None:
         return _approximate(ebm, method)
-    normalizer = _planned(ebm, "marginals", "marginals", "known_marginals")
+    check_ebm(ebm, "marginals")
+    check_numbers(ebm.model, "marginals")
+    normalizer = planned(ebm, "marginals", "marginals", "known_marginals")
     found = marginals_of(ebm.model, normalizer)
     missing = tuple(dict.fromkeys(name for plan in normalizer.plans for name in plan.leaves))
     known = [v for v in ebm.model.variables if v.name not in missing]
@@ -183,26 +166,6 @@ def _approximate(ebm: EBM, method: MarginalMethod) -> Marginals:
     return found
 
 
-@described
-def map_configuration(ebm: EBM) -> Mode:
-    r"""A configuration of highest probability: $\mathrm{argmin}_x\, E(x)$ over the free sites.
-
-    Raises:
-        IntractableError: no rule gives the mode of some component; the message says why.
-        TypeError: a model that is not compiled, or a call inside a JAX transformation.
-        ValueError: the distribution does not exist for the present parameter values, or every
-            configuration has infinite energy.
-    """
-    normalizer = _planned(ebm, "map_configuration", "mode")
-    x = mode_of(ebm.model, normalizer)
-    energy = float(ebm.model.energy_anywhere(x))
-    if np.isnan(energy):
-        raise ValueError(f"There is no mode: {trouble(ebm.model, normalizer)}.")
-    if energy == np.inf:
-        raise ValueError("Every configuration has infinite energy: there is no most likely one.")
-    return Mode(x, energy, True, normalizer.rules)
-
-
 def is_law(ebm: EBM, v: Variable, law: Array) -> bool:
     """Whether the marginals of a variable's free sites exist: Z is neither NaN nor 0."""
     held, numbers = ebm.model.skeleton.mask(v).ravel(), np.asarray(law)
@@ -217,13 +180,6 @@ def _check_possible(ebm: EBM) -> None:
         return
     if np.isneginf(np.asarray(log_partition_of(ebm.model, ebm.normalizer, np.dtype(float)))):
         raise ValueError("Every configuration has infinite energy: there are no marginals.")
-
-
-def _planned(ebm: EBM, function: str, *questions: Question) -> Planned:
-    """The plans that compute the first of these quantities that is known, for known parameters."""
-    check_ebm(ebm, function)
-    check_numbers(ebm.model, function)
-    return planned(ebm, function, *questions)
 
 
 def planned(ebm: EBM, function: str, *questions: Question) -> Planned:

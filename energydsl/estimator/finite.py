@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from jax import Array
 
 from energydsl.analysis.evaluation import as_double
 from energydsl.analysis.joint_states import Rows, held_rows
+from energydsl.analysis.structure import Structure
 from energydsl.analysis.tables import Scopes, Tables, table_sizes
 from energydsl.compiler.answers import Marginals
 from energydsl.compiler.ebm import EBM
@@ -54,6 +56,11 @@ class Finite(NamedTuple):
         """Whether some state is forbidden."""
         return any(np.isneginf(g.cells).any() for g in self.groups)
 
+    def energy(self, states: np.ndarray) -> float:
+        """The energy of a level for each free site, without the constant."""
+        own = (cells[(np.arange(len(cells)), *states[scopes].T)] for scopes, cells in self.groups)
+        return -float(sum(logs.sum() for logs in own))
+
     @property
     def margin(self) -> float:
         """By how much a bound must be widened to hold in spite of rounding."""
@@ -69,32 +76,57 @@ def tabulated(ebm: EBM, method: str) -> Finite:
         TypeError: a free site has no finite list of levels.
         ValueError: the tables are too large, or an energy is NaN or minus infinity.
     """
-    structure = ebm.structure
+    said = untabulated(ebm.structure)
+    if said is not None:
+        error = (
+            TypeError if (ebm.structure.free & (ebm.structure.levels == 0)).any() else ValueError
+        )
+        raise error(f"{method} needs {said}. Estimate log Z of this model by ed.AIS or ed.Bracket.")
+    return tables(ebm.model, ebm.structure, method)
+
+
+@lru_cache(maxsize=8)
+def untabulated(structure: Structure) -> str | None:
+    """What a structure lacks for its tables to be computed; None if they are."""
     other = structure.free & (structure.levels == 0)
     if other.any():
-        raise TypeError(
-            f"{method} needs finite sites; {structure.describe(int(np.argmax(other)))} "
-            "has no finite list of levels. Estimate log Z of this model by ed.AIS or ed.Bracket."
-        )
+        first = structure.describe(int(np.argmax(other)))
+        return f"finite sites; {first} has no finite list of levels"
     bits, cells = table_sizes(structure)
     if bits.max(initial=0) > MAX_TABLE or cells.sum() > MAX_CELLS:
-        raise ValueError(
-            f"{method} needs the tables of all factors: {cells.sum():.3g} cells, the largest table "
-            f"2^{bits.max():.3g}; at most {MAX_CELLS:.3g} and 2^{MAX_TABLE:.3g} are computed. "
-            "Estimate log Z of this model by ed.AIS or ed.Bracket."
+        return (
+            f"the tables of all factors: {cells.sum():.3g} cells, the largest table "
+            f"2^{bits.max():.3g}; at most {MAX_CELLS:.3g} and 2^{MAX_TABLE:.3g} are computed"
         )
-    scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+    return None
+
+
+def tables(model: Model, structure: Structure, method: str) -> Finite:
+    """The tables of a structure for which `untabulated` says nothing.
+
+    Raises:
+        ValueError: an energy is NaN or minus infinity.
+    """
+    scopes, held, built = _planned(structure)
     position = np.cumsum(structure.free) - 1
     with jax.enable_x64(True):
-        outside, known = _energies(ebm.model, held_rows(structure), scopes.built())
-        held, tables = float(outside), [-np.asarray(cells) for cells in known]
+        outside, known = _energies(model, held, built)
+        alone, logs = float(outside), [-np.asarray(cells) for cells in known]
     groups = tuple(
         Group(position[g.scopes], known[g.table].reshape(-1, *scopes.levels(g)))
-        for g, known in zip(scopes.groups, tables, strict=True)
+        for g, known in zip(scopes.groups, logs, strict=True)
     )
-    _check(method, held, groups)
+    _check(method, alone, groups)
     free = structure.free
-    return Finite(structure.levels[free], structure.colours[free], groups, -held)
+    return Finite(structure.levels[free], structure.colours[free], groups, -alone)
+
+
+@lru_cache(maxsize=8)
+def _planned(structure: Structure) -> tuple[Scopes, tuple[Rows, ...], tuple[Tables, ...]]:
+    """The scopes of all tables, the factors without a free site, and the tables' indices."""
+    with jax.ensure_compile_time_eval():
+        scopes = Scopes(structure, np.arange(len(structure.component_sizes)))
+        return scopes, held_rows(structure), scopes.built()
 
 
 @eqx.filter_jit

@@ -14,11 +14,11 @@ from jax import Array
 
 from energydsl._messages import brief
 from energydsl._types import Configuration, Values
-from energydsl.compiler.answers import Mode
 from energydsl.compiler.ebm import EBM, check_ebm
 from energydsl.compiler.start import check_starts, starts
 from energydsl.kernel.base import check_covered
 from energydsl.kernel.exact_draws import ExactDraws
+from energydsl.mode.base import Mode
 
 Start = Values | Mode | EBM | dist.Distribution | Mapping[str, dist.Distribution]
 """What `sample` accepts as ``start=``."""

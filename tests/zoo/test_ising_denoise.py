@@ -47,6 +47,9 @@ def test_errors_fall(tmp_path):
     assert numbers["horse"]["fold"] > 20
     assert numbers["page"]["fold"] > 2.5
     for name, clean in zoo.pictures().items():
+        assert numbers[name]["mode_kind"] == "proven"
+        assert numbers[name]["energy_mode"] < numbers[name]["energy_drawn"]
+        assert numbers[name]["error_mode"] < numbers[name]["error_noisy"] / 2
         spread = np.sqrt(0.1 * 0.9 / clean.size)
         assert numbers[name]["error_noisy"] == pytest.approx(0.1, abs=5.3 * spread)
         with az.from_netcdf(tmp_path / f"{name}.nc") as tree:
