@@ -47,11 +47,15 @@ from energydsl.estimator.estimate import estimate_log_partition
 from energydsl.io.netcdf import to_netcdf
 from energydsl.io.parameters import load, save
 from energydsl.kernel import (
+    HMC,
     NUTS,
     AbstractKernel,
     Cycle,
+    DiscreteLangevin,
     ExactDraws,
     Gibbs,
+    GibbsWithGradients,
+    HessianLangevin,
     Langevin,
     MetropolisHastings,
 )
@@ -145,6 +149,7 @@ from energydsl.run.sampling import Chains, sample
 __all__ = [
     "AIS",
     "EBM",
+    "HMC",
     "MBAR",
     "NUTS",
     "SMC",
@@ -167,12 +172,15 @@ __all__ = [
     "Coupling",
     "Cycle",
     "Diagnosis",
+    "DiscreteLangevin",
     "Exact",
     "ExactDraws",
     "Expression",
     "Finding",
     "Gibbs",
+    "GibbsWithGradients",
     "HeldOut",
+    "HessianLangevin",
     "History",
     "Intractable",
     "IntractableError",

@@ -21,7 +21,7 @@ ORDER = {
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates ends statistics | tables",
+    " | incidence joint_states value_checks layer coordinates ends statistics differences | tables",
     "analysis/conditional": "base | levels | *",
     "sweep": "base | * | choose",
     "normalizer": "base double families log_z banded"
@@ -37,7 +37,7 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "base tuning | gradient | * | choose",
+    "kernel": "acceptance base tuning | metric point | gradient discrete | hamiltonian | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",

@@ -4,8 +4,12 @@ from energydsl.compiler.recommendation import SAMPLERS
 from energydsl.kernel.base import AbstractEnsemble as AbstractEnsemble
 from energydsl.kernel.base import AbstractKernel as AbstractKernel
 from energydsl.kernel.cycle import Cycle as Cycle
+from energydsl.kernel.discrete_langevin import DiscreteLangevin as DiscreteLangevin
 from energydsl.kernel.exact_draws import ExactDraws as ExactDraws
 from energydsl.kernel.gibbs import Gibbs as Gibbs
+from energydsl.kernel.gibbs_with_gradients import GibbsWithGradients as GibbsWithGradients
+from energydsl.kernel.hessian_langevin import HessianLangevin as HessianLangevin
+from energydsl.kernel.hmc import HMC as HMC
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
@@ -16,7 +20,11 @@ SAMPLERS[:] = (
     Gibbs(),
     Cycle(Gibbs(), NUTS()),
     ExactDraws(),
+    DiscreteLangevin(),
+    GibbsWithGradients(),
+    HMC(),
     Langevin(),
+    HessianLangevin(),
     Cycle(Gibbs(), Langevin()),
     MetropolisHastings(),
 )
