@@ -58,6 +58,7 @@ from energydsl.kernel import (
     HessianLangevin,
     Langevin,
     MetropolisHastings,
+    Slice,
 )
 from energydsl.language.declare import (
     apply,
@@ -207,6 +208,7 @@ __all__ = [
     "RatioMatching",
     "ReverseAIS",
     "ScoreMatching",
+    "Slice",
     "Table",
     "ThermodynamicIntegration",
     "TreeReweighted",

@@ -20,9 +20,10 @@ ORDER = {
     " | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
-    "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates ends statistics differences | tables",
-    "analysis/conditional": "base | levels | *",
+    "analysis": "uniform graph degree parity factor canonical | structure truncated | statistics"
+    " | conditional evaluation"
+    " | incidence joint_states value_checks layer coordinates ends differences | tables",
+    "analysis/conditional": "base | levels family | *",
     "sweep": "base | * | choose",
     "normalizer": "base double families log_z banded"
     " | bessel_families counting elimination gaussian | *"
@@ -37,7 +38,8 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "acceptance base tuning | metric point | gradient discrete | hamiltonian | * | choose",
+    "kernel": "acceptance base tuning | metric point sweeping | gradient discrete | hamiltonian | *"
+    " | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",

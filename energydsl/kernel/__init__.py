@@ -13,6 +13,7 @@ from energydsl.kernel.hmc import HMC as HMC
 from energydsl.kernel.langevin import Langevin as Langevin
 from energydsl.kernel.metropolis import MetropolisHastings as MetropolisHastings
 from energydsl.kernel.nuts import NUTS as NUTS
+from energydsl.kernel.slice import Slice as Slice
 
 # If no kernel is given, `sample` uses the first that applies.
 SAMPLERS[:] = (
@@ -25,6 +26,8 @@ SAMPLERS[:] = (
     HMC(),
     Langevin(),
     HessianLangevin(),
+    Slice(),
     Cycle(Gibbs(), Langevin()),
+    Cycle(Gibbs(), Slice()),
     MetropolisHastings(),
 )

@@ -97,7 +97,7 @@ def checked(metric: Any) -> Any:
     Raises:
         ValueError: it is none of these, or not positive definite.
     """
-    if metric is None or isinstance(metric, str) and metric in ADAPTED:
+    if metric is None or (isinstance(metric, str) and metric in ADAPTED):
         return metric
     expected = "expected a positive definite matrix, its diagonal, 'diagonal', 'dense' or None"
     try:

@@ -36,14 +36,7 @@ class AbstractPointKernel(AbstractKernel):
     variables: eqx.AbstractVar[tuple[str, ...] | None]
 
     def __check_init__(self) -> None:
-        names = self.variables
-        if names is None:
-            return
-        if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
-            raise TypeError(
-                f"{type(self).__name__} got variables={brief(names)}; expected names, such as "
-                'variables=("x", "y"). Other settings are given by name: step_size=0.1.'
-            )
+        check_names(self)
 
     @abc.abstractmethod
     def begin(self, ebm: EBM, point: Any, *, key: Array, warmup: int) -> Any:
@@ -92,6 +85,18 @@ class AbstractPointKernel(AbstractKernel):
 
     def ensemble(self, ebm: EBM) -> AbstractEnsemble:
         return PointEnsemble(self)
+
+
+def check_names(kernel: Any) -> None:
+    """Raise TypeError unless the `variables` of a kernel are names, or None."""
+    names = kernel.variables
+    if names is None:
+        return
+    if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
+        raise TypeError(
+            f"{type(kernel).__name__} got variables={brief(names)}; expected names, such as "
+            'variables=("x", "y"). Other settings are given by name: step_size=0.1.'
+        )
 
 
 def check_between(kernel: AbstractKernel, name: str, high: float, expected: str) -> None:

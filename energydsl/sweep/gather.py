@@ -8,8 +8,9 @@ grow with the graph.
 
 from __future__ import annotations
 
+import abc
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -47,8 +48,42 @@ GATHERED = 4
 """The cost of a gathered argument, relative to one that is read from contiguous memory."""
 
 
+class AbstractRule(eqx.Module):
+    """How the sites of one block are updated, given the factors of each."""
+
+    @abc.abstractmethod
+    def update(
+        self,
+        structure: Structure,
+        block: SiteFactors,
+        tables: tuple[Any, Any],
+        state: dict[str, Array],
+        *,
+        key: Array,
+    ) -> Array:
+        """New values of the sites, (site, chain)."""
+
+
+class DrawRule(AbstractRule):
+    """Each site is drawn from its conditional distribution."""
+
+    def update(
+        self,
+        structure: Structure,
+        block: SiteFactors,
+        tables: tuple[Any, Any],
+        state: dict[str, Array],
+        *,
+        key: Array,
+    ) -> Array:
+        assert block.law is not None
+        total = totals(structure, block, tables, state)
+        # XLA would otherwise recompute the gathers for every use.
+        return block.law.draw(lax.optimization_barrier(total), key=key)
+
+
 class GatherSweep(AbstractSweep):
-    """A sweep that draws sites colour by colour; see the module."""
+    """A sweep that updates sites colour by colour; see the module."""
 
     lowering: ClassVar[str] = "gather"
 
@@ -56,17 +91,16 @@ class GatherSweep(AbstractSweep):
     note: str = eqx.field(static=True)
     variables: tuple[Variable, ...] = eqx.field(static=True)
     blocks: tuple[SiteFactors, ...]
+    rule: AbstractRule = DrawRule()
 
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
         laws = drawable(structure, blocks)
-        groups = _grouped(colour_blocks(structure) if blocks is None else blocks)
-        for v, sites in groups:
-            refusal = too_many(structure, v, sites)
-            if refusal is not None:
-                return refusal
-        cost = GATHERED * evaluations(structure, laws)
-        return Offer(cost, partial(_build, structure, laws, groups))
+        blocks = colour_blocks(structure) if blocks is None else blocks
+        found = gathered(structure, laws, blocks, DrawRule())
+        if isinstance(found, Refusal):
+            return found
+        return Offer(GATHERED * evaluations(structure, laws), found)
 
     def load(self, structure: Structure, model: Model) -> Any:
         env = model.environment(model.evidence)
@@ -81,8 +115,23 @@ class GatherSweep(AbstractSweep):
     def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
         keys = jr.split(key, len(self.blocks))
         for block, table, block_key in zip(self.blocks, tables, keys, strict=True):
-            state = _visit(structure, block, table, state, block_key)
+            state = _visit(block, table, state, structure, self.rule, key=block_key)
         return state
+
+
+def gathered(
+    structure: Structure,
+    laws: Mapping[Variable, AbstractConditional | None],
+    blocks: Sequence[Block],
+    rule: AbstractRule,
+) -> Callable[[], GatherSweep] | Refusal:
+    """A function that builds the sweep of some blocks by a rule, or why there is none."""
+    groups = _grouped(blocks)
+    for v, sites in groups:
+        refusal = too_many(structure, v, sites)
+        if refusal is not None:
+            return refusal
+    return partial(_build, structure, laws, groups, rule)
 
 
 def _grouped(blocks: Sequence[Block]) -> list[tuple[Variable, np.ndarray]]:
@@ -97,8 +146,9 @@ def _grouped(blocks: Sequence[Block]) -> list[tuple[Variable, np.ndarray]]:
 
 def _build(
     structure: Structure,
-    laws: Mapping[Variable, AbstractConditional],
+    laws: Mapping[Variable, AbstractConditional | None],
     groups: list[tuple[Variable, np.ndarray]],
+    rule: AbstractRule,
 ) -> GatherSweep:
     built = []
     for v, sites in groups:
@@ -107,21 +157,28 @@ def _build(
         built.append(seen)
     count = sum(len(sites) for _, sites in groups)
     note = f"{count} blocks" + (", in a compiled loop" if len(built) < count else "")
-    return GatherSweep(tuple(v.name for v in laws), note, structure.skeleton.free, tuple(built))
+    return GatherSweep(
+        tuple(v.name for v in laws), note, structure.skeleton.free, tuple(built), rule
+    )
 
 
 def _visit(
-    structure: Structure, block: SiteFactors, tables: tuple[Any, Any], state: Any, key: Array
+    block: SiteFactors,
+    tables: tuple[Any, Any],
+    state: dict[str, Array],
+    structure: Structure,
+    rule: AbstractRule,
+    *,
+    key: Array,
 ) -> dict[str, Array]:
+    """The state after all blocks of one variable are updated, one after another."""
     each, shared = tables
 
     def one(state: dict[str, Array], part: tuple) -> tuple[dict[str, Array], None]:
         block, each, key = part
-        total = totals(structure, block, (each, shared), state)
-        # XLA would otherwise recompute the gathers for every use.
-        drawn = block.law.draw(lax.optimization_barrier(total), key=key)
         name = block.variable.name
-        return state | {name: state[name].at[block.sites].set(drawn, mode="drop")}, None
+        new = rule.update(structure, block, (each, shared), state, key=key)
+        return state | {name: state[name].at[block.sites].set(new, mode="drop")}, None
 
     count = block.sites.shape[0]
     if count == 1:
