@@ -307,3 +307,17 @@ def test_integrals_and_means_of_each_family():
         np.testing.assert_allclose(law.log_normalizer(measured), [np.log(mass)], atol=2e-4)
         mean = integral(log_density, low, high, lambda x: x) / mass
         np.testing.assert_allclose(law.mean(measured), [mean], rtol=1e-3)
+
+
+def test_slopes_are_measured_to_rounding():
+    """Small slopes beside large ones, and far from each other."""
+    for energy, view, given in (
+        (lambda v: 2e3 * v - 0.8 * jnp.log(v), P, [2e3, -0.8]),
+        (lambda v: 0.01 * v + 40.0 * jnp.log(v), P, [0.01, 40.0]),
+        (lambda v: 3.0 * jnp.log(v + 0.5) + 1e3 * jnp.log(2.0 - v), U, [3.0, 1e3]),
+        (lambda v: 2.5 * v + jax.scipy.special.gammaln(v + 1), N, [2.5]),
+    ):
+        of = {"p": ed.log(P) + P, "u": ed.log(U + 0.5), "n": ed.LogDensity(dist.Poisson)(N, 1.0)}
+        structure = ed.compile(ed.Model(of[view.variable.name].sum())).structure
+        law = conditional_for(structure, structure.variables[0])
+        np.testing.assert_allclose(law.measure(energy), given, rtol=1e-4)
