@@ -315,6 +315,7 @@ def test_slopes_are_measured_to_rounding():
         (lambda v: 2e3 * v - 0.8 * jnp.log(v), P, [2e3, -0.8]),
         (lambda v: 0.01 * v + 40.0 * jnp.log(v), P, [0.01, 40.0]),
         (lambda v: 3.0 * jnp.log(v + 0.5) + 1e3 * jnp.log(2.0 - v), U, [3.0, 1e3]),
+        (lambda v: 1e3 * jnp.log(v + 0.5) + 3.0 * jnp.log(2.0 - v), U, [1e3, 3.0]),
         (lambda v: 2.5 * v + jax.scipy.special.gammaln(v + 1), N, [2.5]),
     ):
         of = {"p": ed.log(P) + P, "u": ed.log(U + 0.5), "n": ed.LogDensity(dist.Poisson)(N, 1.0)}
