@@ -23,7 +23,7 @@ from jax.extend import core as jex
 from energydsl.analysis.canonical import canonical
 from energydsl.analysis.degree import degrees
 from energydsl.analysis.factor import Entries, Factor, Whole
-from energydsl.analysis.structure import Structure, repeats
+from energydsl.analysis.structure import Structure
 from energydsl.language.domain import (
     AbstractDomain,
     Count,
@@ -32,7 +32,6 @@ from energydsl.language.domain import (
     PositiveDefinite,
     Simplex,
 )
-from energydsl.language.variable import Variable
 
 VALUE, LOG, INVERSE, LOG_HIGH, COS, SIN, LOG_FACTORIAL, LOG_GAMMA, SHIFT, LOG_DET = (
     "x", "log x", "1/x", "log(high - x)", "cos x", "sin x", "log x!", "log gamma(x + r)", "r",
@@ -200,45 +199,6 @@ class Linear:
     @functools.cached_property
     def _abstract(self) -> list[Any]:
         return [self.structure.abstract(leaf) for leaf in self.factor.leaves]
-
-
-class SiteStatistics(NamedTuple):
-    """The energy of single sites of a variable, which is linear in statistics.
-
-    `factorials` is the slope of log x! for each site.
-    """
-
-    present: frozenset[str]
-    factorials: np.ndarray
-
-
-def site_statistics(structure: Structure, variable: Variable) -> SiteStatistics | None:
-    """The statistics in which the energy of each site is linear, with all other sites fixed.
-
-    Returns:
-        None if the energy is not shown to be linear in the statistics of the domain.
-    """
-    present: set[str] = set()
-    factorials = np.zeros(variable.size)
-    for number, factor in enumerate(structure.factors):
-        own = [
-            k
-            for k, leaf in factor.sites.items()
-            if leaf.variable == variable and structure.free[structure.numbers(leaf)].any()
-        ]
-        columns = [structure.numbers(factor.sites[k]) for k in own]
-        # A site that a factor contains twice must be read in both places at once.
-        joint = bool(own) and repeats(np.concatenate(columns, axis=1))
-        for group in [own] if joint else [[k] for k in own]:
-            linear = Linear.of(structure, number, group)
-            if linear.present is None or linear.factorials is None:
-                return None
-            present |= {name for name, there in linear.present.items() if there}
-            if linear.present.get(LOG_FACTORIAL):
-                if joint or factor.sites[group[0]].index.ndim > 1:
-                    return None
-                np.add.at(factorials, factor.sites[group[0]].index, linear.factorials)
-    return SiteStatistics(frozenset(present), factorials)
 
 
 class NotLinearError(Exception):

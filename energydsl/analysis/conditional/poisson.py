@@ -11,8 +11,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.analysis.conditional.base import SiteEnergy
-from energydsl.analysis.conditional.family import AbstractFamilyConditional
-from energydsl.analysis.statistics import LOG_FACTORIAL, VALUE, SiteStatistics
+from energydsl.analysis.conditional.family import AbstractFamilyConditional, SiteStatistics
+from energydsl.analysis.statistics import LOG_FACTORIAL, VALUE
 from energydsl.analysis.structure import Structure
 from energydsl.language.domain import AbstractDomain, Count
 from energydsl.language.domain.finite import MAX_LEVEL
