@@ -117,8 +117,7 @@ def _changes(
 ) -> tuple[Array, dict[str, Array], set[str]]:
     # A new function, since JAX would compare a bound method with those that it has cached.
     closed = jax.make_jaxpr(lambda x: jnp.asarray(energy(x), float))(x)
-    dtype = closed.out_avals[0].dtype
-    zeros = {n: jnp.zeros((jnp.size(x[n]) + 1, len(v)), dtype) for n, v in levels.items()}
+    zeros = {n: jnp.zeros((jnp.size(x[n]) + 1, len(v))) for n, v in levels.items()}
     reached: set[str] = set()
 
     def relaxed(shares: dict[str, Array]) -> Array:

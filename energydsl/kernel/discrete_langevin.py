@@ -96,4 +96,5 @@ def _log_probs(space: Levels, point: Point, alpha: Array) -> list[Array]:
 def _log_prob(space: Levels, logs: list[Array], z: Array) -> Array:
     """The log-probability with which all sites together propose these levels."""
     parts = zip(logs, space.split(z), strict=True)
-    return sum(jnp.sum(jnp.take_along_axis(p, i[:, None], axis=1)) for p, i in parts)
+    each = [jnp.sum(jnp.take_along_axis(p, i[:, None], axis=1)) for p, i in parts]
+    return jnp.sum(jnp.stack(each))

@@ -83,12 +83,13 @@ class Langevin(AbstractGradientKernel):
         return "every free site is continuous, and a step computes one gradient"
 
     def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Fixed | Windowed:
-        if isinstance(self.metric, str):
-            dense = self.metric == "dense"
-            return Windowed.begin(self.step_size, point.z, dense, warmup, key)
-        root = root_of(self.metric, point.z.size)
+        adapted = isinstance(self.metric, str)
+        root = None if adapted else root_of(self.metric, point.z.size)
         if callable(self.step_size):
             return Fixed(Scheduled(self.step_size, jnp.asarray(0)), root)
+        if adapted:
+            dense = self.metric == "dense"
+            return Windowed.begin(self.step_size, point.z, dense, warmup, key)
         return Fixed(Tuned.begin(self.step_size, warmup if self.adjusted else 0), root)
 
     def randoms(self, key: Array, chains: int, size: int) -> tuple[Array, Array]:

@@ -54,7 +54,8 @@ class Windowed(eqx.Module):
     def begin(value: float, z: Array, dense: bool, warmup: int, key: Array) -> Windowed:
         """The initial state at the point z, with `warmup` steps of adaptation."""
         start, _ = warmup_adapter(warmup, dense_mass=dense)
-        adaptation = start(_info(z), key, jnp.asarray(value, float), mass_matrix_size=z.size)
+        first: Any = jnp.asarray(value, float)
+        adaptation = start(_info(z), key, first, mass_matrix_size=z.size)
         return Windowed(adaptation, jnp.asarray(0), dense, warmup)
 
     @property

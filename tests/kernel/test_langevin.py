@@ -142,6 +142,9 @@ def test_the_metric_stays_when_warmup_ends():
     for key in jr.split(jr.key(2), 40):
         x, state = step(x, state, key)
         roots.append((float(state.value), *np.asarray(state.root).ravel().tolist()))
+    covariance = state.adaptation.inverse_mass_matrix
+    np.testing.assert_allclose(state.root @ state.root.T, covariance, rtol=1e-3, atol=1e-5)
+    assert np.abs(np.asarray(covariance) - np.diag(np.diag(covariance))).max() > 1e-3
     assert len(set(roots[:30])) > 20
     assert len(set(roots[29:])) == 1
 

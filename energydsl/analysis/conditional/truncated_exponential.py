@@ -60,8 +60,6 @@ class TruncatedExponentialConditional(AbstractConditional):
 class TruncatedExponential(dist.Distribution):
     r"""The density proportional to $e^{-rx}$ from `low` to `high`, which NumPyro does not have."""
 
-    reparametrized_params = ("rate",)
-
     def __init__(self, rate: Array, low: float, high: float) -> None:
         self.rate, self.low, self.high = rate, low, high
         super().__init__(batch_shape=jnp.shape(rate), validate_args=False)

@@ -50,7 +50,7 @@ class TruncatedNormalConditional(AbstractConditional):
         return derivatives(energy, jnp.zeros((), self.domain.energy_dtype), self.size)
 
     def draw(self, total: Array, *, key: Array) -> Array:
-        drawn = truncated.draw_quadratic(*total, *self.ends, key=key)
+        drawn = truncated.draw_quadratic(total[0], total[1], *self.ends, key=key)
         # A draw that rounding would put at 0, which positive sites exclude, stays just inside.
         return drawn if self._bounded else jnp.maximum(drawn, jnp.finfo(drawn.dtype).tiny)
 
