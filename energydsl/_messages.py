@@ -49,7 +49,9 @@ CALLED = {
 ABSENT = {
     "explain": "write ebm.explain()",
     "condition": "write model.condition(x=value)",
-    "HMC hmc nuts": "Hamiltonian Monte Carlo is ed.NUTS()",
+    "hmc nuts": "write ed.HMC() or ed.NUTS()",
+    "GWG gwg": "write ed.GibbsWithGradients()",
+    "DLP DMALA DULA": "write ed.DiscreteLangevin()",
     "MH Metropolis": "write ed.MetropolisHastings(proposal)",
     "MALA ULA": "write ed.Langevin()",
     "ParallelTempering parallel_tempering": "write ed.ReplicaExchange(kernel, hottest=5.0)",

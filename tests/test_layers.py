@@ -20,10 +20,11 @@ ORDER = {
     " | finite_part",
     "language/merge": "forms | columns | batch | terms",
     "language/potential": "base density support | family | *",
-    "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
-    " | incidence joint_states value_checks layer coordinates ends statistics | tables"
+    "analysis": "uniform graph degree parity factor canonical | structure truncated | statistics"
+    " | conditional evaluation"
+    " | incidence joint_states value_checks layer coordinates ends differences | tables"
     " | couplings",
-    "analysis/conditional": "base | levels | *",
+    "analysis/conditional": "base | levels family | *",
     "sweep": "base | * | choose",
     "normalizer": "base double families log_z banded"
     " | bessel_families counting elimination gaussian | *"
@@ -38,7 +39,8 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "base tuning | clusters gradient gibbs joint | tempering | * | choose",
+    "kernel": "acceptance base tuning | clusters metric point sweeping | gradient discrete joint"
+    " | gibbs | hamiltonian tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "mode": "flow | pairs | base crossover descent diffusion roof"

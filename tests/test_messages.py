@@ -241,7 +241,7 @@ ASKED = [
     ("ed.predictive(ebm, chains)", TypeError, r"Expected predictive\(chains, \*, key\)"),
     ("ed.to_netcdf(chains)", TypeError, "missing a required argument: 'path'"),
     ("ed.report(ebm, 'run.html')", TypeError, r"got 'run.html'; .*ed.report\(ebm, path='run.html'\)"),
-    ("ed.HMC()", AttributeError, r"Hamiltonian Monte Carlo is ed.NUTS\(\)"),
+    ("ed.hmc()", AttributeError, r"write ed.HMC\(\) or ed.NUTS\(\)"),
     ("ed.Ising(4)", AttributeError, "write the energy"),
     ("ed.compile(ebm)", TypeError, "got EBM; it is compiled already"),
     ("ed.compile(MODEL, rules=3)", TypeError, "rules=3; expected a list"),

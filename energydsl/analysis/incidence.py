@@ -8,7 +8,7 @@ distributions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import equinox as eqx
@@ -53,13 +53,14 @@ class SiteFactors(eqx.Module):
     """
 
     variable: Variable = eqx.field(static=True)
-    law: AbstractConditional
+    law: AbstractConditional | None
+    """None if no numbers are measured, but only energies."""
     sites: Array
     incidences: tuple[Incidence, ...]
 
 
 def site_factors(
-    structure: Structure, variable: Variable, law: AbstractConditional, sites: np.ndarray
+    structure: Structure, variable: Variable, law: AbstractConditional | None, sites: np.ndarray
 ) -> SiteFactors | Refusal:
     """The factors of `sites`, an array with the axes (block, site), or why there are too many."""
     incidences = []
@@ -105,11 +106,37 @@ def totals(
     Returns:
         An array with the axes (number, site, chain); see `AbstractConditional.measure`.
     """
+    law = seen.law
+    assert law is not None
+    return _sum(structure, seen, tables, state, law.size, lambda energy, own: law.measure(energy))
+
+
+def local_energies(
+    structure: Structure, seen: SiteFactors, tables: tuple[Any, Any], state: dict[str, Array]
+) -> Array:
+    """The energy of the factors of each site of one block, (site, chain)."""
+    return _sum(structure, seen, tables, state, 1, lambda energy, own: energy(own)[None])[0]
+
+
+Reading = Callable[[Callable[[Array], Array], Array], Array]
+"""What is read of one factor, as a vector, from its energy as a function of a site and from the
+site's present value."""
+
+
+def _sum(
+    structure: Structure,
+    seen: SiteFactors,
+    tables: tuple[Any, Any],
+    state: dict[str, Array],
+    size: int,
+    reading: Reading,
+) -> Array:
+    """The sum of a reading over the factors of each site, (number, site, chain)."""
     chains = next(iter(state.values())).shape[-1]
-    total = jnp.zeros((seen.law.size, seen.sites.shape[-1], chains))
+    total = jnp.zeros((size, seen.sites.shape[-1], chains))
     for incidence, each, shared in zip(seen.incidences, *tables, strict=True):
         constants = [s if e is None else e for e, s in zip(each, shared, strict=True)]
-        total = total + _total(structure, seen.law, incidence, constants, state)
+        total = total + _total(structure, incidence, constants, state, reading)
     return total
 
 
@@ -158,10 +185,10 @@ def first_of(stacked: Any) -> Any:
 
 def _total(
     structure: Structure,
-    law: AbstractConditional,
     incidence: Incidence,
     constants: list[Any],
     state: dict[str, Array],
+    reading: Reading,
 ) -> Array:
     factor = structure.factors[incidence.number]
     own = incidence.own or (None,) * len(factor.leaves)
@@ -186,12 +213,21 @@ def _total(
                 ]
             return factor.energy(*replaced)
 
-        return law.measure(energy)
+        return reading(energy, _own_value(incidence, given, masks))
 
     measured = _batch(measure, factor, incidence, state)(*arguments, *own)
     if incidence.valid is not None:
         measured = jnp.where(incidence.valid[:, :, None], measured, 0.0)
     return measured.sum(axis=2)
+
+
+def _own_value(incidence: Incidence, given: Sequence[Array], masks: Sequence[Any]) -> Array:
+    """The present value of the site of one factor."""
+    if incidence.own is None:
+        return given[incidence.slot]
+    # Wherever the factor contains the site, its value is the same.
+    places = [(g, m) for g, m in zip(given, masks, strict=True) if m is not None]
+    return jnp.max(jnp.stack([jnp.max(jnp.where(m, g, -jnp.inf)) for g, m in places]))
 
 
 def _moves(leaf: Leaf, state: dict[str, Array]) -> TypeGuard[Sites]:

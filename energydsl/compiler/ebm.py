@@ -214,8 +214,9 @@ class EBM(eqx.Module):
             x: the configuration that gives the values of the other sites.
 
         Returns:
-            A NumPyro distribution whose batch has the view's shape. It is Normal, Exponential, or
-            Categorical over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
+            A NumPyro distribution whose batch has the view's shape. It is Normal, Exponential,
+            Gamma, Beta, Poisson, a Normal or Exponential truncated to the domain, or Categorical
+            over the levels, which count from 0 (for spins, 0 is -1 and 1 is +1).
 
         Raises:
             TypeError: the conditional distribution of a site belongs to no known family.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from energydsl.analysis.conditional import conditionals
 from energydsl.analysis.structure import Structure
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.sweeping import GibbsEnsemble, swept_alone
 from energydsl.language.expression import Expression, sites_of
 from energydsl.sweep import AbstractSweep, Block, choose_sweep
 
@@ -52,11 +53,7 @@ class Gibbs(AbstractKernel):
     def step(
         self, ebm: EBM, x: Configuration, state: None, *, key: Array
     ) -> tuple[Configuration, None, dict[str, Array]]:
-        sweep = self._planned(ebm)
-        packed = sweep.pack(jax.tree.map(lambda a: a[None], x))
-        tables = sweep.load(ebm.structure, ebm.model)
-        moved = sweep.unpack(sweep.sweep(ebm.structure, tables, packed, key=key))
-        return jax.tree.map(lambda a: a[0], moved), None, {}
+        return swept_alone(self._planned(ebm), ebm, x, key=key), None, {}
 
     def moves(self, ebm: EBM) -> np.ndarray:
         sweep = self._sweep(ebm)
@@ -105,38 +102,6 @@ def _views_of(block: object) -> tuple[Expression, ...]:
                 "ed.Gibbs([s[::2], s[1::2]])."
             )
     return views
-
-
-class GibbsEnsemble(AbstractEnsemble):
-    """Chains in the representation that the sweep's lowering uses."""
-
-    sweep: AbstractSweep
-
-    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
-        return self.sweep.pack(xs)
-
-    def refresh(self, ebm: EBM, carry: Any) -> Any:
-        return carry
-
-    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
-        return self.sweep.pack(xs)
-
-    def load(self, ebm: EBM) -> Any:
-        return self.sweep.load(ebm.structure, ebm.model)
-
-    def advance(
-        self, ebm: EBM, tables: Any, carry: Any, *, key: Array
-    ) -> tuple[Any, dict[str, Array]]:
-        return self.sweep.sweep(ebm.structure, tables, carry, key=key), {}
-
-    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
-        return self.sweep.unpack(carry)
-
-    def energies(self, ebm: EBM, carry: Any) -> Array:
-        return self.sweep.energies(ebm.structure, ebm.model, carry)
-
-    def observe(self, ebm: EBM, carry: Any, function: Callable[[Configuration], Any]) -> Any:
-        return self.sweep.observe(function, carry)
 
 
 @lru_cache(maxsize=32)

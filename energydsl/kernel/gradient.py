@@ -1,159 +1,58 @@
-"""The base class of gradient kernels, which move a point in unconstrained coordinates.
-
-From step to step the point is kept with its energy and gradient. After other kernels of a cycle
-have moved sites, the point is recomputed from the configuration.
-"""
+"""The base class of gradient kernels, which move a point in unconstrained coordinates."""
 
 from __future__ import annotations
 
-import abc
-from typing import Any, NamedTuple
-
-import equinox as eqx
 import jax
-import jax.random as jr
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-from energydsl._messages import brief
 from energydsl._types import Configuration
 from energydsl.analysis.coordinates import Unconstrained
+from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.point import AbstractPointKernel, Point
 
 
-class Point(NamedTuple):
-    """Unconstrained coordinates, their energy and gradient, and the other sites' configuration."""
-
-    z: Array
-    energy: Array
-    slope: Array
-    x: Configuration
-
-
-class AbstractGradientKernel(AbstractKernel):
+class AbstractGradientKernel(AbstractPointKernel):
     """A kernel for the free continuous sites, or for those of `variables`."""
 
-    variables: eqx.AbstractVar[tuple[str, ...] | None]
-
-    def __check_init__(self) -> None:
-        names = self.variables
-        if names is None:
-            return
-        if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
-            raise TypeError(
-                f"{type(self).__name__} got variables={brief(names)}; expected names, such as "
-                'variables=("x", "y"). Other settings are given by name: step_size=0.1.'
-            )
-
-    @abc.abstractmethod
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Any:
-        """The initial state of a chain."""
-
-    @abc.abstractmethod
-    def move(
-        self, ebm: EBM, point: Point, state: Any, *, random: Any
-    ) -> tuple[Point, Any, dict[str, Array]]:
-        """One transition by one chain's part of `randoms`: the new point, state and statistics."""
-
-    def randoms(self, key: Array, chains: int, size: int) -> Any:
-        """The random part of one move of each chain, with the chains on the first axis.
-
-        By default it is a key for each. A kernel that needs a few numbers per coordinate, of which
-        a chain has `size`, draws them for all chains at once, which is much faster.
-        """
-        return jr.split(key, chains)
-
     def at(self, ebm: EBM, z: Array, x: Configuration) -> Point:
-        """The point at the coordinates z."""
-        space = self._space(ebm)
+        space = self.space(ebm)
         energy, slope = jax.value_and_grad(lambda z: space.potential(ebm.energy, z, x))(z)
         return Point(z, energy, slope, x)
 
     def enter(self, ebm: EBM, x: Configuration) -> Point:
-        """The point that corresponds to a configuration."""
-        return self.at(ebm, self._space(ebm).coordinates(x), x)
+        return self.at(ebm, self.space(ebm).coordinates(x), x)
 
     def leave(self, ebm: EBM, point: Point) -> Configuration:
-        """The configuration that corresponds to a point."""
-        return self._space(ebm).configuration(point.z, point.x)
+        return self.space(ebm).configuration(point.z, point.x)
 
     def energy_at(self, ebm: EBM, point: Point) -> Array:
-        """E of the configuration at a point."""
-        return point.energy + self._space(ebm).log_jacobian(point.z, point.x)
-
-    def init(self, ebm: EBM, x: Configuration, *, key: Array, warmup: int) -> Any:
-        return self.begin(ebm, self.enter(ebm, x), key=key, warmup=warmup)
-
-    def step(
-        self, ebm: EBM, x: Configuration, state: Any, *, key: Array
-    ) -> tuple[Configuration, Any, dict[str, Array]]:
-        point = self.enter(ebm, x)
-        random = jax.tree.map(lambda a: a[0], self.randoms(key, 1, point.z.size))
-        point, state, info = self.move(ebm, point, state, random=random)
-        return self.leave(ebm, point), state, info
+        # The point's energy differs from E only by the log of the Jacobian.
+        return point.energy + self.space(ebm).log_jacobian(point.z, point.x)
 
     def moves(self, ebm: EBM) -> np.ndarray:
-        return ebm.structure.of_variables(self._space(ebm).names)
+        return ebm.structure.of_variables(self.space(ebm).names)
 
     def reason(self, ebm: EBM) -> str:
         if self.variables is not None:
             return f"its argument `variables` names only {', '.join(self.variables)}"
         return "it needs gradients, which discrete sites do not have"
 
-    def ensemble(self, ebm: EBM) -> AbstractEnsemble:
-        return PointEnsemble(self)
-
-    def _space(self, ebm: EBM) -> Unconstrained:
+    def space(self, ebm: EBM) -> Unconstrained:
+        """The coordinates in which it moves."""
         return Unconstrained.of(ebm.structure, self.variables)
 
 
-def check_between(kernel: AbstractGradientKernel, name: str, high: float, expected: str) -> None:
-    """Raise ValueError unless a setting of a kernel is a number between 0 and `high`."""
-    value = getattr(kernel, name)
-    try:
-        inside = bool(0 < value < high)
-    except TypeError:
-        inside = False
-    if not inside:
-        raise ValueError(f"{type(kernel).__name__} got {name}={brief(value)}; expected {expected}.")
+def normals(key: Array, chains: int, size: int, uniforms: int) -> tuple[Array, Array]:
+    """Standard normals (chains, size) and uniform numbers (chains, uniforms), all in one call."""
+    u = open_uniform(key, (chains, size + uniforms))
+    # The barrier prevents XLA from recomputing the normals wherever they are used.
+    noise = lax.optimization_barrier(jnp.sqrt(2.0) * lax.erf_inv(2 * u[:, :size] - 1))
+    return noise, u[:, size:]
 
 
-class PointEnsemble(AbstractEnsemble):
-    """Chains as points, whose energies and gradients are kept from step to step."""
-
-    kernel: AbstractGradientKernel
-
-    def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
-        def one(x: Configuration, key: Array) -> Any:
-            point = self.kernel.enter(ebm, x)
-            return point, self.kernel.begin(ebm, point, key=key, warmup=warmup)
-
-        return jax.vmap(one)(xs, jr.split(key, len(next(iter(xs.values())))))
-
-    def refresh(self, ebm: EBM, carry: Any) -> Any:
-        points, states = carry
-        return jax.vmap(lambda p: self.kernel.at(ebm, p.z, p.x))(points), states
-
-    def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
-        return jax.vmap(lambda x: self.kernel.enter(ebm, x))(xs), carry[1]
-
-    def load(self, ebm: EBM) -> None:
-        return None
-
-    def advance(
-        self, ebm: EBM, tables: Any, carry: Any, *, key: Array
-    ) -> tuple[Any, dict[str, Array]]:
-        def one(point: Point, state: Any, random: Any) -> Any:
-            point, state, info = self.kernel.move(ebm, point, state, random=random)
-            return (point, state), info
-
-        points, states = carry
-        return jax.vmap(one)(points, states, self.kernel.randoms(key, *points.z.shape))
-
-    def configurations(self, ebm: EBM, carry: Any) -> Configuration:
-        return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])
-
-    def energies(self, ebm: EBM, carry: Any) -> Array:
-        # The point's energy differs from E only by the log of the Jacobian.
-        return jax.vmap(lambda point: self.kernel.energy_at(ebm, point))(carry[0])
+def log_to_rate(log_ratio: Array) -> Array:
+    """The acceptance probability of a log ratio; a proposal whose ratio is NaN is rejected."""
+    return jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))

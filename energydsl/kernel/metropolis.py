@@ -17,8 +17,8 @@ from energydsl._messages import brief, described
 from energydsl._pickling import Portable, rebuilt
 from energydsl._types import Configuration
 from energydsl.analysis.coordinates import Unconstrained
-from energydsl.analysis.evaluation import with_finite
 from energydsl.compiler.ebm import EBM
+from energydsl.kernel.acceptance import acceptance, finite
 from energydsl.kernel.base import AbstractKernel
 from energydsl.kernel.tuning import Tuned
 from energydsl.language.variable import Events, Variable
@@ -31,9 +31,6 @@ PROPOSAL = (
     "expected a function called as proposal(x, key=key) that returns a configuration x' and "
     "log q(x | x') - log q(x' | x), which is 0.0 for a symmetric proposal"
 )
-
-FORBIDDEN = 2.0**100
-"""The finite energy used for forbidden states: a power of 2, so that multiples are exact."""
 
 IN_SPACE, ALONG_A_LINE = 0.234, 0.44
 """Target acceptance rates of Gaussian steps: for many coordinates, and for one."""
@@ -227,29 +224,7 @@ def _move(
 ) -> tuple[Configuration, Array]:
     propose_key, accept_key = jr.split(key)
     new, log_q = proposal(x, key=propose_key)
-    finite = _finite(ebm)
-    rate = _acceptance(finite.energy(x), finite.energy(new), jnp.asarray(log_q))
+    priced = finite(ebm)
+    rate = acceptance(priced.energy(x), priced.energy(new), jnp.asarray(log_q))
     taken = jr.uniform(accept_key) < rate
     return jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, x), rate
-
-
-def _finite(ebm: EBM) -> EBM:
-    """The EBM with `FORBIDDEN` in place of infinity, so that chains can leave forbidden states.
-
-    A state with k forbidden factors then has an energy of about k * FORBIDDEN, so that moves to
-    fewer forbidden factors are accepted, and moves to more are rejected.
-    """
-    return with_finite(ebm, FORBIDDEN)
-
-
-def _acceptance(old: Array, new: Array, log_q: Array) -> Array:
-    """The probability with which a move between these energies is accepted.
-
-    A state of infinite energy has probability 0, so that any move away from it is accepted, even
-    to another such state. A proposal with an energy of NaN or minus infinity is rejected: such
-    energies result from rounding at the boundary of the support.
-    """
-    log_ratio = old - new + log_q
-    rate = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
-    legal = (new > -jnp.inf) & ~jnp.isnan(log_q)
-    return jnp.where(legal, jnp.where(jnp.isfinite(old), rate, 1.0), 0.0)

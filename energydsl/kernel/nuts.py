@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
-from numpyro.infer.hmc import hmc
-from numpyro.infer.util import ParamInfo
 
 from energydsl._messages import brief, described
-from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.gradient import AbstractGradientKernel, Point, check_between
-
-
-class NUTSState(eqx.Module):
-    """NumPyro's state of adaptation of one chain, and the length of its warmup."""
-
-    steps: Array
-    adaptation: Any
-    key: Array
-    warmup: int = eqx.field(static=True)
+from energydsl.kernel.hamiltonian import AbstractHamiltonianKernel, HamiltonianState, statistics
+from energydsl.kernel.point import Point, check_between
 
 
 @described
-class NUTS(AbstractGradientKernel):
+class NUTS(AbstractHamiltonianKernel):
     """The No-U-Turn sampler for the free continuous sites, in unconstrained coordinates.
 
     Warmup adapts the step size (dual averaging) and the mass matrix (Welford, in windows).
@@ -64,48 +51,16 @@ class NUTS(AbstractGradientKernel):
     def effort(self, ebm: EBM) -> float:
         return 2.0**self.max_tree_depth
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> NUTSState:
-        state, _ = self._numpyro(ebm, point, key, warmup)
-        return NUTSState(state.i, state.adapt_state, state.rng_key, warmup)
+    @property
+    def algorithm(self) -> str:
+        return "NUTS"
+
+    def settings(self) -> dict[str, Any]:
+        return {"max_tree_depth": self.max_tree_depth}
 
     def move(
-        self, ebm: EBM, point: Point, state: NUTSState, *, random: Array
-    ) -> tuple[Point, NUTSState, dict[str, Array]]:
-        # NumPyro sets up its adaptation in `init`; the rest of the initial state is replaced.
-        blank, sample = self._numpyro(ebm, point, random, state.warmup)
-        new = sample(
-            blank._replace(i=state.steps, adapt_state=state.adaptation, rng_key=random),
-            (ebm, point.x),
-        )
-        info = {
-            "acceptance_rate": new.accept_prob,
-            "step_size": new.adapt_state.step_size,
-            "n_steps": new.num_steps,
-            "tree_depth": jnp.ceil(jnp.log2(new.num_steps + 1.0)).astype(int),
-            "diverging": new.diverging,
-            "hamiltonian": new.energy,
-        }
-        moved = Point(new.z, new.potential_energy, new.z_grad, point.x)
-        return moved, NUTSState(new.i, new.adapt_state, new.rng_key, state.warmup), info
-
-    def _numpyro(
-        self, ebm: EBM, point: Point, key: Array, warmup: int
-    ) -> tuple[Any, Callable[..., Any]]:
-        """NumPyro's state at a point, and its transition."""
-        init, sample = hmc(potential_fn_gen=self._potential, algo="NUTS")
-        start = ParamInfo(point.z, point.energy, point.slope)
-        state = init(
-            start,
-            warmup,
-            step_size=self.step_size,
-            target_accept_prob=self.target,
-            dense_mass=self.dense_mass,
-            max_tree_depth=self.max_tree_depth,
-            model_args=(ebm, point.x),
-            rng_key=key,
-        )
-        return state, lambda state, arguments: sample(state, arguments, {})
-
-    def _potential(self, ebm: EBM, x: Configuration) -> Callable[[Array], Array]:
-        space = self._space(ebm)
-        return lambda z: space.potential(ebm.energy, z, x)
+        self, ebm: EBM, point: Point, state: HamiltonianState, *, random: Array
+    ) -> tuple[Point, HamiltonianState, dict[str, Array]]:
+        point, state, new = self.travel(ebm, point, state, key=random)
+        depth = jnp.ceil(jnp.log2(new.num_steps + 1.0)).astype(int)
+        return point, state, {**statistics(new), "tree_depth": depth}

@@ -1,7 +1,8 @@
-"""Adaptation of a step size during warmup towards an acceptance rate."""
+"""Step sizes: adapted during warmup towards an acceptance rate, or given by a schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -44,3 +45,19 @@ class Tuned(eqx.Module):
         learning = self.warmup_left > 0
         new = Tuned(log_value, averages, self.warmup_left - learning)
         return jax.tree.map(lambda a, b: jnp.where(learning, a, b), new, self)
+
+
+class Scheduled(eqx.Module):
+    """A step size that is a given function of the number of steps made so far."""
+
+    schedule: Callable[[Any], Any] = eqx.field(static=True)
+    steps: Int[Array, ""]
+
+    @property
+    def value(self) -> Array:
+        """The present step size."""
+        return jnp.asarray(self.schedule(self.steps), float)
+
+    def learn(self, accept: Array, target: float) -> Scheduled:
+        """The state after one more step, however it was accepted."""
+        return Scheduled(self.schedule, self.steps + 1)

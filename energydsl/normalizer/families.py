@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import betaln, gammaln, multigammaln
 
+from energydsl.analysis import truncated
 from energydsl.analysis.statistics import (
     INVERSE,
     LOG,
@@ -170,24 +171,14 @@ class TruncatedFamily(AbstractFamily):
         return jnp.isfinite(eta[VALUE])
 
     def log_integral(self, eta: Natural) -> Array:
-        r, width = eta[VALUE], self.high - self.low
-        return -r * self.low - r * width / 2 + jnp.log(width) + _log_sinhc(r * width / 2)
+        return truncated.log_integral(eta[VALUE], self.low, self.high)
 
     def moments(self, eta: Natural) -> tuple[Array, Array]:
-        half = (self.high - self.low) / 2
-        slope, bend = _log_sinhc_slopes(eta[VALUE] * half)
-        return self.low + half - half * slope, half**2 * bend
+        return truncated.moments(eta[VALUE], self.low, self.high)
 
     def draw(self, eta: Natural, *, key: Array) -> Array:
-        r, width = eta[VALUE], self.high - self.low
-        u = open_uniform(key, r.shape)
-        # From the end with the higher density, where the distances are resolved.
-        steep = jnp.abs(r) * width
-        small = steep < 1e-3
-        safe = jnp.where(small, 1.0, steep)
-        inverse = -jnp.log1p(u * jnp.expm1(-safe)) / safe
-        share = jnp.where(small, u + steep * u * (u - 1) / 2, inverse)
-        return jnp.where(r >= 0, self.low + width * share, self.high - width * share)
+        u = open_uniform(key, eta[VALUE].shape)
+        return truncated.quantile(u, eta[VALUE], self.low, self.high)
 
     def mode(self, eta: Natural) -> Array:
         return jnp.where(eta[VALUE] >= 0, self.low, self.high)
@@ -349,21 +340,3 @@ class WishartFamily(AbstractFamily):
 
     def _n(self, eta: Natural) -> Array:
         return (eta[VALUE].shape[-1] + 1) / 2 - eta[LOG_DET]
-
-
-def _log_sinhc(x: Array) -> Array:
-    """log(sinh(x) / x)."""
-    size = jnp.abs(x)
-    small = size < 1e-2
-    safe = jnp.where(small, 1.0, size)
-    series = x**2 / 6 - x**4 / 180
-    return jnp.where(small, series, safe + jnp.log(-jnp.expm1(-2 * safe) / (2 * safe)))
-
-
-def _log_sinhc_slopes(x: Array) -> tuple[Array, Array]:
-    """The first and the second derivative of log(sinh(x) / x)."""
-    small = jnp.abs(x) < 1e-2
-    safe = jnp.where(small, 1.0, x)
-    first = jnp.where(small, x / 3 - x**3 / 45 + 2 * x**5 / 945, 1 / jnp.tanh(safe) - 1 / safe)
-    bend = 1 / safe**2 - 4 * jnp.exp(-2 * jnp.abs(safe)) / jnp.expm1(-2 * jnp.abs(safe)) ** 2
-    return first, jnp.where(small, 1 / 3 - x**2 / 15 + 2 * x**4 / 189, bend)

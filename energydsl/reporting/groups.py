@@ -10,7 +10,7 @@ import numpy as np
 
 from energydsl._types import Quantity
 from energydsl.compiler.ebm import EBM
-from energydsl.kernel.nuts import NUTS
+from energydsl.kernel.hamiltonian import AbstractHamiltonianKernel
 from energydsl.reporting.pointwise import log_likelihood, observations
 from energydsl.run.predictive import flat_draws, not_kept
 from energydsl.run.quantities import evaluated
@@ -75,7 +75,7 @@ def _statistics(chains: Chains) -> dict[str, np.ndarray]:
         chains.stats["energy"],
         {k: a for k, a in chains.stats.items() if k != "energy"},
     )
-    if isinstance(chains.kernel, NUTS):
+    if isinstance(chains.kernel, AbstractHamiltonianKernel):
         others["energy"] = others.pop("hamiltonian")
     return {"lp": -energy, "model_energy": energy} | others
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -155,8 +155,13 @@ def scales(betas: Array, total: Array) -> Array:
 @lru_cache(maxsize=16)
 def colour_blocks(structure: Structure) -> tuple[Block, ...]:
     """The free sites that have a conditional, as one block for each variable and colour."""
+    return coloured(structure, tuple(drawable(structure, None)))
+
+
+def coloured(structure: Structure, variables: Iterable[Variable]) -> tuple[Block, ...]:
+    """The free sites of some variables, as one block for each variable and colour."""
     blocks = []
-    for v in drawable(structure, None):
+    for v in variables:
         start = structure.offset[v.name]
         sites = np.flatnonzero(structure.free[start : start + v.size])
         colours = structure.colours[start + sites]

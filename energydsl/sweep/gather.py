@@ -8,8 +8,9 @@ grow with the graph.
 
 from __future__ import annotations
 
+import abc
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -56,8 +57,45 @@ GATHERED = 4
 """The cost of a gathered argument, relative to one that is read from contiguous memory."""
 
 
+class AbstractRule(eqx.Module):
+    """How the sites of one block are updated, given the factors of each."""
+
+    @abc.abstractmethod
+    def update(
+        self,
+        structure: Structure,
+        block: SiteFactors,
+        tables: tuple[Any, Any],
+        state: dict[str, Array],
+        betas: Array | None,
+        *,
+        key: Array,
+    ) -> Array:
+        """New values of the sites, (site, chain); `betas` are as in `AbstractSweep.sweep`."""
+
+
+class DrawRule(AbstractRule):
+    """Each site is drawn from its conditional distribution."""
+
+    def update(
+        self,
+        structure: Structure,
+        block: SiteFactors,
+        tables: tuple[Any, Any],
+        state: dict[str, Array],
+        betas: Array | None,
+        *,
+        key: Array,
+    ) -> Array:
+        assert block.law is not None
+        total = totals(structure, block, tables, state)
+        total = total if betas is None else total * betas
+        # XLA would otherwise recompute the gathers for every use.
+        return block.law.draw(lax.optimization_barrier(total), key=key)
+
+
 class GatherSweep(AbstractSweep):
-    """A sweep that draws sites colour by colour; see the module."""
+    """A sweep that updates sites colour by colour; see the module."""
 
     lowering: ClassVar[str] = "gather"
 
@@ -68,17 +106,16 @@ class GatherSweep(AbstractSweep):
     places: tuple[tuple[Any, ...], ...]
     """For each leaf of each batch of factors the entries that it uses, (factor, *axes); None where
     all factors have the same argument."""
+    rule: AbstractRule = DrawRule()
 
     @classmethod
     def plan(cls, structure: Structure, blocks: Sequence[Block] | None) -> Offer | Refusal:
         laws = drawable(structure, blocks)
-        groups = _grouped(colour_blocks(structure) if blocks is None else blocks, laws)
-        for v, sites in groups:
-            refusal = too_many(structure, v, sites)
-            if refusal is not None:
-                return refusal
-        cost = GATHERED * evaluations(structure, laws)
-        return Offer(cost, partial(_build, structure, laws, groups))
+        blocks = colour_blocks(structure) if blocks is None else blocks
+        found = gathered(structure, laws, blocks, DrawRule())
+        if isinstance(found, Refusal):
+            return found
+        return Offer(GATHERED * evaluations(structure, laws), found)
 
     def load(self, structure: Structure, model: Model) -> Any:
         env = model.environment(model.evidence)
@@ -101,7 +138,7 @@ class GatherSweep(AbstractSweep):
     ) -> Any:
         keys = jr.split(key, len(self.blocks))
         for block, table, block_key in zip(self.blocks, tables, keys, strict=True):
-            state = _visit(structure, block, table, state, block_key, betas)
+            state = _visit(block, table, state, structure, self.rule, betas, key=block_key)
         return state
 
     def energies(self, structure: Structure, model: Model, state: dict[str, Array]) -> Array:
@@ -113,13 +150,29 @@ class GatherSweep(AbstractSweep):
         return total
 
 
+def gathered(
+    structure: Structure,
+    laws: Mapping[Variable, AbstractConditional | None],
+    blocks: Sequence[Block],
+    rule: AbstractRule,
+) -> Callable[[], GatherSweep] | Refusal:
+    """A function that builds the sweep of some blocks by a rule, or why there is none."""
+    groups = _grouped(blocks, laws)
+    for v, sites in groups:
+        refusal = too_many(structure, v, sites)
+        if refusal is not None:
+            return refusal
+    return partial(_build, structure, laws, groups, rule)
+
+
 def _grouped(
-    blocks: Sequence[Block], laws: Mapping[Variable, AbstractConditional]
+    blocks: Sequence[Block], laws: Mapping[Variable, AbstractConditional | None]
 ) -> list[tuple[Variable, np.ndarray]]:
     """Groups of blocks that are compiled together: their variable and sites, (block, site)."""
     groups = []
     for v, run in itertools.groupby(blocks, lambda b: b.variable):
-        most = max(1, MEASURED // laws[v].size)
+        law = laws[v]
+        most = MEASURED if law is None else max(1, MEASURED // law.size)
         own = [part for b in run for part in np.split(b.sites, range(most, len(b.sites), most))]
         parts = [[s] for s in own] if len(own) <= UNROLLED else [own]
         groups += [(v, _stack(part, v.size)) for part in parts]
@@ -128,8 +181,9 @@ def _grouped(
 
 def _build(
     structure: Structure,
-    laws: Mapping[Variable, AbstractConditional],
+    laws: Mapping[Variable, AbstractConditional | None],
     groups: list[tuple[Variable, np.ndarray]],
+    rule: AbstractRule,
 ) -> GatherSweep:
     built = []
     for v, sites in groups:
@@ -139,7 +193,7 @@ def _build(
     count = sum(len(sites) for _, sites in groups)
     note = f"{count} blocks" + (", in a compiled loop" if len(built) < count else "")
     free, places = structure.skeleton.free, tuple(map(_places, structure.factors))
-    return GatherSweep(tuple(v.name for v in laws), note, free, tuple(built), places)
+    return GatherSweep(tuple(v.name for v in laws), note, free, tuple(built), places, rule)
 
 
 def _places(factor: Factor) -> tuple[Any, ...]:
@@ -177,23 +231,23 @@ def _of_chains(leaf: Sites, place: Any, state: dict[str, Array]) -> Array:
 
 
 def _visit(
-    structure: Structure,
     block: SiteFactors,
     tables: tuple[Any, Any],
-    state: Any,
-    key: Array,
+    state: dict[str, Array],
+    structure: Structure,
+    rule: AbstractRule,
     betas: Array | None,
+    *,
+    key: Array,
 ) -> dict[str, Array]:
+    """The state after all blocks of one variable are updated, one after another."""
     each, shared = tables
 
     def one(state: dict[str, Array], part: tuple) -> tuple[dict[str, Array], None]:
         block, each, key = part
-        total = totals(structure, block, (each, shared), state)
-        total = total if betas is None else total * betas
-        # XLA would otherwise recompute the gathers for every use.
-        drawn = block.law.draw(lax.optimization_barrier(total), key=key)
         name = block.variable.name
-        return state | {name: state[name].at[block.sites].set(drawn, mode="drop")}, None
+        new = rule.update(structure, block, (each, shared), state, betas, key=key)
+        return state | {name: state[name].at[block.sites].set(new, mode="drop")}, None
 
     count = block.sites.shape[0]
     if count == 1:

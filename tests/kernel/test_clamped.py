@@ -31,13 +31,17 @@ def runs():
     yield "user blocks", SPIN_CHAIN, ed.Gibbs([S[::2], S[1::2]])
     yield "uneven blocks", SPIN_CHAIN, ed.Gibbs([S[0], S[2:5:2], S[1::2]])
     yield "Metropolis on spins", SPIN_CHAIN, ed.MetropolisHastings()
+    yield "Gibbs with gradients", SPIN_CHAIN, ed.GibbsWithGradients()
+    yield "discrete Langevin", SPIN_CHAIN, ed.DiscreteLangevin()
     yield "dense on reals", REAL_CHAIN, dense.DenseSweep
     yield "Metropolis on reals", REAL_CHAIN, ed.MetropolisHastings()
     yield "Langevin", REAL_CHAIN, ed.Langevin()
+    yield "Hessian Langevin", REAL_CHAIN, ed.HessianLangevin()
+    yield "HMC", REAL_CHAIN, ed.HMC(step_size=0.3, steps=3)
     yield "NUTS", REAL_CHAIN, ed.NUTS(step_size=0.3, max_tree_depth=2)
 
 
-SELDOM = "Metropolis on spins", "dense on reals", "Langevin"
+SELDOM = "Metropolis on spins", "dense on reals", "Langevin", "HMC"
 """Runs that the others are like; the slow tests have them."""
 
 

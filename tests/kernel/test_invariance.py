@@ -90,6 +90,7 @@ KERNELS = [
     ed.MetropolisHastings(),
     ed.Langevin(step_size=0.3),
     ed.NUTS(step_size=0.5, max_tree_depth=4),
+    ed.HMC(step_size=0.5, trajectory=1.0),
 ]
 
 

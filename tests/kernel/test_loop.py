@@ -12,6 +12,7 @@ S, X, P = ed.spin("s", 3), ed.real("x", 2), ed.positive("p")
 MIXED = ed.compile(ed.Model((X**2).sum() - 0.3 * X[0] * S.sum() - 0.2 * S[0] * S[1]))
 REAL = ed.compile(ed.Model((X**4).sum() - 0.3 * X[0] * X[1] + 2.0 * P - ed.log(P)))
 """A positive site: energies are those of draws, without the Jacobian of the coordinates."""
+SPINS = ed.compile(ed.Model(ed.apply(lambda s: jnp.tanh(s @ jnp.arange(3.0)), S) + 0.1 * S.sum()))
 RUNS = [
     (MIXED, ed.Gibbs()),
     (MIXED, ed.MetropolisHastings()),
@@ -20,13 +21,21 @@ RUNS = [
     (REAL, ed.NUTS()),
     (MIXED, ed.Cycle(ed.Gibbs(), ed.Langevin())),
     (MIXED, ed.Cycle(ed.Gibbs(), ed.NUTS())),
+    (SPINS, ed.DiscreteLangevin()),
+    (SPINS, ed.GibbsWithGradients()),
+    (REAL, ed.Langevin(metric="dense")),
+    (REAL, ed.Langevin(step_size=lambda t: 0.1 / (1 + t), adjusted=False)),
+    (REAL, ed.HessianLangevin()),
+    (REAL, ed.HMC()),
+    (REAL, ed.Slice()),
 ]
+SELDOM = ed.NUTS, ed.GibbsWithGradients, ed.HessianLangevin, ed.HMC
+"""Kernels that take long to compile, or are like others; the slow tests have them."""
 every_kernel = pytest.mark.parametrize(
     ("ebm", "kernel"),
-    # By default NUTS is tried inside a cycle only, as it takes long to compile.
     [
-        pytest.param(ebm, k, id=str(k), marks=[pytest.mark.slow] * isinstance(k, ed.NUTS))
-        for ebm, k in RUNS
+        pytest.param(ebm, k, id=f"{n} {k.name}", marks=[pytest.mark.slow] * isinstance(k, SELDOM))
+        for n, (ebm, k) in enumerate(RUNS)
     ],
 )
 
@@ -81,7 +90,7 @@ def test_energies_and_statistics_go_to_arviz(ebm, kernel):
     tree = ed.to_arviz(chains)
     assert set(tree["posterior"].data_vars) == set(chains.draws)
     names = {"energy": "model_energy"}
-    if isinstance(kernel, ed.NUTS):
+    if isinstance(kernel, ed.NUTS | ed.HMC):
         names["hamiltonian"] = "energy"
     stats = tree["sample_stats"]
     for name, values in chains.stats.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import energydsl as ed
-from energydsl.kernel.metropolis import _acceptance
+from energydsl.kernel.acceptance import acceptance
 
 INF, NAN = np.inf, np.nan
 
@@ -31,7 +31,7 @@ INF, NAN = np.inf, np.nan
     ],
 )
 def test_acceptance_of_a_move_between_two_energies(old, new, log_q, rate):
-    said = _acceptance(*(jnp.asarray(a, float) for a in (old, new, log_q)))
+    said = acceptance(*(jnp.asarray(a, float) for a in (old, new, log_q)))
     assert float(said) == pytest.approx(rate)
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 from energydsl._types import Refusal
 from energydsl.analysis.conditional.base import AbstractConditional as AbstractConditional
 from energydsl.analysis.conditional.base import derivatives as derivatives
+from energydsl.analysis.conditional.beta import BetaConditional
 from energydsl.analysis.conditional.curve import CurveConditional
 from energydsl.analysis.conditional.exponential import ExponentialConditional
+from energydsl.analysis.conditional.gamma import GammaConditional
 from energydsl.analysis.conditional.gaussian import GaussianConditional as GaussianConditional
 from energydsl.analysis.conditional.levels import AbstractLevels as AbstractLevels
 from energydsl.analysis.conditional.levels import LevelConditional
 from energydsl.analysis.conditional.levels import log_sum as log_sum
+from energydsl.analysis.conditional.poisson import PoissonConditional
 from energydsl.analysis.conditional.slope import SlopeConditional
+from energydsl.analysis.conditional.truncated_exponential import TruncatedExponentialConditional
+from energydsl.analysis.conditional.truncated_normal import TruncatedNormalConditional
 from energydsl.analysis.structure import Structure
 from energydsl.language.variable import Variable
 
@@ -23,6 +28,11 @@ CONDITIONALS: tuple[type[AbstractConditional], ...] = (
     GaussianConditional,
     ExponentialConditional,
     CurveConditional,
+    TruncatedExponentialConditional,
+    TruncatedNormalConditional,
+    GammaConditional,
+    BetaConditional,
+    PoissonConditional,
     LevelConditional,
 )
 """The kinds that are tried for the sites of a variable; the first that is exact is used."""
