@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.measure import table
 
-NAMES = ("startup", "scale", "gibbs", "gradients", "elimination", "learning")
+NAMES = ("startup", "scale", "gibbs", "gradients", "elimination", "learning", "blocks")
 
 
 def main(names: list[str]) -> int:

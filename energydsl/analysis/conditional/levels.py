@@ -46,6 +46,10 @@ class LevelConditional(AbstractConditional):
         level = jnp.sum(height > ladder, axis=0)
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
+    def energies(self, total: Array) -> Array:
+        """The energy at each level, up to a constant."""
+        return total
+
     def distribution(self, total: Array) -> Any:
         # NumPyro's validation would refuse the infinite logit of a forbidden level.
         return dist.Categorical(logits=-jnp.moveaxis(total, 0, -1), validate_args=False)

@@ -40,28 +40,29 @@ class SlopeConditional(AbstractConditional):
     def draw(self, total: Array, *, key: Array) -> Array:
         levels = self.domain.values
         if len(levels) != 2:
-            return LevelConditional(self.domain).draw(self._energies(total), key=key)
+            return LevelConditional(self.domain).draw(self.energies(total), key=key)
         low, high = (int(v) for v in levels)
         up = jr.uniform(key, total.shape[1:]) < jax.nn.sigmoid((low - high) * total[0])
         return jnp.where(up, *jnp.asarray([high, low], self.domain.dtype))
 
     def distribution(self, total: Array) -> Any:
-        return LevelConditional(self.domain).distribution(self._energies(total))
+        return LevelConditional(self.domain).distribution(self.energies(total))
 
     def log_normalizer(self, total: Array) -> Array:
         if len(self.domain.values) != 2:
-            return LevelConditional(self.domain).log_normalizer(self._energies(total))
+            return LevelConditional(self.domain).log_normalizer(self.energies(total))
         low, high = (int(v) for v in self.domain.values)
         return -low * total[0] + jax.nn.softplus((low - high) * total[0])
 
     def mean(self, total: Array) -> Array:
         if len(self.domain.values) != 2:
-            return LevelConditional(self.domain).mean(self._energies(total))
+            return LevelConditional(self.domain).mean(self.energies(total))
         low, high = (int(v) for v in self.domain.values)
         return low + (high - low) * jax.nn.sigmoid((low - high) * total[0])
 
     def improper(self, total: Array) -> Array:
         return jnp.isnan(total[0])
 
-    def _energies(self, total: Array) -> Array:
+    def energies(self, total: Array) -> Array:
+        """The energy at each level, up to a constant."""
         return jnp.tensordot(self.numbers, total[0], axes=0)
