@@ -23,7 +23,7 @@ ORDER = {
     "analysis": "uniform graph degree parity factor canonical | structure | conditional evaluation"
     " | incidence joint_states value_checks layer coordinates ends statistics | tables",
     "analysis/conditional": "base | levels | *",
-    "sweep": "base forest pairs | * | choose",
+    "sweep": "base forest pairs | trees | * | choose",
     "normalizer": "base double families log_z banded"
     " | bessel_families counting elimination gaussian | *"
     " | choice evaluate",

@@ -21,15 +21,17 @@ def finite_sites(structure: Structure) -> np.ndarray:
 def forest_sets(structure: Structure) -> np.ndarray:
     """The set of each finite free site, -1 at other sites; every set induces a forest.
 
-    Lines of consecutive sites that interact, such as the rows of a lattice, are coloured such that
-    no two neighbouring lines are in one set. If these join few sites, or the sites of a graph are
-    numbered in no such order, trees are grown site by site.
+    A forest is one set. Else lines of consecutive sites that interact, such as the rows of a
+    lattice, are coloured such that no two neighbouring lines are in one set. If these join few
+    sites, because sites are numbered in no such order, trees are grown site by site.
     """
     chosen = finite_sites(structure)
     edges = structure.edges[chosen[structure.edges].all(axis=1)]
+    if len(edges) == structure.sites - graph.components(structure.sites, edges)[0]:
+        return np.where(chosen, 0, NONE)
     lines = _lines(structure.sites, edges)
     joined = _joined(lines, edges)
-    if joined < LINES * chosen.sum() and joined < len(edges):
+    if joined < LINES * chosen.sum():
         grown = _grown(structure.sites, edges)
         lines = grown if _joined(grown, edges) > joined else lines
     # Sets without a finite free site disappear.

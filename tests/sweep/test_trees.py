@@ -181,7 +181,7 @@ def test_a_dense_graph_and_too_many_levels_are_refused(monkeypatch):
     assert isinstance(said, Refusal) and "20 sets of trees; at most 16" in said.reason
     with pytest.raises(ValueError, match=r"leaves out 40 free sites, .*20 sets of trees"):
         ed.sample(dense, ed.Gibbs(blocks="trees"), key=jax.random.key(0), progress=False)
-    monkeypatch.setattr("energydsl.sweep.trees.MAX_ENTRIES", 100)
+    monkeypatch.setattr("energydsl.sweep.tree_sweep.MAX_ENTRIES", 100)
     n = ed.integer("n", 3, low=0, high=9)
     said = TreeSweep.plan(ed.compile(ed.Model((n[1:] * n[:-1]).sum())).structure, None)
     assert isinstance(said, Refusal) and "up to 10 levels at 3 sites" in said.reason
