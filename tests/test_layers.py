@@ -37,7 +37,7 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "base tuning | gradient | * | choose",
+    "kernel": "base tuning summed | gradient | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "run": "files signals quantities | checkpoint | loop | sampling | predictive",

@@ -43,6 +43,9 @@ MAX_FACTORS = 50_000_000
 MAX_PARTS = 100_000
 """The most terms of a sum, or arguments of one factor; energies of usual length have far fewer."""
 
+MAX_COMMON = 1_000
+"""The most entries of an argument that are stored once for all factors of a batch."""
+
 MAX_BATCHES = 1_000
 """The most batches into which a product is distributed, as each batch is traced separately."""
 
@@ -89,6 +92,21 @@ def common_entry(leaf: Leaf) -> int | None:
         return None
     first = int(leaf.index.flat[0])
     return first if (leaf.index == first).all() else None
+
+
+def common_entries(leaf: Leaf) -> Any:
+    """The entries of an argument that all factors of a batch use, as a number or nested tuples.
+
+    None if they differ, or are so many that they are no part of a program.
+    """
+    if isinstance(leaf, Whole | Count) or leaf.index[0].size > MAX_COMMON:
+        return None
+    same = bool((leaf.index == leaf.index[:1]).all())
+    return _as_tuples(leaf.index[0].tolist()) if same else None
+
+
+def _as_tuples(nested: Any) -> Any:
+    return tuple(map(_as_tuples, nested)) if isinstance(nested, list) else nested
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jax import Array
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.conditional import AbstractConditional, conditional_for
 from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entry
+from energydsl.analysis.factor import Factor, Leaf, Sites, Whole, common_entries
 from energydsl.analysis.structure import Structure, repeats
 from energydsl.language.expression import Environment
 from energydsl.language.model import Model
@@ -40,8 +40,8 @@ class Incidence(eqx.Module):
 
     number: int = eqx.field(static=True)
     slot: int = eqx.field(static=True)
-    shared: tuple[int | None, ...] = eqx.field(static=True)
-    """For each leaf, the single entry that all these factors use; None if they differ."""
+    shared: tuple[Any, ...] = eqx.field(static=True)
+    """For each leaf, the entries that all these factors use; None if they differ."""
     indices: tuple[Any, ...]
     own: tuple[Any, ...] | None
     valid: Array | None
@@ -94,8 +94,12 @@ def still_arguments(
         still = [not (isinstance(leaf, Sites) and leaf.variable in free) for leaf in leaves]
         rows = list(zip(leaves, incidence.indices, incidence.shared, still, strict=True))
         each.append([argument(f, i, env) if s and i is not None else None for f, i, _, s in rows])
-        shared.append([argument(f, k, env) if s and i is None else None for f, i, k, s in rows])
+        shared.append([_common(f, k, env) if s and i is None else None for f, i, k, s in rows])
     return each, shared
+
+
+def _common(leaf: Leaf, entries: Any, env: Environment) -> Any:
+    return argument(leaf, None if entries is None else np.asarray(entries), env)
 
 
 def totals(
@@ -167,10 +171,12 @@ def _total(
     factor = structure.factors[incidence.number]
     own = incidence.own or (None,) * len(factor.leaves)
     arguments = []
-    for leaf, index, constant in zip(factor.leaves, incidence.indices, constants, strict=True):
+    rows = zip(factor.leaves, incidence.indices, incidence.shared, constants, strict=True)
+    for leaf, index, common, constant in rows:
         if _moves(leaf, state):
             v = leaf.variable
-            constant = state[v.name][index].astype(v.domain.energy_dtype)
+            read = np.asarray(common) if index is None else index
+            constant = state[v.name][read].astype(v.domain.energy_dtype)
         arguments.append(constant)
 
     def measure(*values: Any) -> Array:
@@ -280,7 +286,9 @@ def _incidence(
     ranks = np.arange(degree)
     valid = ranks < counts[sites][..., None]
     rows = row[order[np.where(valid, starts[sites][..., None] + ranks, 0)]]
-    shared = tuple(common_entry(leaf) for leaf in factor.leaves)
+    shared = tuple(
+        None if k in group.slots else common_entries(leaf) for k, leaf in enumerate(factor.leaves)
+    )
     gathered = {
         k: leaf.index[rows]
         for k, leaf in enumerate(factor.leaves)

@@ -14,6 +14,7 @@ from energydsl.kernel.nuts import NUTS as NUTS
 SAMPLERS[:] = (
     NUTS(),
     Gibbs(),
+    NUTS(summed=True),
     Cycle(Gibbs(), NUTS()),
     ExactDraws(),
     Langevin(),

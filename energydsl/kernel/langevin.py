@@ -12,6 +12,7 @@ from energydsl._messages import described
 from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point, check_between
+from energydsl.kernel.summed import Target
 from energydsl.kernel.tuning import Tuned
 
 
@@ -29,6 +30,8 @@ class Langevin(AbstractGradientKernel):
         adjusted: whether to apply the Metropolis test.
         target: the acceptance rate that warmup aims at.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Roberts & Tweedie (1996), Bernoulli 2(4), 341-363, sections 1.4.1 and 1.4.2; the
     target 0.574: Roberts & Rosenthal (1998), JRSS B 60(1), 255-268, theorem 1.
@@ -46,7 +49,7 @@ class Langevin(AbstractGradientKernel):
     def merit(self, ebm: EBM) -> str:
         return "every free site is continuous, and a step computes one gradient"
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Tuned:
+    def begin(self, ebm: Target, point: Point, *, key: Array, warmup: int) -> Tuned:
         return Tuned.begin(self.step_size, warmup if self.adjusted else 0)
 
     def randoms(self, key: Array, chains: int, size: int) -> tuple[Array, Array | None]:
@@ -57,7 +60,7 @@ class Langevin(AbstractGradientKernel):
         return noise, u[:, size] if self.adjusted else None
 
     def move(
-        self, ebm: EBM, point: Point, state: Tuned, *, random: tuple[Array, Array | None]
+        self, ebm: Target, point: Point, state: Tuned, *, random: tuple[Array, Array | None]
     ) -> tuple[Point, Tuned, dict[str, Array]]:
         h = state.value
         noise, height = random

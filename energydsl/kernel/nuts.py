@@ -16,6 +16,7 @@ from energydsl._messages import brief, described
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, Point, check_between
+from energydsl.kernel.summed import Target
 
 
 class NUTSState(eqx.Module):
@@ -39,6 +40,8 @@ class NUTS(AbstractGradientKernel):
         dense_mass: whether to adapt a full mass matrix instead of a diagonal one.
         max_tree_depth: the largest tree depth; a trajectory has at most 2^depth - 1 steps.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Hoffman & Gelman (2014), JMLR 15, 1593-1623; NumPyro's `numpyro.infer.hmc`.
     """
@@ -64,12 +67,12 @@ class NUTS(AbstractGradientKernel):
     def effort(self, ebm: EBM) -> float:
         return 2.0**self.max_tree_depth
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> NUTSState:
+    def begin(self, ebm: Target, point: Point, *, key: Array, warmup: int) -> NUTSState:
         state, _ = self._numpyro(ebm, point, key, warmup)
         return NUTSState(state.i, state.adapt_state, state.rng_key, warmup)
 
     def move(
-        self, ebm: EBM, point: Point, state: NUTSState, *, random: Array
+        self, ebm: Target, point: Point, state: NUTSState, *, random: Array
     ) -> tuple[Point, NUTSState, dict[str, Array]]:
         # NumPyro sets up its adaptation in `init`; the rest of the initial state is replaced.
         blank, sample = self._numpyro(ebm, point, random, state.warmup)
@@ -89,7 +92,7 @@ class NUTS(AbstractGradientKernel):
         return moved, NUTSState(new.i, new.adapt_state, new.rng_key, state.warmup), info
 
     def _numpyro(
-        self, ebm: EBM, point: Point, key: Array, warmup: int
+        self, ebm: Target, point: Point, key: Array, warmup: int
     ) -> tuple[Any, Callable[..., Any]]:
         """NumPyro's state at a point, and its transition."""
         init, sample = hmc(potential_fn_gen=self._potential, algo="NUTS")
@@ -106,6 +109,6 @@ class NUTS(AbstractGradientKernel):
         )
         return state, lambda state, arguments: sample(state, arguments, {})
 
-    def _potential(self, ebm: EBM, x: Configuration) -> Callable[[Array], Array]:
+    def _potential(self, ebm: Target, x: Configuration) -> Callable[[Array], Array]:
         space = self._space(ebm)
         return lambda z: space.potential(ebm.energy, z, x)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from energydsl.analysis.evaluation import argument
-from energydsl.analysis.factor import Count, Sites, Whole, common_entry
+from energydsl.analysis.factor import Count, Sites, Whole, common_entries
 from energydsl.analysis.structure import Structure
 from energydsl.language.expression import Environment
 from energydsl.language.variable import Variable
@@ -33,7 +33,8 @@ class Pairs(eqx.Module):
     levels: tuple[Array, Array]
     """The values of both sites' levels, (pair, level)."""
     indices: tuple[Any, ...]
-    shared: tuple[int | None, ...] = eqx.field(static=True)
+    shared: tuple[Any, ...] = eqx.field(static=True)
+    """For each leaf, the entries that all these factors use; None if they differ."""
     lower: tuple[Any, ...]
     upper: tuple[Any, ...]
     valid: Array
@@ -42,7 +43,7 @@ class Pairs(eqx.Module):
         """The arguments that are constant during sampling; None for the values of free sites."""
         leaves = structure.factors[self.number].leaves
         return [
-            None if _moves(leaf, free) else argument(leaf, k if i is None else i, env)
+            None if _moves(leaf, free) else argument(leaf, _read(i, k), env)
             for leaf, i, k in zip(leaves, self.indices, self.shared, strict=True)
         ]
 
@@ -50,12 +51,13 @@ class Pairs(eqx.Module):
         """The energies of each pair, (level, level, pair), and the chain last if not `still`."""
         factor = structure.factors[self.number]
         values, chains = [], []
-        for leaf, index, value in zip(factor.leaves, self.indices, arguments, strict=True):
+        rows = zip(factor.leaves, self.indices, self.shared, arguments, strict=True)
+        for leaf, index, common, value in rows:
             moving = isinstance(leaf, Sites) and value is None
             if moving:
                 flat = state[leaf.variable.name]
                 flat = flat[:, :1] if self.still else flat
-                value = flat[index].astype(leaf.variable.domain.energy_dtype)
+                value = flat[_read(index, common)].astype(leaf.variable.domain.energy_dtype)
             values.append(value)
             chains.append(-1 if moving else None)
 
@@ -91,6 +93,10 @@ class Chosen(NamedTuple):
     slots: np.ndarray
 
 
+def _read(index: Any, common: Any) -> Any:
+    return np.asarray(common) if index is None and common is not None else index
+
+
 def _moves(leaf: Any, free: tuple[Variable, ...]) -> bool:
     return isinstance(leaf, Sites) and leaf.variable in free
 
@@ -112,16 +118,22 @@ def pairs_of(structure: Structure, chosen: Chosen, levels: np.ndarray) -> Pairs:
     begin = np.cumsum(counts) - counts
     rows = chosen.rows[order[np.where(valid, begin[:, None] + ranks, begin[:, None])]]
     low, high = chosen.first[start], chosen.second[start]
-    indices, lower, upper, still = [], [], [], True
+    indices, lower, upper, shared, still = [], [], [], [], True
     for leaf in factor.leaves:
-        one = isinstance(leaf, Whole) or common_entry(leaf) is not None
-        index = None if one else leaf.index[rows]
+        common = common_entries(leaf)
         masks: tuple[Any, Any] = None, None
         if isinstance(leaf, Sites):
             site = leaf.index[rows] + structure.offset[leaf.variable.name]
             ends = [a.reshape(-1, *(1,) * (site.ndim - 1)) for a in (low, high)]
             masks = site == ends[0], site == ends[1]
             still &= not (structure.free[site] & ~masks[0] & ~masks[1]).any()
+            if masks[0].any() or masks[1].any():
+                common = None
+            else:
+                masks = None, None
+        one = isinstance(leaf, Whole) or common is not None
+        index = None if one else leaf.index[rows]
+        shared.append(common)
         indices.append(None if index is None else _placed(leaf, index))
         lower.append(None if masks[0] is None else jnp.asarray(masks[0]))
         upper.append(None if masks[1] is None else jnp.asarray(masks[1]))
@@ -131,7 +143,7 @@ def pairs_of(structure: Structure, chosen: Chosen, levels: np.ndarray) -> Pairs:
         jnp.asarray(slots, jnp.int32),
         (jnp.asarray(levels[low]), jnp.asarray(levels[high])),
         tuple(indices),
-        tuple(common_entry(leaf) for leaf in factor.leaves),
+        tuple(shared),
         tuple(lower),
         tuple(upper),
         jnp.asarray(valid),
