@@ -129,6 +129,6 @@ def _numpyro(data: np.ndarray) -> float:
     began = time.perf_counter()
     unconstrained = jax.block_until_ready(run(jr.key(2)))
     seconds = time.perf_counter() - began
-    found = jax.vmap(jax.vmap(info.postprocess_fn(data)))(unconstrained)
+    found = jax.vmap(jax.vmap(info.postprocess_fn))(unconstrained)
     draws = {n: np.moveaxis(np.asarray(found[n][WARMUP:]), 0, 1) for n in ("mu", "sigma", "w")}
     return least_effective(draws) / seconds
