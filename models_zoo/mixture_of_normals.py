@@ -138,8 +138,9 @@ def draw(found: dict[str, np.ndarray], labels: np.ndarray, path: Path) -> None:
     each = some["w"] * norm(some["mu"], some["sigma"]).pdf(at[:, None, None])
     total = each.sum(axis=-1)
     low, high = np.quantile(total, [0.05, 0.95], axis=1)
-    top.hist(VELOCITIES, bins=np.arange(7, 37.5, 0.5), density=True, color="0.8", label="galaxies")
-    top.fill_between(at, low, high, color="k", alpha=0.25, label="mixture, 90 % interval")
+    top.fill_between(at, low, high, color="0.85", label="mixture, 90 % interval")
+    bins = np.arange(7, 37.5, 0.5)
+    top.hist(VELOCITIES, bins, density=True, histtype="step", color="k", label="galaxies")
     for i in range(len(CENTRES)):
         top.plot(at, each[..., i].mean(axis=1), color=f"C{i}", label=f"component {i + 1}")
     top.set(ylabel="density")

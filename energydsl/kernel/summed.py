@@ -26,7 +26,7 @@ from energydsl.language.model import Model
 from energydsl.normalizer import Intractable, log_partition_of
 from energydsl.normalizer.base import Planned
 from energydsl.normalizer.evaluate import draw, prepare
-from energydsl.sweep.forest import finite_sites, forest_sets
+from energydsl.sweep.forest import finite_sites, is_forest
 from energydsl.sweep.trees import Trees, downwards, load, log_sums, trees_of, upwards, written
 
 MAX_OPERATIONS = 2.0**20
@@ -145,7 +145,7 @@ def sum_of(ebm: EBM) -> AbstractSum | Refusal:
 
 @lru_cache(maxsize=32)
 def _forest(structure: Structure) -> ForestSum | None:
-    if structure.crowded or forest_sets(structure).max() > 0:
+    if not is_forest(structure):
         return None
     finite = finite_sites(structure)
     beside = tuple(~finite[structure.scope(f)].any(axis=1) for f in structure.factors)

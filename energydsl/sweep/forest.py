@@ -18,6 +18,19 @@ def finite_sites(structure: Structure) -> np.ndarray:
     return structure.free & (structure.levels > 0)
 
 
+def is_forest(structure: Structure) -> bool:
+    """Whether the interactions of the finite free sites have no cycle."""
+    return not structure.crowded and _acyclic(structure.sites, _edges(structure))
+
+
+def _edges(structure: Structure) -> np.ndarray:
+    return structure.edges[finite_sites(structure)[structure.edges].all(axis=1)]
+
+
+def _acyclic(nodes: int, edges: np.ndarray) -> bool:
+    return len(edges) == nodes - graph.components(nodes, edges)[0]
+
+
 def forest_sets(structure: Structure) -> np.ndarray:
     """The set of each finite free site, -1 at other sites; every set induces a forest.
 
@@ -25,9 +38,8 @@ def forest_sets(structure: Structure) -> np.ndarray:
     lattice, are coloured such that no two neighbouring lines are in one set. If these join few
     sites, because sites are numbered in no such order, trees are grown site by site.
     """
-    chosen = finite_sites(structure)
-    edges = structure.edges[chosen[structure.edges].all(axis=1)]
-    if len(edges) == structure.sites - graph.components(structure.sites, edges)[0]:
+    chosen, edges = finite_sites(structure), _edges(structure)
+    if _acyclic(structure.sites, edges):
         return np.where(chosen, 0, NONE)
     lines = _lines(structure.sites, edges)
     joined = _joined(lines, edges)

@@ -37,10 +37,13 @@ def test_trees_leave_the_law_invariant(case):
 
 
 def tree():
-    """A tree with branches below its root, over three domains, with a forbidden pair."""
+    """A tree with branches below its root, over three domains, with a forbidden pair.
+
+    One pair of spins has two bonds of one batch, and another pair has one of a second batch.
+    """
     rng = np.random.default_rng(11)
-    left, right = np.array([0, 0, 0, 1, 4, 4]), np.array([3, 1, 4, 2, 5, 6])
-    weights, field = rng.normal(size=6), rng.normal(size=7)
+    left, right = np.array([0, 0, 0, 1, 4, 4, 1]), np.array([3, 1, 4, 2, 5, 6, 0])
+    weights, field = rng.normal(size=7), rng.normal(size=7)
     one, two = rng.normal(size=(2, 3)), 2 * rng.normal(size=(3, 4))
     one[1, 2] = two[0, 1] = two[2, 3] = np.inf
     s, c = ed.spin("s", 7), ed.categorical("c", levels=3)
@@ -50,11 +53,12 @@ def tree():
         + field @ s
         + ed.Table(one)(s[5], c)
         + ed.Table(two)(c, n)
-        + 0.3 * s[2] ** 2
+        + 0.9 * ed.apply(lambda a, b: a * b, s[2], s[1])
     )
 
     def energy(x):
         pairs = (weights * x[:, left] * x[:, right]).sum(1) + x[:, :7] @ field
+        pairs = pairs + 0.9 * x[:, 1] * x[:, 2]
         return pairs + one[(x[:, 5] + 1) // 2, x[:, 7]] + two[x[:, 7], x[:, 8] + 1]
 
     return (s, c), model, energy, [SPIN] * 7 + [(0, 1, 2), (-1, 0, 1, 2)]
