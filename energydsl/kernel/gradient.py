@@ -122,7 +122,10 @@ class AbstractGradientKernel(AbstractKernel):
 
         Random numbers of kernels that sum nothing do not depend on this setting.
         """
-        return tuple(jr.split(key)) if self.summed else (key, key)
+        if not self.summed:
+            return key, key
+        move_key, draw_key = jr.split(key)
+        return move_key, draw_key
 
     def moves(self, ebm: EBM) -> np.ndarray:
         moved = ebm.structure.of_variables(self._space(ebm).names)

@@ -53,8 +53,9 @@ class Pairs(eqx.Module):
         values, chains = [], []
         rows = zip(factor.leaves, self.indices, self.shared, arguments, strict=True)
         for leaf, index, common, value in rows:
-            moving = isinstance(leaf, Sites) and value is None
-            if moving:
+            moving = False
+            if isinstance(leaf, Sites) and value is None:
+                moving = True
                 flat = state[leaf.variable.name]
                 flat = flat[:, :1] if self.still else flat
                 value = flat[_read(index, common)].astype(leaf.variable.domain.energy_dtype)
@@ -131,10 +132,9 @@ def pairs_of(structure: Structure, chosen: Chosen, levels: np.ndarray) -> Pairs:
                 common = None
             else:
                 masks = None, None
-        one = isinstance(leaf, Whole) or common is not None
-        index = None if one else leaf.index[rows]
+        shown = not isinstance(leaf, Whole) and common is None
         shared.append(common)
-        indices.append(None if index is None else _placed(leaf, index))
+        indices.append(_placed(leaf, leaf.index[rows]) if shown else None)
         lower.append(None if masks[0] is None else jnp.asarray(masks[0]))
         upper.append(None if masks[1] is None else jnp.asarray(masks[1]))
     return Pairs(
