@@ -10,6 +10,7 @@ from energydsl._types import Refusal
 from energydsl.analysis import graph
 from energydsl.sweep import TreeSweep
 from energydsl.sweep.forest import Forest, forest_sets
+from energydsl.sweep.trees import _picked
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_law
 from tests.sweep.cases import CASES, ONE_SWEEP, SPIN, pack, unpack
 from tests.sweep.test_invariance import one_sweep, pvalue_after_one_sweep
@@ -72,6 +73,35 @@ def test_a_tree_is_drawn_exactly_from_any_start():
     after = unpack(model, one_sweep(sweep, ebm.structure, model, xs, jax.random.key(1)))
     law = exact_law(energy, levels)
     assert chisquare_pvalue(count_states(after, law.states), law.probs, DRAWS) > FALSE_ALARM
+
+
+def test_several_trees_with_branches_each_have_their_law():
+    """Each site's parent is looked for in its own tree."""
+    left, right = np.array([0, 0, 0, 1, 4, 4]), np.array([3, 1, 4, 2, 5, 6])
+    left, right = np.r_[left, left + 7], np.r_[right, right + 7]
+    weights = np.random.default_rng(12).normal(size=12)
+    s = ed.spin("s", 14)
+    model = ed.Model((weights * s[left] * s[right]).sum() + 0.8 * s[0] - 1.1 * s[7])
+    ebm, sweep = trees_of(model)
+    assert sweep.sets[0].roots == 2 and sweep.sets[0].above is not None
+    xs = pack(model, np.ones((DRAWS, 14)))
+    after = unpack(model, one_sweep(sweep, ebm.structure, model, xs, jax.random.key(5)))
+    for k, field in enumerate((0.8, -1.1)):
+        own = slice(6 * k, 6 * k + 6)
+
+        def energy(x, own=own, field=field):
+            pairs = weights[own] * x[:, left[:6]] * x[:, right[:6]]
+            return pairs.sum(1) + field * x[:, 0]
+
+        law = exact_law(energy, [SPIN] * 7)
+        counts = count_states(after[:, 7 * k : 7 * k + 7], law.states)
+        assert chisquare_pvalue(counts, law.probs, DRAWS) > FALSE_ALARM
+
+
+def test_where_no_level_is_allowed_a_draw_is_uniform():
+    u = (jnp.arange(300)[:, None] + 0.5) / 300
+    drawn = _picked(jnp.full((3, 300, 1), jnp.inf), u)
+    assert np.bincount(np.asarray(drawn)[:, 0]).tolist() == [100, 100, 100]
 
 
 def test_clamped_sites_stay_and_the_rest_is_drawn_exactly():
