@@ -132,9 +132,9 @@ def pairs_of(structure: Structure, chosen: Chosen, levels: np.ndarray) -> Pairs:
                 common = None
             else:
                 masks = None, None
-        shown = not isinstance(leaf, Whole) and common is None
         shared.append(common)
-        indices.append(_placed(leaf, leaf.index[rows]) if shown else None)
+        one = isinstance(leaf, Whole) or common is not None
+        indices.append(None if one else _placed(leaf, leaf.index[rows]))
         lower.append(None if masks[0] is None else jnp.asarray(masks[0]))
         upper.append(None if masks[1] is None else jnp.asarray(masks[1]))
     return Pairs(
