@@ -133,8 +133,10 @@ def pairs_of(structure: Structure, chosen: Chosen, levels: np.ndarray) -> Pairs:
             else:
                 masks = None, None
         shared.append(common)
-        one = isinstance(leaf, Whole) or common is not None
-        indices.append(None if one else _placed(leaf, leaf.index[rows]))
+        if isinstance(leaf, Whole) or common is not None:
+            indices.append(None)
+        else:
+            indices.append(_placed(leaf, leaf.index[rows]))
         lower.append(None if masks[0] is None else jnp.asarray(masks[0]))
         upper.append(None if masks[1] is None else jnp.asarray(masks[1]))
     return Pairs(
