@@ -263,3 +263,10 @@ def test_the_setting_is_true_or_false():
     settings: dict[str, Any] = {"summed": "k"}
     with pytest.raises(TypeError, match="Langevin got summed='k'; expected True or False"):
         ed.Langevin(**settings)
+
+
+def test_the_move_and_the_draw_have_keys_of_their_own():
+    key = jax.random.key(3)
+    keys = [key, *ed.Langevin(summed=True).keys(key)]
+    assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == 3
+    assert ed.Langevin().keys(key)[0] is key
