@@ -11,6 +11,7 @@ import copyreg
 import importlib
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -63,6 +64,6 @@ def _stored(function: Any) -> bytes:
         ) from error
 
 
-def rebuilt(kind: type, function: Any, *settings: Any) -> Any:
+def rebuilt(kind: Callable[..., Any], function: Any, *settings: Any) -> Any:
     """An object of this kind around a function that came from a pickle or a copy."""
     return kind(function.function if isinstance(function, Portable) else function, *settings)

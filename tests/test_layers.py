@@ -25,7 +25,7 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends differences | tables"
     " | couplings",
     "analysis/conditional": "base | levels family | *",
-    "sweep": "base | * | choose",
+    "sweep": "base forest pairs | trees | * | choose",
     "normalizer": "base double families log_z banded"
     " | bessel_families counting elimination gaussian | *"
     " | choice evaluate",
@@ -39,8 +39,8 @@ ORDER = {
         "conclusions recommendation slow | explain | ebm | answers compile expectation start"
         " | predict"
     ),
-    "kernel": "acceptance base tuning | clusters metric point sweeping | gradient discrete joint"
-    " | gibbs | hamiltonian tempering | * | choose",
+    "kernel": "acceptance base tuning summed | clusters metric point sweeping"
+    " | gradient discrete joint | gibbs | hamiltonian tempering | * | choose",
     "estimator": "base annealing finite spanning_trees | annealed | tempered | * | bounds"
     " | estimate",
     "mode": "flow | pairs | base crossover descent diffusion roof"

@@ -26,6 +26,7 @@ from energydsl.kernel.wolff import Wolff as Wolff
 SAMPLERS[:] = (
     NUTS(),
     Gibbs(),
+    NUTS(summed=True),
     Cycle(Gibbs(), NUTS()),
     ExactDraws(),
     SwendsenWang(),

@@ -12,9 +12,9 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
 from energydsl._types import Configuration
-from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel
 from energydsl.kernel.point import Point
+from energydsl.kernel.summed import Target
 
 
 class HamiltonianState(eqx.Module):
@@ -42,12 +42,12 @@ class AbstractHamiltonianKernel(AbstractGradientKernel):
     def settings(self) -> dict[str, Any]:
         """The settings of the algorithm that determine the length of trajectories."""
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> HamiltonianState:
+    def begin(self, ebm: Target, point: Point, *, key: Array, warmup: int) -> HamiltonianState:
         state, _ = self._numpyro(ebm, point, key, warmup)
         return HamiltonianState(state.i, state.adapt_state, state.rng_key, warmup)
 
     def travel(
-        self, ebm: EBM, point: Point, state: HamiltonianState, *, key: Array, **changes: Any
+        self, ebm: Target, point: Point, state: HamiltonianState, *, key: Array, **changes: Any
     ) -> tuple[Point, HamiltonianState, Any]:
         """One transition: the new point and state, and NumPyro's state, which has statistics.
 
@@ -61,7 +61,7 @@ class AbstractHamiltonianKernel(AbstractGradientKernel):
         return moved, HamiltonianState(new.i, new.adapt_state, new.rng_key, state.warmup), new
 
     def _numpyro(
-        self, ebm: EBM, point: Point, key: Array, warmup: int
+        self, ebm: Target, point: Point, key: Array, warmup: int
     ) -> tuple[Any, Callable[..., Any]]:
         """NumPyro's state at a point, and its transition."""
         init, sample = hmc(potential_fn_gen=self._potential, algo=self.algorithm)
@@ -78,7 +78,7 @@ class AbstractHamiltonianKernel(AbstractGradientKernel):
         )
         return state, lambda state, arguments: sample(state, arguments, {})
 
-    def _potential(self, ebm: EBM, x: Configuration) -> Callable[[Array], Array]:
+    def _potential(self, ebm: Target, x: Configuration) -> Callable[[Array], Array]:
         space = self.space(ebm)
         return lambda z: space.potential(ebm.energy, z, x)
 

@@ -14,6 +14,7 @@ from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, log_to_rate, normals
 from energydsl.kernel.point import check_between
+from energydsl.kernel.summed import Target
 from energydsl.kernel.tuning import Tuned
 
 
@@ -48,6 +49,8 @@ class HessianLangevin(AbstractGradientKernel):
         floor: f, in units of the Hessian; directions of less curvature are taken to have as much.
         target: the acceptance rate that warmup aims at.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Girolami & Calderhead (2011), JRSS B 73(2), 123-214, section 5 (the simplified
     proposal); the metric: Betancourt (2013), Geometric Science of Information, 327-334, section 3.
@@ -69,7 +72,7 @@ class HessianLangevin(AbstractGradientKernel):
     def effort(self, ebm: EBM) -> float:
         return float(ebm.structure.free.sum())
 
-    def at(self, ebm: EBM, z: Array, x: Configuration) -> CurvedPoint:
+    def at(self, ebm: Target, z: Array, x: Configuration) -> CurvedPoint:
         point = super().at(ebm, z, x)
         space = self.space(ebm)
         hessian = jax.hessian(lambda z: space.potential(ebm.energy, z, x))(z)
@@ -79,7 +82,7 @@ class HessianLangevin(AbstractGradientKernel):
         curvature = jnp.where(finite, soft_absolute(values, self.floor), jnp.nan)
         return CurvedPoint(*point, axes=axes, curvature=curvature)
 
-    def begin(self, ebm: EBM, point: CurvedPoint, *, key: Array, warmup: int) -> Tuned:
+    def begin(self, ebm: Target, point: CurvedPoint, *, key: Array, warmup: int) -> Tuned:
         return Tuned.begin(self.step_size, warmup)
 
     def randoms(self, key: Array, chains: int, size: int) -> tuple[Array, Array]:
@@ -87,7 +90,7 @@ class HessianLangevin(AbstractGradientKernel):
         return normals(key, chains, size, 1)
 
     def move(
-        self, ebm: EBM, point: CurvedPoint, state: Tuned, *, random: tuple[Array, Array]
+        self, ebm: Target, point: CurvedPoint, state: Tuned, *, random: tuple[Array, Array]
     ) -> tuple[CurvedPoint, Tuned, dict[str, Array]]:
         h = state.value
         noise, height = random

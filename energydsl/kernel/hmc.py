@@ -13,6 +13,7 @@ from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.hamiltonian import AbstractHamiltonianKernel, HamiltonianState, statistics
 from energydsl.kernel.point import Point, check_between
+from energydsl.kernel.summed import Target
 
 SHORTEST, LONGEST = 0.5, 1.5
 """The lengths between which a trajectory's length is drawn, in units of `trajectory`."""
@@ -40,6 +41,8 @@ class HMC(AbstractHamiltonianKernel):
         target: the acceptance rate that warmup aims at.
         dense_mass: whether to adapt a full mass matrix instead of a diagonal one.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Neal (2011), Handbook of Markov Chain Monte Carlo, chapter 5; random lengths: its
     section 3.2; NumPyro's `numpyro.infer.hmc`.
@@ -77,7 +80,7 @@ class HMC(AbstractHamiltonianKernel):
         return {"num_steps": self.steps, "trajectory_length": length}
 
     def move(
-        self, ebm: EBM, point: Point, state: HamiltonianState, *, random: Array
+        self, ebm: Target, point: Point, state: HamiltonianState, *, random: Array
     ) -> tuple[Point, HamiltonianState, dict[str, Array]]:
         length_key, key = jr.split(random)
         changes = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,7 @@ from energydsl.compiler.ebm import EBM
 from energydsl.kernel.gradient import AbstractGradientKernel, log_to_rate, normals
 from energydsl.kernel.metric import Fixed, Windowed, checked, inwards, outwards, root_of
 from energydsl.kernel.point import Point, check_between
+from energydsl.kernel.summed import Target
 from energydsl.kernel.tuning import Scheduled, Tuned
 
 
@@ -45,6 +47,8 @@ class Langevin(AbstractGradientKernel):
             coordinates. $G^{-1}$ is best near the covariance of z, which "diagonal" and "dense"
             have warmup estimate.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Roberts & Tweedie (1996), Bernoulli 2(4), 341-363, sections 1.4.1 and 1.4.2; the
     target 0.574: Roberts & Rosenthal (1998), JRSS B 60(1), 255-268, theorem 1; with a metric:
@@ -77,12 +81,12 @@ class Langevin(AbstractGradientKernel):
     def __reduce__(self) -> tuple[Any, ...]:
         step = Portable(self.step_size) if callable(self.step_size) else self.step_size
         rest = self.adjusted, self.target, self.metric, self.variables
-        return rebuilt, (Langevin, step, *rest)
+        return rebuilt, (partial(Langevin, summed=self.summed), step, *rest)
 
     def merit(self, ebm: EBM) -> str:
         return "every free site is continuous, and a step computes one gradient"
 
-    def begin(self, ebm: EBM, point: Point, *, key: Array, warmup: int) -> Fixed | Windowed:
+    def begin(self, ebm: Target, point: Point, *, key: Array, warmup: int) -> Fixed | Windowed:
         adapted = isinstance(self.metric, str)
         root = None if adapted else root_of(self.metric, point.z.size)
         if callable(self.step_size):
@@ -97,7 +101,7 @@ class Langevin(AbstractGradientKernel):
         return normals(key, chains, size, int(self.adjusted))
 
     def move(
-        self, ebm: EBM, point: Point, state: Fixed | Windowed, *, random: tuple[Array, Array]
+        self, ebm: Target, point: Point, state: Fixed | Windowed, *, random: tuple[Array, Array]
     ) -> tuple[Point, Fixed | Windowed, dict[str, Array]]:
         h, root = state.value, state.root
         noise, height = random

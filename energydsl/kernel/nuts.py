@@ -12,6 +12,7 @@ from energydsl._messages import brief, described
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.hamiltonian import AbstractHamiltonianKernel, HamiltonianState, statistics
 from energydsl.kernel.point import Point, check_between
+from energydsl.kernel.summed import Target
 
 
 @described
@@ -26,6 +27,8 @@ class NUTS(AbstractHamiltonianKernel):
         dense_mass: whether to adapt a full mass matrix instead of a diagonal one.
         max_tree_depth: the largest tree depth; a trajectory has at most 2^depth - 1 steps.
         variables: names of the variables to move; by default every free continuous one.
+        summed: whether the free sites with finitely many levels, such as the labels of a mixture,
+            are summed out exactly and drawn given the others after each move.
 
     Source: Hoffman & Gelman (2014), JMLR 15, 1593-1623; NumPyro's `numpyro.infer.hmc`.
     """
@@ -59,7 +62,7 @@ class NUTS(AbstractHamiltonianKernel):
         return {"max_tree_depth": self.max_tree_depth}
 
     def move(
-        self, ebm: EBM, point: Point, state: HamiltonianState, *, random: Array
+        self, ebm: Target, point: Point, state: HamiltonianState, *, random: Array
     ) -> tuple[Point, HamiltonianState, dict[str, Array]]:
         point, state, new = self.travel(ebm, point, state, key=random)
         depth = jnp.ceil(jnp.log2(new.num_steps + 1.0)).astype(int)

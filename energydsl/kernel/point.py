@@ -2,7 +2,8 @@
 
 Such a kernel uses coordinates of its own, such as unconstrained reals or the numbers of levels.
 From step to step the point is kept, so that its energy and slopes are computed once. After other
-kernels of a cycle have moved sites, the point is recomputed from the configuration.
+kernels of a cycle have moved sites, the point is recomputed from the configuration. Where finite
+sites are summed out, they are drawn after each move.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from energydsl._messages import brief
 from energydsl._types import Configuration
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
+from energydsl.kernel.summed import AbstractSum, Marginal, Target
 
 
 class Point(NamedTuple):
@@ -39,29 +41,29 @@ class AbstractPointKernel(AbstractKernel):
         check_names(self)
 
     @abc.abstractmethod
-    def begin(self, ebm: EBM, point: Any, *, key: Array, warmup: int) -> Any:
+    def begin(self, ebm: Target, point: Any, *, key: Array, warmup: int) -> Any:
         """The initial state of a chain."""
 
     @abc.abstractmethod
     def move(
-        self, ebm: EBM, point: Any, state: Any, *, random: Any
+        self, ebm: Target, point: Any, state: Any, *, random: Any
     ) -> tuple[Any, Any, dict[str, Array]]:
         """One transition by one chain's part of `randoms`: the new point, state and statistics."""
 
     @abc.abstractmethod
-    def at(self, ebm: EBM, z: Array, x: Configuration) -> Any:
+    def at(self, ebm: Target, z: Array, x: Configuration) -> Any:
         """The point at the coordinates z."""
 
     @abc.abstractmethod
-    def enter(self, ebm: EBM, x: Configuration) -> Any:
+    def enter(self, ebm: Target, x: Configuration) -> Any:
         """The point that corresponds to a configuration."""
 
     @abc.abstractmethod
-    def leave(self, ebm: EBM, point: Any) -> Configuration:
+    def leave(self, ebm: Target, point: Any) -> Configuration:
         """The configuration that corresponds to a point."""
 
     @abc.abstractmethod
-    def energy_at(self, ebm: EBM, point: Any) -> Array:
+    def energy_at(self, ebm: Target, point: Any) -> Array:
         """E of the configuration at a point."""
 
     def randoms(self, key: Array, chains: int, size: int) -> Any:
@@ -77,6 +79,11 @@ class AbstractPointKernel(AbstractKernel):
 
     def step(
         self, ebm: EBM, x: Configuration, state: Any, *, key: Array
+    ) -> tuple[Configuration, Any, dict[str, Array]]:
+        return self._moved(ebm, x, state, key=key)
+
+    def _moved(
+        self, ebm: Target, x: Configuration, state: Any, *, key: Array
     ) -> tuple[Configuration, Any, dict[str, Array]]:
         point = self.enter(ebm, x)
         random = jax.tree.map(lambda a: a[0], self.randoms(key, 1, point.z.size))
@@ -114,20 +121,26 @@ class PointEnsemble(AbstractEnsemble):
     """Chains as points, whose energies and slopes are kept from step to step."""
 
     kernel: AbstractPointKernel
+    sum: AbstractSum | None = None
+    """How the finite sites are summed out that are drawn after each move, if there are such."""
 
     def start(self, ebm: EBM, xs: Configuration, *, key: Array, warmup: int) -> Any:
+        target = self._target(ebm)
+
         def one(x: Configuration, key: Array) -> Any:
-            point = self.kernel.enter(ebm, x)
-            return point, self.kernel.begin(ebm, point, key=key, warmup=warmup)
+            point = self.kernel.enter(target, x)
+            return point, self.kernel.begin(target, point, key=key, warmup=warmup)
 
         return jax.vmap(one)(xs, jr.split(key, len(next(iter(xs.values())))))
 
     def refresh(self, ebm: EBM, carry: Any) -> Any:
         points, states = carry
-        return jax.vmap(lambda p: self.kernel.at(ebm, p.z, p.x))(points), states
+        target = self._target(ebm)
+        return jax.vmap(lambda p: self.kernel.at(target, p.z, p.x))(points), states
 
     def place(self, ebm: EBM, carry: Any, xs: Configuration) -> Any:
-        return jax.vmap(lambda x: self.kernel.enter(ebm, x))(xs), carry[1]
+        target = self._target(ebm)
+        return jax.vmap(lambda x: self.kernel.enter(target, x))(xs), carry[1]
 
     def load(self, ebm: EBM) -> None:
         return None
@@ -135,15 +148,30 @@ class PointEnsemble(AbstractEnsemble):
     def advance(
         self, ebm: EBM, tables: Any, carry: Any, *, key: Array
     ) -> tuple[Any, dict[str, Array]]:
+        target = self._target(ebm)
+
         def one(point: Point, state: Any, random: Any) -> Any:
-            point, state, info = self.kernel.move(ebm, point, state, random=random)
+            point, state, info = self.kernel.move(target, point, state, random=random)
             return (point, state), info
 
         points, states = carry
-        return jax.vmap(one)(points, states, self.kernel.randoms(key, *points.z.shape))
+        if self.sum is None:
+            return jax.vmap(one)(points, states, self.kernel.randoms(key, *points.z.shape))
+        move_key, draw_key = jr.split(key)
+        randoms = self.kernel.randoms(move_key, *points.z.shape)
+        (points, states), info = jax.vmap(one)(points, states, randoms)
+        # The marginal energy does not depend on the drawn sites, so that the points stay.
+        xs = self.sum.draw(ebm, self.configurations(ebm, (points, states)), key=draw_key)
+        return (points._replace(x=xs), states), info
 
     def configurations(self, ebm: EBM, carry: Any) -> Configuration:
-        return jax.vmap(lambda point: self.kernel.leave(ebm, point))(carry[0])
+        target = self._target(ebm)
+        return jax.vmap(lambda point: self.kernel.leave(target, point))(carry[0])
 
     def energies(self, ebm: EBM, carry: Any) -> Array:
+        if self.sum is not None:
+            return jax.vmap(ebm.energy)(self.configurations(ebm, carry))
         return jax.vmap(lambda point: self.kernel.energy_at(ebm, point))(carry[0])
+
+    def _target(self, ebm: EBM) -> Target:
+        return ebm if self.sum is None else Marginal(ebm, self.sum)

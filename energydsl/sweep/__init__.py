@@ -7,3 +7,4 @@ from energydsl.sweep.base import colour_blocks as colour_blocks
 from energydsl.sweep.choose import LOWERINGS as LOWERINGS
 from energydsl.sweep.choose import Considered as Considered
 from energydsl.sweep.choose import choose_sweep as choose_sweep
+from energydsl.sweep.tree_sweep import TreeSweep as TreeSweep

@@ -29,7 +29,7 @@ def test_the_cheapest_kernel_moves_every_site(name):
 def test_draws_are_by_the_kernel_that_explain_names_first():
     ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"]))
     kernel, reason = choose(ebm)
-    assert str(kernel) == "Cycle(Gibbs(), NUTS())"
+    assert str(kernel) == "NUTS(summed=True)"
     chains = ed.sample(ebm, key=jr.key(0), warmup=2, draws=2, chains=2, progress=False)
     assert chains.kernel == kernel and chains.chosen == reason
 
@@ -71,7 +71,7 @@ def test_explain_and_the_choice_read_one_list(monkeypatch):
 def test_explain_names_exact_draws_which_are_taken_only_if_nothing_else_suits():
     ebm = ed.compile(ed.Model(MODELS["Gibbs()"]))
     said = ebm.explain().as_dict()["samplers"]
-    assert list(said)[:2] == ["Gibbs", "ExactDraws"]
+    assert list(said)[:3] == ["Gibbs", "NUTS(summed=True)", "ExactDraws"]
     assert said["ExactDraws"].startswith("its draws are independent, by gaussian of 2 components,")
     assert str(choose(ebm)[0]) == str(cheapest(ebm)) == "Gibbs()"
     counts = ed.compile(ed.Model(0.5 * ed.count("n", 2).sum()))
