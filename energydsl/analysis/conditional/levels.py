@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.analysis.conditional.base import AbstractConditional
 from energydsl.analysis.structure import Structure
+from energydsl.analysis.uniform import uniform
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.variable import Variable
 
@@ -77,7 +77,7 @@ class LevelConditional(AbstractLevels):
         weights = jnp.where(jnp.isinf(lowest), 1.0, jnp.exp(lowest - total))
         ladder = jnp.cumsum(weights, axis=0)
         # In (0, 1], so that neither a first nor a last level of weight 0 is ever drawn.
-        height = (1.0 - jr.uniform(key, total.shape[1:])) * ladder[-1]
+        height = (1.0 - uniform(key, total.shape[1:])) * ladder[-1]
         level = jnp.sum(height > ladder, axis=0)
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
