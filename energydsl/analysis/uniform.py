@@ -40,6 +40,20 @@ def words(key: Array, shape: tuple[int, ...]) -> Array:
     return high ^ low
 
 
+def word_pair(key: Array, number: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Two arrays of random words, other ones for each number: the halves of Threefry-2x32.
+
+    The counter of word i has the words (`number`, i).
+    """
+    count = math.prod(shape)
+    if not _is_threefry(key) or count > MOST:
+        first, second = jr.bits(jr.fold_in(key, number), (2, *shape), "uint32")
+        return first, second
+    first, second = jr.key_data(key)
+    low = lax.iota(jnp.uint32, count).reshape(shape)
+    return threefry(first, second, jnp.full_like(low, number), low)
+
+
 def threefry(first: Array, second: Array, high: Array, low: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds: a key of two words, and a counter of two arrays of words."""
     keys = first, second, first ^ second ^ jnp.uint32(PARITY)
