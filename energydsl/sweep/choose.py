@@ -10,8 +10,9 @@ from energydsl.sweep.base import AbstractSweep, Block, drawable
 from energydsl.sweep.dense import DenseSweep
 from energydsl.sweep.gather import GatherSweep
 from energydsl.sweep.lattice import LatticeSweep
+from energydsl.sweep.packed import PackedSweep
 
-LOWERINGS: tuple[type[AbstractSweep], ...] = (LatticeSweep, DenseSweep, GatherSweep)
+LOWERINGS: tuple[type[AbstractSweep], ...] = (PackedSweep, LatticeSweep, DenseSweep, GatherSweep)
 """The lowerings that are tried; the cheapest that applies is used."""
 
 Considered = tuple[tuple[str, float | Refusal], ...]

@@ -265,6 +265,14 @@ def _constant(leaf: Leaf, offset: Offset | None, index: Any, env: Environment) -
     return common_argument(leaf, env) if index is None else argument(leaf, index, env)
 
 
+def reached(offset: Offset, residue: int, cell: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The sublattice at an offset from another, and by how much its array must be rolled."""
+    place = np.unravel_index(residue, cell)
+    there = [int(r) + d for r, d in zip(place, offset, strict=True)]
+    number = np.ravel_multi_index([t % p for t, p in zip(there, cell, strict=True)], cell)
+    return int(number), tuple(-(t // p) for t, p in zip(there, cell, strict=True))
+
+
 def _value(
     leaf: Leaf,
     offset: Offset | None,
@@ -279,13 +287,8 @@ def _value(
         return constant if index is None else constant[residue]
     assert isinstance(leaf, Sites)
     variable = leaf.variable
-    place = np.unravel_index(residue, cell)
-    reached = [int(r) + d for r, d in zip(place, offset, strict=True)]
-    reached_residue = np.ravel_multi_index(
-        [t % p for t, p in zip(reached, cell, strict=True)], cell
-    )
-    shift = [-(t // p) for t, p in zip(reached, cell, strict=True)]
-    values = state[variable.name][int(reached_residue)]
+    place, shift = reached(offset, residue, cell)
+    values = state[variable.name][place]
     axes = tuple(range(1, values.ndim))
     moved = jnp.roll(values, shift, axes) if any(shift) else values
     return moved.astype(variable.domain.energy_dtype)

@@ -56,7 +56,7 @@ def _torus() -> Case:
         pairs = 0.3 * x * np.roll(x, 1, 1) + 0.2 * x * np.roll(x, 1, 2) - 0.1 * x
         return -pairs.sum((1, 2))
 
-    return Case("torus", model, energy, [SPIN] * 8, "lattice")
+    return Case("torus", model, energy, [SPIN] * 8, "packed")
 
 
 def _diagonals() -> Case:
@@ -226,6 +226,37 @@ def _ring(side: int) -> Case:
     return Case(f"ring of {side}", model, energy, [SPIN] * side, "lattice")
 
 
+def _homogeneous_ring() -> Case:
+    """Neighbours at distances 1 and 2, on either side of which the offsets differ in sign."""
+    x = ed.binary("x", 9)
+
+    def energy(states):
+        near = (states * np.roll(states, 1, axis=1)).sum(1)
+        return 0.7 * near - 1.1 * (states * np.roll(states, 2, axis=1)).sum(1) + 0.4 * states.sum(1)
+
+    pairs = 0.7 * (x * ed.roll(x, 1, 0)).sum() - 1.1 * (x * ed.roll(x, 2, 0)).sum()
+    return Case("ring of equal sites", ed.Model(pairs + 0.4 * x.sum()), energy, [BIT] * 9, "packed")
+
+
+def _homogeneous_torus() -> Case:
+    """Factors between different axes, of a matrix that is not symmetric, and sides that differ."""
+    table = np.array([[0.2, -0.7], [0.9, -0.1]])
+    s = ed.spin("s", (2, 6))
+
+    def energy(states):
+        x = states.reshape(-1, 2, 6)
+        level, right = (x + 1) // 2, (np.roll(x, -1, 2) + 1) // 2
+        down = (x * np.roll(x, 1, 1)).sum((1, 2))
+        return table[level, right].sum((1, 2)) - 0.3 * down + 0.15 * x.sum((1, 2))
+
+    model = ed.Model(
+        ed.Table(table)(s, ed.roll(s, -1, 1)).sum()
+        - 0.3 * (s * ed.roll(s, 1, 0)).sum()
+        + 0.15 * s.sum()
+    )
+    return Case("torus with a table", model, energy, [SPIN] * 12, "packed")
+
+
 def _path() -> Case:
     weights, farther = RNG.normal(size=4), RNG.normal(size=3)
     s = ed.spin("s", 5)
@@ -251,7 +282,14 @@ def _unequal_colours() -> Case:
     return Case("nine colours", model, energy, [BIT] * 11, "gather")
 
 
-ONE_SWEEP = [_ring(6), _ring(9), _path(), _unequal_colours()]
+ONE_SWEEP = [
+    _ring(6),
+    _ring(9),
+    _homogeneous_ring(),
+    _homogeneous_torus(),
+    _path(),
+    _unequal_colours(),
+]
 """Cases of one lowering each: shifts over more than two sites, and blocks that are padded."""
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jax import Array, lax
 
 from energydsl.analysis.conditional.levels import AbstractNumbers
 from energydsl.analysis.structure import Structure
+from energydsl.analysis.uniform import uniform
 from energydsl.language.variable import Variable
 
 LARGEST = 2**12
@@ -60,7 +60,7 @@ class CurveConditional(AbstractNumbers):
 
         whole = self._outwards(total, best, zero, add)
         # In (0, 1], so that a level of weight 0 is never drawn.
-        height = (1.0 - jr.uniform(key, best.shape)) * whole
+        height = (1.0 - uniform(key, best.shape)) * whole
 
         def find(carry: tuple[Array, Array], level: Array, weight: Array) -> tuple[Array, Array]:
             below, found = carry

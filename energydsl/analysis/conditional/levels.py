@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
 from energydsl.analysis.conditional.base import AbstractConditional
 from energydsl.analysis.structure import Structure
+from energydsl.analysis.uniform import uniform
 from energydsl.language.domain import AbstractDomain
 from energydsl.language.variable import Variable
 
@@ -71,7 +71,7 @@ class LevelConditional(AbstractLevels):
         return total
 
     def draw(self, total: Array, *, key: Array) -> Array:
-        level = drawn_level(total, jr.uniform(key, total.shape[1:]))
+        level = drawn_level(total, uniform(key, total.shape[1:]))
         return jnp.asarray(self.domain.values, self.domain.dtype)[level]
 
     def improper(self, total: Array) -> Array:

@@ -6,13 +6,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jax import Array
 
 from energydsl.analysis.conditional.levels import AbstractNumbers, LevelConditional
 from energydsl.analysis.structure import Structure
-from energydsl.analysis.uniform import open_uniform
+from energydsl.analysis.uniform import open_uniform, uniform
 from energydsl.language.variable import Variable
 
 FLAT = 1e-30
@@ -42,7 +41,7 @@ class SlopeConditional(AbstractNumbers):
         levels = self.domain.values
         if len(levels) == 2:
             low, high = (int(v) for v in levels)
-            up = jr.uniform(key, total.shape[1:]) < jax.nn.sigmoid((low - high) * total[0])
+            up = uniform(key, total.shape[1:]) < jax.nn.sigmoid((low - high) * total[0])
             return jnp.where(up, *jnp.asarray([high, low], self.domain.dtype))
         if np.all(np.diff(levels) == 1):
             return self._inverted(total[0], open_uniform(key, total.shape[1:]))
