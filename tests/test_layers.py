@@ -25,7 +25,7 @@ ORDER = {
     " | incidence joint_states value_checks layer coordinates ends differences | tables"
     " | couplings",
     "analysis/conditional": "base | levels family | *",
-    "sweep": "base forest pairs lattice | trees | * | choose",
+    "sweep": "base forest pairs | lattice trees | * | choose",
     "normalizer": "base double families log_z banded"
     " | bessel_families counting elimination gaussian | *"
     " | choice evaluate",
