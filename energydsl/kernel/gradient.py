@@ -114,8 +114,12 @@ def normals(key: Array, chains: int, size: int, uniforms: int) -> tuple[Array, A
     """Standard normals (chains, size) and uniform numbers (chains, uniforms), all in one call."""
     u = open_uniform(key, (chains, size + uniforms))
     # The barrier prevents XLA from recomputing the normals wherever they are used.
-    noise = lax.optimization_barrier(jnp.sqrt(2.0) * lax.erf_inv(2 * u[:, :size] - 1))
-    return noise, u[:, size:]
+    return lax.optimization_barrier(normal(u[:, :size])), u[:, size:]
+
+
+def normal(u: Array) -> Array:
+    """Standard normals by inversion of uniform numbers."""
+    return jnp.sqrt(2.0) * lax.erf_inv(2 * u - 1)
 
 
 def log_to_rate(log_ratio: Array) -> Array:

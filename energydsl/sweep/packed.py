@@ -82,7 +82,7 @@ class PackedSweep(AbstractSweep):
         (variable, law), *others = laws.items()
         two = variable.domain.levels == 2 and law.derivatives == 1
         if others or len(structure.skeleton.free) > 1 or not two:
-            return Refusal("chains are the bits of words for one variable of two numbers as levels")
+            return Refusal("it is for one variable of two levels, in which the energy is linear")
         if structure.skeleton.mask(variable).any():
             return Refusal("some sites are clamped, so that sites differ")
         plain = offer.build()
@@ -238,7 +238,7 @@ def _drawn(classes: Sequence[Array], thresholds: Array, *, key: Array) -> Array:
     shape = classes[0].shape
     below = jnp.zeros(shape, jnp.uint32)
 
-    def threshold(bit: Array) -> Array:
+    def threshold(bit: Array | int) -> Array:
         """This bit of each chain's own probability."""
         spread = thresholds[bit].reshape(len(classes), -1, *(1,) * (len(shape) - 1))
         return reduce(jnp.bitwise_or, (c & t for c, t in zip(classes, spread, strict=True)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from energydsl.analysis.uniform import inside, open_uniform, threefry, uniform, word_pair, words
-from energydsl.kernel.langevin import _normal
+from energydsl.kernel.gradient import normal as normal_of
 
 
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
@@ -17,7 +17,7 @@ def test_no_word_leaves_the_interval_or_gives_an_infinite_normal(double):
         ends = [0, 1, 2**9 - 1, 2 ** (size - 1) - 1]
         words = np.array(ends + [2**size - 1 - w for w in ends], f"uint{size}")
         u = np.asarray(jax.jit(inside)(jnp.asarray(words)))
-        normal = np.asarray(jax.jit(lambda w: _normal(inside(w)))(jnp.asarray(words)))
+        normal = np.asarray(jax.jit(lambda w: normal_of(inside(w)))(jnp.asarray(words)))
     assert u.dtype == (np.float64 if double else np.float32)
     assert (u > 0).all() and (u < 1).all()
     assert (u[:4] == 1 - u[4:]).all()  # symmetric to the last bit
@@ -26,7 +26,7 @@ def test_no_word_leaves_the_interval_or_gives_an_infinite_normal(double):
 
 def test_every_float32_normal_is_finite_and_has_its_mirror_image():
     words = jnp.arange(2**23, dtype=jnp.uint32) << 9
-    normal = np.asarray(jax.jit(lambda w: _normal(inside(w)))(words))
+    normal = np.asarray(jax.jit(lambda w: normal_of(inside(w)))(words))
     assert np.isfinite(normal).all()
     assert (normal == -normal[::-1]).all()
 

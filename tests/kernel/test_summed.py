@@ -265,8 +265,30 @@ def test_the_setting_is_true_or_false():
         ed.Langevin(**settings)
 
 
-def test_the_move_and_the_draw_have_keys_of_their_own():
-    key = jax.random.key(3)
-    keys = [key, *ed.Langevin(summed=True).keys(key)]
-    assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == 3
-    assert ed.Langevin().keys(key)[0] is key
+def test_the_move_and_the_draw_have_keys_of_their_own(monkeypatch):
+    """In the runs of all chains, and of one chain within other kernels."""
+    seen = []
+
+    def record(owner, name):
+        real = getattr(owner, name)
+
+        def recorded(self, *arguments, **settings):
+            seen.append(settings.get("key", arguments[0]))
+            return real(self, *arguments, **settings)
+
+        monkeypatch.setattr(owner, name, recorded)
+
+    k, y = ed.categorical("k", 3, levels=2), ed.real("y", 3)
+    ebm = ed.compile(ed.Model(((y - k) ** 2).sum()))
+    kernel, key = ed.Langevin(summed=True), jax.random.key(3)
+    x = ebm.start(key=key)
+    xs = jax.tree.map(lambda a: a[None], x)
+    ensemble, state = kernel.ensemble(ebm), kernel.init(ebm, x, key=key, warmup=0)
+    carry = ensemble.start(ebm, xs, key=key, warmup=0)
+    record(ed.Langevin, "randoms")
+    record(type(ensemble.sum), "draw")
+    ensemble.advance(ebm, None, carry, key=key)
+    kernel.step(ebm, x, state, key=key)
+    assert len(seen) == 4
+    for pair in (seen[:2], seen[2:]):
+        assert len({tuple(jax.random.key_data(k).tolist()) for k in [key, *pair]}) == 3

@@ -84,7 +84,8 @@ def test_a_lowering_is_one_class_in_the_list(monkeypatch):
 def test_explain_lists_every_lowering_with_its_cost_or_reason():
     s = ed.spin("s", (4, 4))
     said = ed.compile(ed.Model(-(s * ed.roll(s, 1, 0)).sum())).explain().as_dict()
-    assert said["sweep"].startswith("lattice, 2 interleaved sublattices")
+    assert said["sweep"].startswith("packed, 2 interleaved sublattices of a 2 x 1 cell, the chains")
+    assert "operations" in said["lowerings_refused"]["lattice"]
     assert "operations" in said["lowerings_refused"]["gather"]
     assert "neighbours a site" in said["lowerings_refused"]["dense"]
 
@@ -94,7 +95,9 @@ def test_a_users_checkerboard_is_swept_as_a_lattice_in_the_users_order():
     ebm = ed.compile(ed.Model(-(s * ed.roll(s, 1, 0)).sum() - 2.0 * (s * ed.roll(s, 1, 1)).sum()))
     rows, columns = np.indices((4, 4))
     odd, even = (s[(rows + columns) % 2 == k] for k in (1, 0))
-    sweep = ed.Gibbs([odd, even]).ensemble(ebm).sweep
+    packed = ed.Gibbs([odd, even]).ensemble(ebm).sweep
+    assert packed.lowering == "packed"
+    sweep = packed.plain
     assert sweep.lowering == "lattice" and sweep.cell == (2, 2)
     # Residues of a 2 x 2 cell, row by row: 1 and 2 are the odd sites.
     assert sweep.steps == ((0, 1), (0, 2), (0, 0), (0, 3))

@@ -92,6 +92,12 @@ def three_at_once():
     return ed.Model((s * ed.roll(s, 1, 0) * ed.roll(s, 2, 0)).sum())
 
 
+def by_a_table():
+    """Whose energies may be infinite, so that they are no sums over neighbours."""
+    s = ed.spin("s", 4)
+    return ed.Model(ed.Table(np.arange(4.0).reshape(2, 2))(s, ed.roll(s, 1, 0)).sum())
+
+
 def of_levels():
     n = ed.integer("n", 4, low=0, high=3)
     return ed.Model(0.1 * (n * ed.roll(n, 1, 0)).sum())
@@ -105,15 +111,16 @@ def with_fields():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (lambda: two_kinds(), "one variable of two numbers"),
-        (lambda: of_levels(), "one variable of two numbers"),
+        (lambda: two_kinds(), "one variable of two levels"),
+        (lambda: of_levels(), "one variable of two levels"),
+        (lambda: by_a_table(), "in which the energy is linear"),
         (lambda: three_at_once(), "more than two sites"),
         (lambda: with_fields(), "different numbers, so that sites differ"),
         (lambda: ed.Model((lambda s: s[1:] * s[:-1])(ed.spin("s", 4)).sum()), "boundary"),
         (lambda: ed.Model(0.3 * ed.spin("s", (4, 4)).sum()), "independent"),
         (lambda: torus((3, 5)), "no cell|sublattices"),
     ],
-    ids=["two", "levels", "three", "fields", "open", "independent", "odd"],
+    ids=["two", "levels", "table", "three", "fields", "open", "independent", "odd"],
 )
 def test_other_models_are_refused_with_the_reason(model, reason):
     refused = PackedSweep.plan(ed.compile(model()).structure, None)
