@@ -74,19 +74,20 @@ class TreeSweep(AbstractSweep):
     def unpack(self, state: dict[str, Array]) -> Configuration:
         return {v.name: state[v.name].T.reshape((-1, *v.shape)) for v in self.variables}
 
-    def sweep(self, structure: Structure, tables: Any, state: Any, *, key: Array) -> Any:
+    def sweep(
+        self,
+        structure: Structure,
+        tables: Any,
+        state: Any,
+        *,
+        key: Array,
+        betas: Array | None = None,
+    ) -> Any:
         keys = jr.split(key, len(self.sets))
         for trees, table, tree_key in zip(self.sets, tables, keys, strict=True):
-            state = _draw(structure, trees, table, state, tree_key)
+            passed = upwards(structure, trees, table, state, betas)
+            state = written(trees, state, downwards(trees, passed, key=tree_key))
         return state
-
-
-def _draw(
-    structure: Structure, trees: Trees, tables: Any, state: dict[str, Array], key: Array
-) -> dict[str, Array]:
-    """The state after one set of trees is drawn."""
-    passed = upwards(structure, trees, tables, state)
-    return written(trees, state, downwards(trees, passed, key=key))
 
 
 def _build(structure: Structure, sets: np.ndarray) -> TreeSweep:

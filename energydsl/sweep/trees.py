@@ -101,7 +101,13 @@ def load(
     return single, double, still
 
 
-def upwards(structure: Structure, trees: Trees, tables: Any, state: dict[str, Array]) -> Passed:
+def upwards(
+    structure: Structure,
+    trees: Trees,
+    tables: Any,
+    state: dict[str, Array],
+    betas: Array | None = None,
+) -> Passed:
     """The messages from the leaves to the roots, given all sites outside the trees.
 
     Args:
@@ -109,6 +115,7 @@ def upwards(structure: Structure, trees: Trees, tables: Any, state: dict[str, Ar
         trees: the trees.
         tables: what `load` returned.
         state: the values of each free variable, (site, chain).
+        betas: a number for each chain, by which its energies are multiplied; 1 by default.
     """
     single, double, bonds = tables
     bonds = bonds[..., None]
@@ -120,6 +127,8 @@ def upwards(structure: Structure, trees: Trees, tables: Any, state: dict[str, Ar
     bonds = jnp.moveaxis(bonds.reshape(*bonds.shape[:2], *trees.shape, bonds.shape[-1]), 2, 0)
     # XLA would otherwise compute the fields again for every use.
     roots, body = trees.placed(lax.optimization_barrier(_fields(trees, single, state)))
+    if betas is not None:
+        roots, body, bonds = roots * betas, body * betas, bonds * betas
     if not trees.shape[0]:
         return Passed(roots, body, bonds, jnp.zeros(roots.shape[-1]))
     below = None if trees.above is None else jnp.concatenate([trees.above[1:], trees.above[:1]])

@@ -75,6 +75,23 @@ def test_a_tree_is_drawn_exactly_from_any_start():
     assert chisquare_pvalue(count_states(after, law.states), law.probs, DRAWS) > FALSE_ALARM
 
 
+def test_each_chain_of_trees_has_a_temperature_of_its_own():
+    _, model, energy, levels = tree()
+    ebm, sweep = trees_of(model)
+    betas = np.resize([0.4, 1.0, 2.3], 3 * 20_000)
+    xs = jax.vmap(lambda k: ebm.start(key=k))(jax.random.split(jax.random.key(0), 8))
+    xs = jax.tree.map(lambda a: jnp.resize(a, (len(betas), *a.shape[1:])), xs)
+    tables = sweep.load(ebm.structure, model)
+    state = sweep.sweep(
+        ebm.structure, tables, sweep.pack(xs), key=jax.random.key(1), betas=jnp.asarray(betas)
+    )
+    after = unpack(model, sweep.unpack(state))
+    for place, beta in enumerate((0.4, 1.0, 2.3)):
+        law = exact_law(lambda x, b=beta: b * energy(x), levels)
+        counts = count_states(after[place::3], law.states)
+        assert chisquare_pvalue(counts, law.probs, 20_000) > FALSE_ALARM
+
+
 def test_several_trees_with_branches_each_have_their_law():
     """Each site's parent is looked for in its own tree."""
     left, right = np.array([0, 0, 0, 1, 4, 4]), np.array([3, 1, 4, 2, 5, 6])
