@@ -55,10 +55,11 @@ class Annealed(eqx.Module):
     def __init__(
         self, ebm: EBM, kernel: AbstractKernel | None, chains: int, pilot: int, *, key: Array
     ) -> None:
-        kernel = cheapest(ebm) if kernel is None else kernel
-        check_covered(ebm, kernel)
+        if kernel is not None:
+            check_covered(ebm, kernel)
         self.path = Path(ebm)
         # With the base's energy added, a conditional may no longer belong to a known family.
+        kernel = cheapest(self.path.mixed) if kernel is None else kernel
         check_covered(self.path.mixed, kernel)
         self.ensemble = kernel.ensemble(self.path.mixed)
         length = max(pilot, PILOT) if self.path.base.smooth else 0
