@@ -26,6 +26,7 @@ def test_the_cheapest_kernel_moves_every_site(name):
     assert kernel.moves(ebm)[ebm.structure.free].all()
 
 
+@pytest.mark.slow
 def test_draws_are_by_the_kernel_that_explain_names_first():
     ebm = ed.compile(ed.Model(MODELS["Cycle(Gibbs(), Langevin"]))
     kernel, reason = choose(ebm)

@@ -94,6 +94,7 @@ def test_the_law_is_left_invariant(kernel, mover, law, ebm):
     assert ((after != before).mean(axis=0) > 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_statistic_sees_that_the_test_is_left_out(law, ebm):
     before = exact_draws(law.states, law.probs, DRAWS, seed=1)
     kernel = ed.DiscreteLangevin(step_size=0.7, adjusted=False)
@@ -103,6 +104,7 @@ def test_the_statistic_sees_that_the_test_is_left_out(law, ebm):
     assert chisquare_pvalue(seen, law.probs[allowed], seen.sum()) < FALSE_ALARM
 
 
+@pytest.mark.slow
 def test_chains_reach_every_likely_state_at_the_acceptance_rate_asked_for(ebm, law):
     chains = ed.sample(
         ebm, ed.DiscreteLangevin(), key=jr.key(3), chains=8, warmup=300, draws=1000, progress=False
@@ -220,6 +222,7 @@ def test_settings_are_checked(settings, message):
         ed.DiscreteLangevin(**settings)
 
 
+@pytest.mark.slow
 def test_a_cycle_with_reals_leaves_them_to_others():
     """The energy of a point of finite sites is recomputed after reals have moved."""
     ebm = ed.compile(ed.Model(((X - S[:2]) ** 2).sum() + 0.3 * S.sum()))

@@ -28,6 +28,7 @@ def moved(ebm, kernel, xs, steps, warmup=0):
     return run(ebm, kernel.ensemble(ebm), xs, jr.key(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [0, 3])
 def test_a_mixed_law(warmup):
     """Each kernel moves some of the sites; in warmup, all kernels move in turn."""
@@ -45,6 +46,7 @@ def test_a_mixed_law(warmup):
     np.testing.assert_allclose(energies, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_discrete_law_inside_replica_exchange():
     """Mapped over the rungs, each of which makes a choice of its own."""
     case = next(c for c in CASES if c.name == "integer chain")
@@ -107,6 +109,7 @@ def test_every_kernel_adapts_in_every_step_of_warmup(run):
     assert len(np.unique(sizes[np.isfinite(sizes)])) == 3 and not (sizes == 0.1).any()
 
 
+@pytest.mark.slow
 def test_divergences_are_false_where_nuts_is_not_chosen():
     kernel = ed.Mixture(ed.NUTS(max_tree_depth=2, variables=("x",)), ed.Gibbs())
     found = ed.sample(EBM, kernel, key=jr.key(1), chains=2, warmup=4, draws=20, progress=False)

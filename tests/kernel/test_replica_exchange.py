@@ -26,6 +26,7 @@ from energydsl.run import sampling
 from tests.oracles.enumerate import chisquare_pvalue, count_states, exact_draws, exact_law
 from tests.sweep.cases import CASES, pack, unpack
 
+SLOW = pytest.mark.slow
 FALSE_ALARM = 1e-6  # chance that a correct kernel fails one of these tests
 CHAINS = 40_000
 LADDER = (1.0, 1.6, 3.5)
@@ -75,8 +76,13 @@ def discrete_case(name):
     ("name", "kernel", "rungs"),
     [
         ("irregular graph", ed.Gibbs(), SweptRungs),
-        ("irregular graph", ed.MetropolisHastings(), MappedRungs),
-        ("Potts chain", ed.Cycle(ed.MetropolisHastings(), ed.Gibbs()), MappedRungs),
+        pytest.param("irregular graph", ed.MetropolisHastings(), MappedRungs, marks=SLOW),
+        pytest.param(
+            "Potts chain",
+            ed.Cycle(ed.MetropolisHastings(), ed.Gibbs()),
+            MappedRungs,
+            marks=SLOW,
+        ),
         ("integer chain", Still(), MappedRungs),
     ],
     ids=lambda part: str(part)[:20],
@@ -301,7 +307,9 @@ def run_on(ebm, kernel, **options):
     return ed.sample(ebm, kernel, **options)
 
 
-@pytest.mark.parametrize("inner", [ed.Gibbs(), ed.MetropolisHastings()], ids=str)
+@pytest.mark.parametrize(
+    "inner", [ed.Gibbs(), pytest.param(ed.MetropolisHastings(), marks=SLOW)], ids=str
+)
 def test_runs_resume_bit_for_bit_in_any_chunks(glass, inner, tmp_path, monkeypatch):
     kernel = ed.ReplicaExchange(inner, replicas=3, hottest=4.0)
     whole = run_on(glass, kernel)
@@ -316,6 +324,7 @@ def test_runs_resume_bit_for_bit_in_any_chunks(glass, inner, tmp_path, monkeypat
     assert float(glass.energy(x)) == pytest.approx(float(whole.stats["energy"][1, -1]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_in_a_cycle_the_other_kernel_moves_the_cold_replica_alone():
     case, laws, draws = discrete_case("irregular graph")
     ebm = ed.compile(case.model)
@@ -339,6 +348,7 @@ def test_in_a_cycle_the_other_kernel_moves_the_cold_replica_alone():
         assert chisquare_pvalue(counts, law.probs, CHAINS) > FALSE_ALARM
 
 
+@pytest.mark.slow
 def test_one_chain_alone_moves_as_the_ensemble_of_one():
     """`step` continues from the given configuration; the other replicas live in the state."""
     case, _, draws = discrete_case("integer chain")

@@ -35,7 +35,9 @@ def after_warmup(ebm, kernel, xs, steps=3):
 
 
 @pytest.mark.parametrize("final", [1.0, 2.5])
-@pytest.mark.parametrize("inner", [ed.Gibbs(), ed.MetropolisHastings()], ids=str)
+@pytest.mark.parametrize(
+    "inner", [ed.Gibbs(), pytest.param(ed.MetropolisHastings(), marks=pytest.mark.slow)], ids=str
+)
 def test_after_warmup_the_law_is_that_of_the_final_temperature(inner, final):
     case = next(c for c in CASES if c.name == "irregular graph")
     law = exact_law(lambda s: case.energy(s) / final, case.levels)

@@ -203,6 +203,7 @@ def test_a_mixed_law_is_left_invariant(kernel, mover):
     assert scipy.stats.kstest(residual, "norm").pvalue > FALSE_ALARM
 
 
+@pytest.mark.slow
 def test_chains_tell_the_joint_energy_and_resume_alike(tmp_path):
     case = CASES["labels"]
     ebm, kernel = ed.compile(case.model), ed.Langevin(summed=True)
