@@ -117,6 +117,12 @@ def test_levels_of_a_quadratic_energy_are_drawn_from_the_best_outwards(slope, cu
     assert chisquare_pvalue(counts, probabilities(slope, curvature), DRAWS) > FALSE_ALARM
 
 
+def test_both_ends_of_a_concave_energy_are_drawn():
+    """Levels between them are less probable than the numbers that are left out of tails."""
+    counts = levels_drawn(12.01, -4.0)
+    assert chisquare_pvalue(counts, probabilities(12.01, -4.0), DRAWS) > FALSE_ALARM
+
+
 @pytest.mark.parametrize(
     ("numbers", "level"),
     [
