@@ -117,6 +117,19 @@ def test_levels_of_a_quadratic_energy_are_drawn_from_the_best_outwards(slope, cu
     assert chisquare_pvalue(counts, probabilities(slope, curvature), DRAWS) > FALSE_ALARM
 
 
+def test_tails_are_drawn_as_often_as_they_are_probable():
+    """Levels more than 3.5 standard deviations away, 4.7e-4 of a wide law, by their number."""
+    law = law_of(0.1 * ed.integer("n", low=0, high=255) ** 2)
+    count, width = 400_000, 20.0
+    numbers = jnp.array([-128 / width**2, 1 / width**2])
+    drawn = _drawn(law, jnp.broadcast_to(numbers[:, None], (2, count)), jr.key(4))
+    weights = np.exp(-((np.arange(256) - 128.0) ** 2) / (2 * width**2))
+    far = np.abs(np.arange(256) - 128) > 3.5 * width
+    share = weights[far].sum() / weights.sum()
+    found = int((np.abs(np.asarray(drawn) - 128) > 3.5 * width).sum())
+    assert scipy.stats.binomtest(found, count, share).pvalue > FALSE_ALARM
+
+
 def test_both_ends_of_a_concave_energy_are_drawn():
     """Levels between them are less probable than the numbers that are left out of tails."""
     counts = levels_drawn(12.01, -4.0)
