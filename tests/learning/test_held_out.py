@@ -227,9 +227,10 @@ def test_a_measure_that_is_never_a_number_stops_the_run_too():
 
 
 def test_measuring_compiles_once(compilations):
+    other = chain(0.3)
     fit(ed.ContrastiveDivergence())
     compilations.clear()
-    fit(ed.ContrastiveDivergence(), ebm=chain(0.3), steps=60, held_out=spins(41, seed=3))
+    fit(ed.ContrastiveDivergence(), ebm=other, steps=60, held_out=spins(41, seed=3))
     assert not compilations
 
 

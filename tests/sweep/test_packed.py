@@ -64,14 +64,14 @@ def test_extreme_couplings_leave_ordered_chains_as_they_are():
 
 def test_each_chain_has_a_temperature_of_its_own():
     """Betas that go round by threes, so that they differ between the lanes of a word."""
-    ebm = ed.compile(torus((1, 4), field=0.4))
+    ebm = ed.compile(torus((4,), field=0.4))
+    assert isinstance(ebm.sweep, PackedSweep)
     count, steps = 30_000, 12
     betas = jnp.asarray(np.resize([0.2, 1.0, 2.5], count), float)
     xs = jax.vmap(lambda k: ebm.start(key=k))(jax.random.split(jax.random.key(0), count))
     for k in range(steps):
         xs = swept(ebm, xs, jax.random.key(k + 1), betas)
     states = 2 * ((np.arange(16)[:, None] >> np.arange(4)) & 1) - 1
-    # A side of 1 joins each site with itself, which is a constant.
     energies = -COUPLING * (states * np.roll(states, 1, 1)).sum(1) - 0.4 * states.sum(1)
     drawn = (np.asarray(xs["s"]).reshape(count, 4) + 1) // 2 @ (1 << np.arange(4))
     for place, beta in enumerate((0.2, 1.0, 2.5)):
