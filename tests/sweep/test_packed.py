@@ -82,6 +82,18 @@ def test_each_chain_has_a_temperature_of_its_own():
         assert chisquare_pvalue(counts, weights / weights.sum(), count // 3) > FALSE_ALARM
 
 
+@pytest.mark.parametrize(("sign", "groups"), [(1.0, 1), (-1.0, 2)])
+def test_neighbours_count_together_where_their_energies_are_the_same(sign, groups):
+    """Both terms read the same number, one perhaps with the other sign."""
+    s, J = ed.spin("s", (4, 4)), ed.parameter("J", 0.4)
+    down, along = J * (s * ed.roll(s, 1, 0)).sum(), J * (s * ed.roll(s, 1, 1)).sum()
+    ebm = ed.compile(ed.Model(down + along if sign > 0 else down - along))
+    assert len(ebm.sweep.groups) == groups
+    slopes = np.asarray(ebm.sweep.load(ebm.structure, ebm.model)[1])
+    expected = 0.8 * (np.arange(3) - 1)[:, None] + sign * 0.8 * (np.arange(3) - 1)
+    np.testing.assert_allclose(np.unique(slopes.round(5)), np.unique(expected.round(5)), atol=1e-6)
+
+
 def two_kinds():
     s, t = ed.spin("s", 4), ed.spin("t", 4)
     return ed.Model((s * ed.roll(s, 1, 0)).sum() + (s * t).sum() + (t * ed.roll(t, 1, 0)).sum())
