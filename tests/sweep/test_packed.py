@@ -94,6 +94,12 @@ def test_neighbours_count_together_where_their_energies_are_the_same(sign, group
     np.testing.assert_allclose(np.unique(slopes.round(5)), np.unique(expected.round(5)), atol=1e-6)
 
 
+def test_neighbours_of_other_numbers_count_apart():
+    s = ed.spin("s", (4, 4))
+    energy = 0.4 * (s * ed.roll(s, 1, 0)).sum() + 0.9 * (s * ed.roll(s, 1, 1)).sum()
+    assert len(ed.compile(ed.Model(energy)).sweep.groups) == 2
+
+
 def two_kinds():
     s, t = ed.spin("s", 4), ed.spin("t", 4)
     return ed.Model((s * ed.roll(s, 1, 0)).sum() + (s * t).sum() + (t * ed.roll(t, 1, 0)).sum())
