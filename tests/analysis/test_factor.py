@@ -152,3 +152,13 @@ def test_too_many_products_stay_whole(monkeypatch):
 def test_every_leaf_of_the_grammar_alone():
     for leaf in set(LEAVES):
         check_sum(model_of(f"({leaf}).sum()"))
+
+
+def test_two_expressions_of_inputs_in_one_factor_are_told_apart():
+    """log Z of independent spins: the sum of log(2 cosh) of the products."""
+    rng = np.random.default_rng(3)
+    A, B, x = rng.normal(size=(3, 4)), rng.normal(size=(3, 4)), rng.normal(size=3)
+    s, u = ed.spin("s", 4), ed.real("u", 3, given=True)
+    ebm = ed.compile(ed.Model(((u @ A) * s * (u @ B)).sum()))
+    found = float(ed.log_partition(ebm.given(u=x)))
+    assert found == pytest.approx(np.log(2 * np.cosh((x @ A) * (x @ B))).sum(), rel=1e-6)
