@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import energydsl as ed
-from energydsl.sweep import colour_blocks, dense
+from energydsl.sweep import colour_blocks, dense, gather
 from energydsl.sweep.dense import DenseSweep
 from energydsl.sweep.gather import GatherSweep
 from energydsl.sweep.lattice import LatticeSweep, join, split
@@ -61,6 +61,19 @@ def test_shifts_and_padded_blocks(case):
 def test_gathering_serves_every_graph(case):
     ebm = ed.compile(case.model)
     sweep = planned(GatherSweep, ebm)
+    assert pvalue_after_one_sweep(case, sweep, ebm.structure) > FALSE_ALARM
+
+
+def test_blocks_of_many_levels_are_drawn_in_parts(monkeypatch):
+    """Each of the four sites, of three levels, alone, and each once."""
+    monkeypatch.setattr(gather, "MEASURED", 3)
+    case = next(c for c in CASES if c.name == "Potts chain")
+    ebm = ed.compile(case.model)
+    sweep = planned(GatherSweep, ebm)
+    size = ebm.structure.sites
+    drawn = np.concatenate([np.asarray(block.sites).ravel() for block in sweep.blocks])
+    assert np.array_equal(np.sort(drawn[drawn < size]), np.arange(size))
+    assert all(block.sites.shape[-1] == 1 for block in sweep.blocks)
     assert pvalue_after_one_sweep(case, sweep, ebm.structure) > FALSE_ALARM
 
 
