@@ -29,6 +29,7 @@ from sklearn.datasets import load_digits
 import energydsl as ed
 from models_zoo._shared import Out, Seed, sheet
 from models_zoo.boltzmann_digits import learn
+from models_zoo.deep_boltzmann_machine import second_layer
 
 WORDS = {
     "test digits, both layers learnt together": "{together:.2f} nats per digit (exact)",
@@ -71,15 +72,6 @@ def first_layer(train: np.ndarray, hidden: int, rng: np.random.Generator) -> ed.
     y = ed.real("y", PIXELS)
     both = ((x - b) ** 2 / (2 * sigma**2) + (y - b) ** 2 / (2 * sigma**2)).sum()
     return ed.compile(ed.Model(both - ((x + y) / sigma**2) @ W @ h - c @ h))
-
-
-def second_layer(bits: np.ndarray, hidden: int, rng: np.random.Generator) -> ed.EBM:
-    """The first hidden layer as visible units, with two copies of the second."""
-    h = ed.binary("h", bits.shape[1])
-    g, k = ed.binary("g", hidden, latent=True), ed.binary("k", hidden, latent=True)
-    V = ed.parameter("V", 0.1 * rng.normal(size=(bits.shape[1], hidden)))
-    c, d = ed.parameter("c", ed.bias_from(h, bits)), ed.parameter("d", np.zeros(hidden))
-    return ed.compile(ed.Model(-(h @ V @ (g + k)) - c @ h - d @ (g + k)))
 
 
 def mean_field(hidden: int) -> ed.Model:

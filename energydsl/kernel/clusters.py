@@ -22,6 +22,7 @@ from jax import Array, lax
 
 from energydsl._types import Configuration, Refusal
 from energydsl.analysis.couplings import ROUNDING, Couplings, Weights, couplings_of
+from energydsl.analysis.uniform import uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
 
@@ -72,7 +73,7 @@ class AbstractClusterKernel(AbstractKernel):
         return found.reason if isinstance(found, Refusal) else "they have no finite list of levels"
 
     def check(self, ebm: EBM) -> None:
-        fault = _fault(ebm)
+        fault = fault_of(ebm, couplings_of(ebm.structure))
         if fault is not None:
             raise ValueError(
                 f"{self} cannot form clusters: {fault}. Use ed.Gibbs(), which moves single sites."
@@ -84,7 +85,7 @@ class AbstractClusterKernel(AbstractKernel):
     def applies(self, ebm: EBM) -> str | Refusal:
         """As for any kernel; the present values count, too."""
         said = super().applies(ebm)
-        fault = None if isinstance(said, Refusal) else _fault(ebm)
+        fault = None if isinstance(said, Refusal) else fault_of(ebm, couplings_of(ebm.structure))
         return said if fault is None else Refusal(fault)
 
     def ensemble(self, ebm: EBM) -> ClusterEnsemble:
@@ -181,8 +182,8 @@ def clusters(ends: Array, bonds: Array, sites: int) -> Array:
 def _bonds(here: Couplings, couplings: Array, levels: Array, keys: Array) -> Array:
     """Whether each edge is a bond, (chain, edge)."""
     equal = levels[:, here.ends[:, 0]] == levels[:, here.ends[:, 1]]
-    uniform = jax.vmap(lambda key: jr.uniform(key, (here.edges,)))(keys)
-    return (equal == (couplings > 0)) & (uniform < -jnp.expm1(-jnp.abs(couplings)))
+    height = jax.vmap(lambda key: uniform(key, (here.edges,)))(keys)
+    return (equal == (couplings > 0)) & (height < -jnp.expm1(-jnp.abs(couplings)))
 
 
 def _costs(fields: Array, levels: Array, counts: Array) -> Array:
@@ -194,9 +195,8 @@ def _costs(fields: Array, levels: Array, counts: Array) -> Array:
     return jnp.where(shift < counts[:, None], costs, jnp.inf)
 
 
-def _fault(ebm: EBM) -> str | None:
-    """Why the present values do not suit the kernel, where they are known."""
-    found = couplings_of(ebm.structure)
+def fault_of(ebm: EBM, found: Couplings | Refusal) -> str | None:
+    """Why the present values have no clusters, where they are known; `found` are the couplings."""
     if isinstance(found, Refusal):
         finite = (ebm.structure.free & (ebm.structure.levels > 1)).any()
         return found.reason if finite else None

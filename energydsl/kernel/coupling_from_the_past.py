@@ -20,7 +20,7 @@ from energydsl.analysis.structure import Structure
 from energydsl.analysis.uniform import open_uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.base import AbstractEnsemble, AbstractKernel
-from energydsl.kernel.clusters import clusters
+from energydsl.kernel.clusters import clusters, fault_of
 
 MAX_ENTRIES = 2**26
 """The most neighbours of all sites together, where each site has as many as the one with most."""
@@ -299,7 +299,4 @@ def _plan(structure: Structure) -> _Plan | Refusal:
 def _fault(ebm: EBM) -> str | None:
     """Why the present values do not suit the kernel, where they are known."""
     found = _plan(ebm.structure)
-    if isinstance(found, Refusal):
-        finite = (ebm.structure.free & (ebm.structure.levels > 1)).any()
-        return found.reason if finite else None
-    return found.couplings.fault(ebm.model) if ebm.model.numeric else None
+    return fault_of(ebm, found if isinstance(found, Refusal) else found.couplings)

@@ -122,7 +122,7 @@ class Langevin(AbstractGradientKernel):
 def _check_schedule(schedule: Callable[[Any], Any]) -> None:
     try:
         first = float(schedule(0))
-    except Exception as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"Langevin got the step size {brief(schedule)}, which fails for step 0: {error}. A "
             "schedule takes the number of steps and returns a step size, such as "

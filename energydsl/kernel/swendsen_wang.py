@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jax import Array
 
 from energydsl._messages import described
 from energydsl.analysis.conditional.levels import drawn_level
+from energydsl.analysis.uniform import uniform
 from energydsl.compiler.ebm import EBM
 from energydsl.kernel.clusters import AbstractClusterKernel
 
@@ -45,13 +45,13 @@ class SwendsenWang(AbstractClusterKernel):
         self, costs: Array, roots: Array, levels: Array, *, keys: Array
     ) -> tuple[Array, dict[str, Array]]:
         sites, most = costs.shape[1:]
-        uniform = jax.vmap(lambda key: jr.uniform(key, (sites,)))(keys)
+        heights = jax.vmap(lambda key: uniform(key, (sites,)))(keys)
 
-        def one(costs: Array, roots: Array, uniform: Array) -> tuple[Array, Array]:
+        def one(costs: Array, roots: Array, height: Array) -> tuple[Array, Array]:
             total = jnp.zeros((most, sites)).at[:, roots].add(costs.T)
-            return drawn_level(total, uniform)[roots], jnp.sum(roots == jnp.arange(sites))
+            return drawn_level(total, height)[roots], jnp.sum(roots == jnp.arange(sites))
 
-        shifts, count = jax.vmap(one)(costs, roots, uniform)
+        shifts, count = jax.vmap(one)(costs, roots, heights)
         return shifts, {"clusters": count}
 
     def merit(self, ebm: EBM) -> str:
